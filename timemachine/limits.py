@@ -1,0 +1,99 @@
+"""Every bound of TimeMachine, in one place, unit in the name, relations asserted.
+
+Values marked *hard* shape stored data: they never change once data exists.
+Sources: `docs/reference/limits` explains each to users.
+"""
+
+# --- names and ids ---------------------------------------------------------------------------
+NAME_CHARACTERS_MAX = 63
+JOB_ID_BYTES_MAX = 128  # hard: part of every key
+TAGS_COUNT_MAX = 16
+TAG_BYTES_MAX = 64
+IDEMPOTENCY_KEY_BYTES_MAX = 255
+
+# --- job content -----------------------------------------------------------------------------
+META_BYTES_MAX = 256 * 1024
+META_DEPTH_MAX = 64
+BATCH_JOBS_MAX = 10_000
+REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024
+TIME_MS_MAX = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+
+# --- databases, collections, routes ----------------------------------------------------------
+VNODES_PER_COLLECTION_MAX = 1024
+VNODES_PER_CLUSTER_MAX = 16_384
+REPLICAS_MAX = 7
+DATABASES_MAX = 1000
+COLLECTIONS_MAX = 4096
+ROUTES_MAX = 10_000
+RETENTION_MS_MAX = 10 * 365 * 86_400_000
+URL_BYTES_MAX = 2048
+ROUTE_HEADERS_COUNT_MAX = 32
+HEADER_NAME_BYTES_MAX = 128
+HEADER_VALUE_BYTES_MAX = 4096
+PEM_BYTES_MAX = 64 * 1024
+RETRY_SCHEDULE_COUNT_MAX = 100
+RETRY_DELAY_MS_MAX = 30 * 86_400_000
+RETRY_ATTEMPTS_MAX = 1000
+RETRY_AGE_MS_MAX = 366 * 86_400_000
+RETRY_AFTER_MS_MAX = 24 * 3_600_000
+ROUTE_TIMEOUT_MS_MIN = 1_000
+ROUTE_TIMEOUT_MS_MAX = 60_000
+ROUTE_IN_FLIGHT_MAX = 10_000
+ROUTE_RATE_COUNT_MAX = 1_000_000
+ROUTE_RATE_PERIOD_MS_MAX = 86_400_000
+
+# --- secrets (Standard Webhooks) -------------------------------------------------------------
+SECRET_BYTES_MIN = 24
+SECRET_BYTES_MAX = 64
+SECRET_BYTES_GENERATED = 32
+
+# --- log and store ---------------------------------------------------------------------------
+ENTRY_BYTES_MAX = 1024 * 1024  # one log entry, target size; a lone large command may reach it
+COMMAND_BYTES_MAX = META_BYTES_MAX + 64 * 1024
+ATTEMPT_BODY_BYTES_MAX = 16 * 1024  # a captured response, cut before it is stored
+ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
+LOG_ENTRIES_KEPT = 64  # of what is applied, per vnode, before truncation catches up
+REQUESTS_KEPT_MS = 24 * 3_600_000
+REQUESTS_PER_VNODE_MAX = 200_000
+
+# --- lists -----------------------------------------------------------------------------------
+LIST_LIMIT_DEFAULT = 100
+LIST_LIMIT_MAX = 1000
+
+assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
+# A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
+assert ATTEMPT_BODY_BYTES_MAX * 4 // 3 + 16 * 1024 < ATTEMPT_RECORD_BYTES_MAX < ENTRY_BYTES_MAX
+assert RETRY_SCHEDULE_COUNT_MAX <= RETRY_ATTEMPTS_MAX
+assert SECRET_BYTES_MIN <= SECRET_BYTES_GENERATED <= SECRET_BYTES_MAX
+
+# --- receiving webhooks ----------------------------------------------------------------------
+SIGNATURE_ENTRIES_MAX = 32  # of one webhook-signature header: bounds the comparisons
+FOREIGN_SECRET_BYTES_MIN = 16  # other senders' secrets may be shorter than ours
+SIGNATURE_TOLERANCE_S = 300  # past and future; what the Standard Webhooks libraries use
+TIMESTAMP_DIGITS_MAX = 12  # seconds until the year 33658
+
+# --- retrying a delivery ---------------------------------------------------------------------
+OVERLOAD_DELAY_MS_MIN = 60_000  # after 502, 503, 504 and time-outs
+RETRY_AFTER_CHARACTERS_MAX = 64  # the longest HTTP-date has 33
+
+# --- sealed secrets --------------------------------------------------------------------------
+MASTER_KEY_BYTES = 32  # AES-256
+MASTER_KEYS_MAX = 32  # the current one and those that old secrets were sealed with
+SEAL_NONCE_BYTES = 12  # what AES-GCM is specified for
+
+# --- the SDK ---------------------------------------------------------------------------------
+CLIENT_HEAD_BYTES_MAX = 64 * 1024  # status line and headers of an answer
+CLIENT_ANSWER_BYTES_MAX = 512 * 1024 * 1024  # 1000 jobs of the largest meta fit
+CLIENT_CONNECTIONS_MAX = 64  # for each client
+CLIENT_IDLE_MS_MAX = 15_000  # shorter than what servers and balancers commonly keep idle
+
+assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN
+assert OVERLOAD_DELAY_MS_MIN <= RETRY_AFTER_MS_MAX <= RETRY_DELAY_MS_MAX
+assert LIST_LIMIT_MAX * META_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
+
+# --- raft ------------------------------------------------------------------------------------
+RAFT_COMMITTED_BYTES_PER_READY_MAX = 4 * 1024 * 1024  # one replica's catching up, per cycle
+RAFT_UNCOMMITTED_BYTES_MAX = 8 * 1024 * 1024  # a leader's proposals that are not applied yet
+
+# A full entry fits both, with room for the next ones to queue behind it.
+assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_BYTES_MAX

@@ -1,0 +1,335 @@
+"""What TimeMachine stores: jobs, attempts, routes, collections, databases; and how a job may move.
+
+Every type here is frozen. The ones kept on disk are `array_like`: their fields are written in
+order, so a new field is only ever appended, with a default. Times are integer milliseconds since
+the Unix epoch, UTC; durations are integer milliseconds.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import Final
+
+import msgspec
+
+
+class JobState(IntEnum):
+    """Where a job stands. The number is stored; the lower-case name is what users see."""
+
+    SCHEDULED = 0
+    """Waits for its trigger time."""
+    FIRING = 1
+    """Claimed: one attempt's intent is committed, its outcome is not."""
+    RETRYING = 2
+    """An attempt failed; the next one has a time."""
+    HELD = 3
+    """Due, but its route is paused or disabled."""
+    DELIVERED = 4
+    """A recipient answered 2xx."""
+    DEAD = 5
+    """Given up, with a reason; listed and redrivable."""
+    CANCELLED = 6
+    """Deleted before it was delivered."""
+
+    @property
+    def text(self) -> str:
+        """The name users see."""
+        return self.name.lower()
+
+
+STATES_BY_TEXT: Final = {state.text: state for state in JobState}
+
+PENDING_STATES: Final = frozenset(
+    {JobState.SCHEDULED, JobState.FIRING, JobState.RETRYING, JobState.HELD}
+)
+TERMINAL_STATES: Final = frozenset({JobState.DELIVERED, JobState.DEAD, JobState.CANCELLED})
+
+_S = JobState
+JOB_TRANSITIONS: Final[dict[JobState | None, dict[str, JobState]]] = {
+    None: {"create": _S.SCHEDULED},
+    _S.SCHEDULED: {
+        "change": _S.SCHEDULED,
+        "claim": _S.FIRING,
+        "hold": _S.HELD,
+        "delete": _S.CANCELLED,
+        "give up": _S.DEAD,
+        "late success": _S.DELIVERED,
+    },
+    _S.FIRING: {
+        "change": _S.SCHEDULED,
+        "un-claim first": _S.SCHEDULED,
+        "un-claim retry": _S.RETRYING,
+        "un-claim held": _S.HELD,
+        "succeed": _S.DELIVERED,
+        "fail": _S.RETRYING,
+        "give up": _S.DEAD,
+        "fail after delete": _S.CANCELLED,
+    },
+    _S.RETRYING: {
+        "change": _S.SCHEDULED,
+        "claim": _S.FIRING,
+        "hold": _S.HELD,
+        "delete": _S.CANCELLED,
+        "give up": _S.DEAD,
+        "run": _S.RETRYING,
+        "late success": _S.DELIVERED,
+    },
+    _S.HELD: {
+        "change": _S.SCHEDULED,
+        "claim": _S.FIRING,
+        "release first": _S.SCHEDULED,
+        "release retry": _S.RETRYING,
+        "delete": _S.CANCELLED,
+        "give up": _S.DEAD,
+        "late success": _S.DELIVERED,
+    },
+    _S.DELIVERED: {"new life": _S.SCHEDULED, "redrive": _S.SCHEDULED},
+    _S.DEAD: {
+        "new life": _S.SCHEDULED,
+        "redrive": _S.SCHEDULED,
+        "late success": _S.DELIVERED,
+    },
+    _S.CANCELLED: {"new life": _S.SCHEDULED, "late success": _S.DELIVERED},
+}
+"""The one table of allowed moves: state -> {what happened: next state}. None is "no such job".
+
+The figure in `docs/semantics.md` is drawn from it, and the machine asserts every move against it.
+"""
+
+ALLOWED_MOVES: Final = frozenset(
+    (before, after) for before, moves in JOB_TRANSITIONS.items() for after in moves.values()
+)
+
+
+class DeadReason(StrEnum):
+    """Why a job was given up."""
+
+    EXHAUSTED = "exhausted"
+    GONE = "gone"
+    ABORTED = "aborted"
+    ROUTE_DELETED = "route_deleted"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+class Queue(IntEnum):
+    """Which index holds a pending job's next attempt."""
+
+    NONE = 0
+    DUE = 1
+    """The due index, which the delivery's cursor reads."""
+    WAITING = 2
+    """Its route's waiting index, out of the offset's way."""
+
+
+class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The committed intent of one attempt, kept in the job until it is settled.
+
+    `index` is the log index of the claim: with the restore epoch it is the fence number, which
+    rises over all leaders. `deadline_ms` bounds the send on the leader's wall clock.
+    """
+
+    term: int
+    index: int
+    attempt: int
+    serial: int
+    claimed_ms: int
+    deadline_ms: int
+    prior: int
+
+
+class JobRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One job as stored, without its meta (that has a row of its own, so claims stay small).
+
+    uid             16 bytes, drawn anew for each life of a job id
+    version         1 at first, +1 with each change by a creator, never reset while the id is kept
+    trigger_ms      when the creator wants it
+    delay_ms        the delay that `trigger_ms` was made from, or None
+    route/route_uid the route's name, and the uid it was bound to (0: did not exist then)
+    due_ms          time of the next attempt, while pending
+    queue           which index holds it (`Queue`)
+    attempts        attempts claimed for this version
+    tries           those of them that count against the retry budget
+    serial          attempts claimed in all lives of this id: numbers the attempt rows
+    first_claim_ms  when the first counted attempt was claimed (0: none yet); bounds the age
+    claim           the open attempt, while firing
+    reason          why it is dead
+    last_error      one sentence about the last failed attempt
+    outcome         what DELETE answered first, once deleted
+    retry_reason    why the next attempt is made, when it is not the first
+    finished_ms     when it became terminal
+    occurrence      0 (recurring schedules will count here)
+    """
+
+    uid: bytes
+    version: int
+    state: int
+    trigger_ms: int
+    delay_ms: int | None
+    route: str
+    route_uid: int
+    tags: tuple[str, ...]
+    created_ms: int
+    updated_ms: int
+    due_ms: int
+    queue: int
+    attempts: int = 0
+    tries: int = 0
+    serial: int = 0
+    first_claim_ms: int = 0
+    claim: ClaimMark | None = None
+    reason: str | None = None
+    last_error: str | None = None
+    outcome: str | None = None
+    retry_reason: str | None = None
+    finished_ms: int = 0
+    occurrence: int = 0
+
+
+class AttemptStatus(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A claim without a settle after a crash: it may or may not have reached the recipient."""
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One HTTP request for a job: what was sent where, what came back, how long each phase took."""
+
+    attempt: int
+    version: int
+    status: str
+    node: str
+    term: int
+    fence: int
+    url: str
+    claimed_ms: int
+    started_ms: int
+    ended_ms: int
+    resolve_ms: float = 0.0
+    connect_ms: float = 0.0
+    tls_ms: float = 0.0
+    first_byte_ms: float = 0.0
+    total_ms: float = 0.0
+    remote_ip: str | None = None
+    response_status: int | None = None
+    response_headers: tuple[tuple[str, str], ...] = ()
+    response_body: bytes = b""
+    response_truncated: bool = False
+    error_code: str | None = None
+    error_message: str | None = None
+    error_phase: str | None = None
+    retry_after: str | None = None
+    next_attempt_ms: int | None = None
+    trigger: str = "scheduled"
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how often a failed delivery is tried again (`delivery.md` C)."""
+
+    schedule_ms: tuple[int, ...] = (
+        5_000,
+        300_000,
+        1_800_000,
+        7_200_000,
+        18_000_000,
+        36_000_000,
+        50_400_000,
+        72_000_000,
+        86_400_000,
+    )
+    max_attempts: int = 10
+    max_age_ms: int = 345_600_000
+    jitter: float = 0.2
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `count` attempts start per `period_ms`; no limit when `count` is None."""
+
+    count: int | None = None
+    period_ms: int = 1000
+
+
+class SealedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A signing secret, sealed; the current one has no `expires_ms`."""
+
+    sealed: bytes
+    expires_ms: int | None = None
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Where jobs are sent. Secrets, header values and URL credentials are sealed before they get here.
+
+    `webhook_url` is without credentials; `basic_auth` seals the ones that it came with.
+    `paused` is the operator's wish, `disabled` the reason why the system stopped it, if it did.
+    """
+
+    uid: int
+    db: str
+    name: str
+    version: int
+    webhook_url: str
+    created_ms: int
+    updated_ms: int
+    secrets: tuple[SealedKey, ...]
+    https_only: bool = False
+    headers: dict[str, bytes] = {}
+    basic_auth: bytes | None = None
+    body: str = "job"
+    timeout_ms: int = 15_000
+    delivery: str = "at_least_once"
+    retry: Retry = Retry()
+    non_retryable_status: tuple[int, ...] = ()
+    max_in_flight: int = 64
+    rate: Rate = Rate()
+    ca_pem: str | None = None
+    client_cert_pem: str | None = None
+    client_key_pem: bytes | None = None
+    dangerous_skip_tls_verify: bool = False
+    enabled: bool = True
+    paused: bool = False
+    disabled: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether attempts may start."""
+        return self.enabled and not self.paused and self.disabled is None
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True):
+    """A namespace of collections and routes."""
+
+    uid: int
+    name: str
+    created_ms: int
+
+
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs that share vnodes, replicas and retention."""
+
+    uid: int
+    db: str
+    name: str
+    num_vnodes: int
+    replicas: int
+    history_retention_ms: int
+    created_ms: int
+    version: int = 1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for all nodes of the cluster."""
+
+    allowed_private_cidrs: tuple[str, ...] = ()
+    restore_epoch: int = 1
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of the cluster, as the others know it."""
+
+    id: str
+    name: str
+    http: str
+    rpc: str
+    zone: str
+    version: str

@@ -1,0 +1,196 @@
+"""For recipients: is this webhook genuine?
+
+    from timemachine.receiver import Webhook, WebhookVerificationError
+
+    webhook = Webhook(os.environ["WEBHOOK_SECRET"])
+    try:
+        event = webhook.verify(raw_body, request.headers)
+    except WebhookVerificationError:
+        return 401
+
+Names, argument order and results are those of the `standardwebhooks` package (1.1.0), so either
+verifies what the other signed. This one is stricter with hostile input, which never raises
+anything but WebhookVerificationError, and a genuine webhook whose body is not JSON raises a
+separate WebhookPayloadError. `raw_body` must be the bytes as received: parsing and writing JSON
+anew changes them. Needs nothing but the standard library.
+"""
+
+import binascii
+import hmac
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from timemachine import limits
+from timemachine.errors import (
+    InvalidSecret,
+    WebhookError,
+    WebhookPayloadError,
+    WebhookVerificationError,
+)
+from timemachine.signing import SECRET_PREFIX
+
+__all__ = [
+    "InvalidSecret",
+    "Webhook",
+    "WebhookError",
+    "WebhookPayloadError",
+    "WebhookVerificationError",
+]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,%d}" % limits.TIMESTAMP_DIGITS_MAX)
+
+# `id.timestamp.body` does not say where the id ends. Who has recorded one webhook could move that
+# border and so forge an id and a time; every such id contains the recorded time between full stops.
+_AMBIGUOUS_ID: Final = re.compile(r"\.[0-9]{9,%d}(?:\.|\Z)" % limits.TIMESTAMP_DIGITS_MAX)
+
+_ID, _TIME, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
+
+
+class Webhook:
+    """Verifies webhooks with the secret, or the secrets, shared with their sender.
+
+    `secret` is `whsec_<base64>` (the prefix and the padding may be missing), the key itself as
+    bytes, or several of either while a secret is being replaced; a webhook signed with any one of
+    them is genuine. Keys of other senders are accepted from 16 bytes on; InvalidSecret otherwise.
+
+    `tolerance_s` is how old or how far in the future a webhook may be, inclusive. `now` returns
+    the seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        secret: str | bytes | Iterable[str | bytes],
+        *,
+        tolerance_s: int = limits.SIGNATURE_TOLERANCE_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        secrets = [secret] if isinstance(secret, str | bytes) else list(secret)
+        if not secrets:
+            raise InvalidSecret("There is no secret.", rule="empty")
+        self._keys = [_key_of(each) for each in secrets]
+        self._tolerance_s = tolerance_s
+        self._now = now
+
+    def verify(
+        self, data: bytes | str, headers: Mapping[str, str], *, json_parse: bool = True
+    ) -> Any:
+        """Return the parsed body of a genuine webhook, or None when `json_parse` is False.
+
+        `data` is the raw body, `headers` the request's headers, their names in any case. Raises
+        WebhookVerificationError when the webhook is not proven genuine and recent, and
+        WebhookPayloadError when it is, but its body is not JSON.
+        """
+        found = _webhook_headers(headers)
+        webhook_id, timestamp = found[_ID], found[_TIME]
+        self._check_time(timestamp)
+        if _AMBIGUOUS_ID.search(webhook_id):
+            raise WebhookVerificationError(f"The header {_ID} could be read in two ways.")
+        body = _utf8(data) if isinstance(data, str) else bytes(data)
+        content = b".".join((_utf8(webhook_id), timestamp.encode("ascii"), body))
+        self._check_signature(content, found[_SIGNATURE])
+        return _parse(body) if json_parse else None
+
+    def sign(self, msg_id: str, timestamp: datetime, data: bytes | str) -> str:
+        """The signature `v1,<base64>` by the first secret, for tests and for sending.
+
+        A naive `timestamp` is taken as UTC, as by `standardwebhooks`.
+        """
+        moment = timestamp if timestamp.tzinfo is not None else timestamp.replace(tzinfo=UTC)
+        timestamp_s = (moment - _EPOCH) // timedelta(seconds=1)
+        body = data.encode() if isinstance(data, str) else data
+        content = b".".join((msg_id.encode(), b"%d" % timestamp_s, body))
+        return _signature(self._keys[0], content).decode("ascii")
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"Webhook(<{len(self._keys)} secrets>, tolerance_s={self._tolerance_s})"
+
+    def _check_time(self, timestamp: str) -> None:
+        if not _TIMESTAMP.fullmatch(timestamp):
+            raise WebhookVerificationError(f"The header {_TIME} is no whole number of seconds.")
+        age_s = int(self._now()) - int(timestamp)
+        if age_s > self._tolerance_s:
+            raise WebhookVerificationError("The webhook is too old.")
+        if age_s < -self._tolerance_s:
+            raise WebhookVerificationError("The webhook is from the future.")
+
+    def _check_signature(self, content: bytes, header: str) -> None:
+        if header.count(" ") >= limits.SIGNATURE_ENTRIES_MAX:
+            raise WebhookVerificationError(f"The header {_SIGNATURE} has too many entries.")
+        # The base64 text is compared, not what it decodes to: nothing to decode, nothing to fail,
+        # and only one spelling of a signature is right. Entries of other versions equal no
+        # expected text. Every entry is compared with every key, whatever was found before.
+        entries = [_utf8(entry) for entry in header.split(" ")]
+        genuine = False
+        for key in self._keys:
+            expected = _signature(key, content)
+            for entry in entries:
+                genuine |= hmac.compare_digest(expected, entry)
+        if not genuine:
+            raise WebhookVerificationError("No signature matches.")
+
+
+def _signature(key: bytes, content: bytes) -> bytes:
+    # Not signing.sign_v1: the content here has the raw text of headers in it, not an int.
+    return b"v1," + binascii.b2a_base64(hmac.digest(key, content, "sha256"), newline=False)
+
+
+def _webhook_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The three headers of a webhook, each there exactly once and not empty."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = name.lower() if isinstance(name, str) else ""
+        if lower not in (_ID, _TIME, _SIGNATURE):
+            continue
+        if lower in found:
+            raise WebhookVerificationError(f"The header {lower} is there twice.")
+        if not isinstance(value, str):
+            raise WebhookVerificationError(f"The header {lower} is no text.")
+        found[lower] = value
+    for name in (_ID, _TIME, _SIGNATURE):
+        if not found.get(name):
+            raise WebhookVerificationError(f"The header {name} is missing.")
+    return found
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise WebhookVerificationError("The webhook is no valid text.") from None
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        # Decoded here, since json.loads(bytes) would accept UTF-16 and UTF-32 too.
+        return json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise WebhookPayloadError from None
+
+
+def _key_of(secret: str | bytes) -> bytes:
+    """The key of a secret, ours or another sender's."""
+    if isinstance(secret, bytes):
+        key = secret
+    elif isinstance(secret, str):
+        encoded = secret.strip().removeprefix(SECRET_PREFIX).rstrip("=")
+        try:
+            key = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+        except ValueError:
+            raise InvalidSecret("The secret is not base64.", rule="base64") from None
+    else:
+        raise InvalidSecret("The secret must be text or bytes.", rule="type")
+    if not key:
+        raise InvalidSecret("The secret is empty.", rule="empty")
+    if len(key) < limits.FOREIGN_SECRET_BYTES_MIN:
+        raise InvalidSecret(
+            f"The secret holds {len(key)} bytes; at least "
+            f"{limits.FOREIGN_SECRET_BYTES_MIN} are needed.",
+            rule="too_short",
+        )
+    return key

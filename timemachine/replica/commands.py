@@ -1,0 +1,214 @@
+"""The closed set of commands that a vnode's log may carry.
+
+An entry holds a list of them. Each carries the proposer's wall clock (`now_ms`) and every value
+that applying needs from outside, so that applying is a pure function of the log. The tags are
+stored: a number is never reused, and a replica that meets a number it does not know stops.
+"""
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Identity of a write, so that a repeat is answered and not done again.
+
+    `key` is the 16-byte hash of scope and Idempotency-Key; `fingerprint` the 16-byte hash of what
+    was asked, to tell a repeat from a reuse.
+    """
+
+    key: bytes
+    fingerprint: bytes
+
+
+class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A claimed attempt whose send the claiming leader removed before its first byte."""
+
+    uid: bytes
+    version: int
+    attempt: int
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True):
+    """Base of all commands."""
+
+    now_ms: int
+
+
+class PutJob(Command, tag=1):
+    """Create or replace a job. `create_only` is POST: it never changes a job that is kept."""
+
+    job_id: str
+    uid: bytes
+    trigger_ms: int
+    delay_ms: int | None
+    route: str
+    route_uid: int
+    meta: bytes
+    tags: tuple[str, ...] = ()
+    create_only: bool = False
+    if_match: int | None = None
+    if_none_match: bool = False
+    request: Request | None = None
+    revoked: Revoked | None = None
+
+
+class PatchJob(Command, tag=2):
+    """Replace the given fields of a job; None keeps what is stored."""
+
+    job_id: str
+    trigger_ms: int | None = None
+    delay_ms: int | None = None
+    route: str | None = None
+    route_uid: int = 0
+    meta: bytes | None = None
+    tags: tuple[str, ...] | None = None
+    if_match: int | None = None
+    request: Request | None = None
+    revoked: Revoked | None = None
+
+
+class DeleteJob(Command, tag=3):
+    """Cancel a job; with `purge` forget it altogether."""
+
+    job_id: str
+    purge: bool = False
+    if_match: int | None = None
+    request: Request | None = None
+    revoked: Revoked | None = None
+
+
+class RunJob(Command, tag=4):
+    """Move the next attempt of a pending job to now."""
+
+    job_id: str
+    request: Request | None = None
+
+
+class RedriveJob(Command, tag=5):
+    """Fire a dead job (or, with `force`, a delivered one) again, under the same webhook id."""
+
+    job_id: str
+    route_uid: int
+    force: bool = False
+    request: Request | None = None
+
+
+class ClaimItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt to claim: the `attempt`th of this life and version of a job."""
+
+    job_id: str
+    uid: bytes
+    version: int
+    attempt: int
+    deadline_ms: int
+
+
+class Claim(Command, tag=6):
+    """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it."""
+
+    term: int
+    items: list[ClaimItem]
+
+
+class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one attempt ended and what follows.
+
+    `verdict`: 0 delivered, 1 retry at `retry_ms`, 2 dead with `reason`. `counts` tells whether it
+    uses up the retry budget. `record` is the encoded AttemptRecord, stored under `serial`.
+    """
+
+    job_id: str
+    uid: bytes
+    version: int
+    attempt: int
+    serial: int
+    verdict: int
+    record: bytes
+    retry_ms: int = 0
+    reason: str | None = None
+    error: str | None = None
+    counts: bool = True
+
+
+class Settle(Command, tag=7):
+    """Commit the outcomes of attempts. Matched by (uid, version, attempt), whatever the term."""
+
+    items: list[SettleItem]
+
+
+class Unclaim(Command, tag=8):
+    """Take back claims whose sends never started."""
+
+    items: list[ClaimItem]
+
+
+class PendingItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A pending job exactly as the leader saw it."""
+
+    job_id: str
+    uid: bytes
+    version: int
+    attempts: int
+
+
+class Wait(Command, tag=9):
+    """Move due jobs to their route's waiting index; `held` when it is paused or disabled."""
+
+    items: list[PendingItem]
+    held: bool
+
+
+class Release(Command, tag=10):
+    """Held jobs whose route is open again are scheduled or retrying once more."""
+
+    items: list[PendingItem]
+
+
+class GiveUp(Command, tag=11):
+    """End pending jobs as dead without an attempt."""
+
+    items: list[PendingItem]
+    reason: str
+    error: str
+
+
+class MoveOffset(Command, tag=12):
+    """Raise the offset: everything below (due_ms, job_id) was settled when `seen_index` was applied."""
+
+    due_ms: int
+    job_id: str
+    seen_index: int
+
+
+class Purge(Command, tag=13):
+    """Forget terminal jobs that finished before `before_ms`; others named are left alone."""
+
+    before_ms: int
+    job_ids: list[str]
+
+
+class Forget(Command, tag=14):
+    """Forget stored answers by (expires_ms, request hash)."""
+
+    requests: list[tuple[int, bytes]]
+
+
+AnyCommand = (
+    PutJob
+    | PatchJob
+    | DeleteJob
+    | RunJob
+    | RedriveJob
+    | Claim
+    | Settle
+    | Unclaim
+    | Wait
+    | Release
+    | GiveUp
+    | MoveOffset
+    | Purge
+    | Forget
+)
+
+VERDICT_DELIVERED = 0
+VERDICT_RETRY = 1
+VERDICT_DEAD = 2

@@ -1,0 +1,64 @@
+"""What applying a command answers: a value, never an exception.
+
+A refusal that follows from the log alone (the id exists, the version does not match) is an answer
+like any other, the same on every replica. Exceptions mean that this replica must stop.
+"""
+
+import msgspec
+
+from timemachine.model import JobRecord
+
+
+class JobResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The answer to a creator's command.
+
+    kind      created, replaced, unchanged, changed, deleted, moved, redriven, refused
+    record    the job after the command, or as it stands where it was refused
+    meta      its bytes, where the command did not bring them
+    previous  (version, outcome) of the version that was replaced
+    outcome   of a delete
+    code      why it was refused
+    replayed  the stored answer of an earlier request with the same key
+    """
+
+    kind: str
+    record: JobRecord | None = None
+    meta: bytes | None = None
+    previous: tuple[int, str] | None = None
+    outcome: str | None = None
+    code: str | None = None
+    replayed: bool = False
+
+
+class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """An answer kept for repeats of its request."""
+
+    fingerprint: bytes
+    expires_ms: int
+    result: JobResult
+
+
+class ClaimResult(msgspec.Struct, frozen=True, gc=False):
+    """The answer for one item of a Claim: the job, firing if the claim `holds`, else as it stands."""
+
+    holds: bool
+    record: JobRecord | None
+
+
+class DueInserted(msgspec.Struct, frozen=True, gc=False):
+    """Effect: a row of the due index is new. `value` is `keys.due_value`."""
+
+    due_ms: int
+    job_id: str
+    value: bytes
+
+
+class JobTouched(msgspec.Struct, frozen=True, gc=False):
+    """Effect: what was known of this job's next attempt does not hold any more."""
+
+    job_id: str
+
+
+
+
+Effect = DueInserted | JobTouched

@@ -1,0 +1,55 @@
+"""The Store port: what the rest of TimeMachine asks of a storage engine.
+
+A store is one sorted map of bytes to bytes. It is written by exactly one writer, one
+`write()` at a time, and each write is one atomic, synced batch: when it returns, all of it
+survives a power loss, or none of it is there. There is no other way to write, so "un-synced
+now, the next sync will cover it" cannot be said (LevelDB loses such writes when its log
+rotates in between).
+"""
+
+from typing import Protocol
+
+Batch = dict[bytes, bytes | None]
+"""One atomic write: key to new value, `None` deletes. Later assignments to a key win."""
+
+Row = tuple[bytes, bytes]
+
+
+class Prepared(Protocol):
+    """An opaque batch in the engine's own form, made by `Store.prepare`."""
+
+
+class Store(Protocol):
+    """A sorted, durable byte map. Reads may run while one write is under way in another thread."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at `key`, or None. Raises StoreDamaged when its bytes fail their checksum."""
+
+    def scan(
+        self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False
+    ) -> list[Row]:
+        """Rows with `start <= key < stop` in key order (or reverse order), at most `limit`.
+
+        Raises StoreDamaged when a row fails its checksum.
+        """
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Turn `batch` into the engine's form: the part of writing that needs the interpreter."""
+
+    def write(self, prepared: Prepared) -> None:
+        """Write and sync one batch. Blocks; meant for a worker thread.
+
+        Raises StoreFailed. After that every later write raises it too: the handle is dead.
+        """
+
+    def pressure(self) -> int:
+        """How far compaction lags behind: LevelDB's number of level-0 files (0 is calm)."""
+
+    def approximate_bytes(self, start: bytes, stop: bytes) -> int:
+        """About how many bytes on disk the keys `start <= key < stop` take."""
+
+    def compact(self, start: bytes, stop: bytes) -> None:
+        """Give back the space of deleted rows between two explicit bounds. Blocks."""
+
+    def close(self) -> None:
+        """Close the handle; harmless when repeated."""

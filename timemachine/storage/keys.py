@@ -1,0 +1,156 @@
+"""The key layout: which row lives where, and how keys sort.
+
+Every replica owns one range: the 4-byte big-endian number of its incarnation, then one byte that
+names the table, then the table's own key. The number is new for each copy of a vnode on a node,
+so a snapshot is installed beside the old state and switched in one batch, and a removed replica
+is a range that is deleted in the background. Incarnation 0 holds what belongs to the node.
+
+    table                key                                     value
+    h  hard state        -                                       term, vote, commit
+    l  log               index (8)                               entry
+    s  machine state     -                                       applied, offset, counters
+    c  meta record       kind (1) + its key                      database, collection, route, ...
+    j  job               job id                                  JobRecord
+    m  meta              job id                                  the creator's bytes
+    d  due index         due_ms (8) + job id                     route uid, version, attempts, uid
+    w  waiting index     route uid (8) + due_ms (8) + job id     the same
+    o  open waiting      job id                                  claimed out of the waiting index
+    i  listing by state  state (1) + trigger_ms (8) + job id     -
+    r  listing by route  route uid (8) + trigger_ms (8) + job id -
+    a  attempts          job id + NUL + serial (4)               AttemptRecord
+    f  finished          finished_ms (8) + job id                -
+    q  requests          request hash (16)                       stored answer
+    x  requests by age   expires_ms (8) + request hash           -
+    n  route counters    route uid (8)                           pending, waiting
+
+All numbers are big-endian, so that byte order is number order. A job id has no control
+characters, so NUL ends it. Scans of the due index start at the offset, never at the prefix:
+LevelDB walks over deleted keys, and that is where they pile up.
+"""
+
+from struct import Struct
+
+from timemachine import limits
+
+_U32 = Struct(">I")
+_U64 = Struct(">Q")
+_DUE = Struct(">QII16s")
+
+NODE_PREFIX = _U32.pack(0)
+
+
+def replica_prefix(incarnation: int) -> bytes:
+    """The first bytes of every key of one replica."""
+    return _U32.pack(incarnation)
+
+
+def after_prefix(prefix: bytes) -> bytes:
+    """The smallest key that is greater than every key starting with `prefix`."""
+    number = int.from_bytes(prefix, "big") + 1
+    return number.to_bytes(len(prefix), "big")
+
+
+def group_key(collection_uid: int, index: int) -> bytes:
+    """Node row: which incarnation holds vnode `index` of a collection (uid 0 is the meta group)."""
+    return NODE_PREFIX + b"g" + _U64.pack(collection_uid) + _U32.pack(index)
+
+
+def group_of_key(key: bytes) -> tuple[int, int]:
+    """(collection uid, vnode index) of a `group_key`."""
+    return _U64.unpack(key[5:13])[0], _U32.unpack(key[13:17])[0]
+
+
+GROUPS_START = NODE_PREFIX + b"g"
+GROUPS_STOP = NODE_PREFIX + b"h"
+INCARNATION_KEY = NODE_PREFIX + b"n"
+
+u64 = _U64.pack
+u32 = _U32.pack
+
+
+def read_u64(data: bytes) -> int:
+    """The number that `u64` wrote."""
+    number: int = _U64.unpack(data)[0]
+    return number
+
+
+def due_value(route_uid: int, version: int, attempts: int, uid: bytes) -> bytes:
+    """What a claim needs to know, kept in the index itself so that no job is read for it."""
+    return _DUE.pack(route_uid, version, attempts, uid)
+
+
+def read_due_value(data: bytes) -> tuple[int, int, int, bytes]:
+    """(route uid, version, attempts, uid) of a due or waiting row."""
+    route_uid, version, attempts, uid = _DUE.unpack(data)
+    return route_uid, version, attempts, uid
+
+
+class ReplicaKeys:
+    """The keys of one replica, with their prefixes made once."""
+
+    __slots__ = (
+        "attempts",
+        "due",
+        "due_stop",
+        "finished",
+        "hard_state",
+        "job",
+        "log",
+        "log_stop",
+        "meta",
+        "open_waiting",
+        "prefix",
+        "record",
+        "request",
+        "request_age",
+        "route",
+        "route_counters",
+        "state",
+        "state_listing",
+        "stop",
+        "waiting",
+    )
+
+    def __init__(self, incarnation: int) -> None:
+        self.prefix = prefix = replica_prefix(incarnation)
+        self.stop = after_prefix(prefix)
+        self.hard_state = prefix + b"h"
+        self.log = prefix + b"l"
+        self.log_stop = prefix + b"m"
+        self.state = prefix + b"s"
+        self.record = prefix + b"c"
+        self.job = prefix + b"j"
+        self.meta = prefix + b"m"
+        self.due = prefix + b"d"
+        self.due_stop = prefix + b"e"
+        self.waiting = prefix + b"w"
+        self.open_waiting = prefix + b"o"
+        self.state_listing = prefix + b"i"
+        self.route = prefix + b"r"
+        self.attempts = prefix + b"a"
+        self.finished = prefix + b"f"
+        self.request = prefix + b"q"
+        self.request_age = prefix + b"x"
+        self.route_counters = prefix + b"n"
+
+    def waiting_range(self, route_uid: int) -> tuple[bytes, bytes]:
+        """Bounds of one route's waiting index."""
+        start = self.waiting + _U64.pack(route_uid)
+        return start, after_prefix(start)
+
+    def route_range(self, route_uid: int) -> tuple[bytes, bytes]:
+        """Bounds of one route's listing."""
+        start = self.route + _U64.pack(route_uid)
+        return start, after_prefix(start)
+
+    def state_range(self, state: int) -> tuple[bytes, bytes]:
+        """Bounds of one state's listing."""
+        start = self.state_listing + bytes((state,))
+        return start, after_prefix(start)
+
+    def attempts_range(self, job_id: bytes) -> tuple[bytes, bytes]:
+        """Bounds of one job's attempt rows."""
+        return self.attempts + job_id + b"\0", self.attempts + job_id + b"\1"
+
+
+assert limits.JOB_ID_BYTES_MAX < 1024, "a key stays far below a LevelDB block"

@@ -22,6 +22,9 @@ TIME_MS_MAX = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 VNODES_PER_COLLECTION_MAX = 1024
 VNODES_PER_CLUSTER_MAX = 16_384
 REPLICAS_MAX = 7
+VNODES_DEFAULT = 12
+REPLICAS_DEFAULT = 3
+HISTORY_RETENTION_MS_DEFAULT = 7 * 86_400_000
 DATABASES_MAX = 1000
 COLLECTIONS_MAX = 4096
 ROUTES_MAX = 10_000
@@ -49,12 +52,28 @@ SECRET_BYTES_GENERATED = 32
 
 # --- log and store ---------------------------------------------------------------------------
 ENTRY_BYTES_MAX = 1024 * 1024  # one log entry, target size; a lone large command may reach it
+ENTRY_BYTES_TARGET = 512 * 1024  # commands are gathered into one entry up to about this
+ENTRY_COMMANDS_SMALL = 1  # a lone command needs no cutting
+COMMAND_OVERHEAD_BYTES = 256
 COMMAND_BYTES_MAX = META_BYTES_MAX + 64 * 1024
 ATTEMPT_BODY_BYTES_MAX = 16 * 1024  # a captured response, cut before it is stored
 ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
 LOG_ENTRIES_KEPT = 64  # of what is applied, per vnode, before truncation catches up
 REQUESTS_KEPT_MS = 24 * 3_600_000
 REQUESTS_PER_VNODE_MAX = 200_000
+
+# --- work in progress ------------------------------------------------------------------------
+PROPOSALS_WAITING_MAX = 50_000
+PROPOSAL_BYTES_WAITING_MAX = 128 * 1024 * 1024
+CLAIM_LEAD_MS = 20
+CLAIMS_PER_COMMAND_MAX = 500
+SENDS_PER_NODE_MAX = 2_000
+ROUTE_WINDOW_JOBS_MAX = 2_000  # due jobs of one route held in memory; the rest stays in the index
+WINDOW_JOBS_MAX = 100_000
+SCAN_ROWS_MAX = 1_000  # rows read from the store before the loop gets its turn
+SCAN_AHEAD_MS = 100
+LAG_TO_WAITING_MS = 60_000
+SHUTDOWN_GRACE_MS = 10_000
 
 # --- lists -----------------------------------------------------------------------------------
 LIST_LIMIT_DEFAULT = 100

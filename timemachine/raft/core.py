@@ -107,7 +107,9 @@ class Raft:
             raise StoreDamaged(f"The log reaches term {log.last_term()}, the vote {self.term}.")
         if hard_state != HardState():
             if hard_state.commit < compacted:
-                raise StoreDamaged(f"Commit {hard_state.commit} is behind the snapshot {compacted}.")
+                raise StoreDamaged(
+                    f"Commit {hard_state.commit} is behind the snapshot {compacted}."
+                )
             log.commit_to(hard_state.commit)
         if applied:
             if not compacted <= applied <= log.committed:
@@ -193,11 +195,9 @@ class Raft:
         size = sum([len(entry.data) for entry in entries])
         self.uncommitted_bytes = max(0, self.uncommitted_bytes - size)
 
-    def _answer_myself(self, type: MessageType, index: int = 0) -> None:
+    def _answer_myself(self, kind: MessageType, index: int = 0) -> None:
         """Have this replica's own answer delivered to it once all it rests on is durable."""
-        self.messages_after_append.append(
-            Message(type, self.id, self.id, self.term, 0, index)
-        )
+        self.messages_after_append.append(Message(kind, self.id, self.id, self.term, 0, index))
 
 
 class RawNode:
@@ -283,9 +283,7 @@ class RawNode:
         if self._soft_state_changed():
             soft_state = self._soft_state = SoftState(raft.leader, raft.role)
         self._accept(committed_entries)
-        return Ready(
-            soft_state, hard_state, (), entries, None, committed_entries, (), must_sync
-        )
+        return Ready(soft_state, hard_state, (), entries, None, committed_entries, (), must_sync)
 
     def advance(self) -> None:
         """The last Ready is persisted and applied."""
@@ -337,9 +335,7 @@ class RawNode:
             log.unstable.accept_in_progress()
         if committed_entries:
             steps.append(
-                Message(
-                    _STORAGE_APPLY_RESPONSE, raft.id, APPLY_THREAD, entries=committed_entries
-                )
+                Message(_STORAGE_APPLY_RESPONSE, raft.id, APPLY_THREAD, entries=committed_entries)
             )
             log.accept_applying(committed_entries[-1].index)
         self._steps_on_advance = steps
@@ -347,9 +343,7 @@ class RawNode:
     def _hard_state_changed(self) -> bool:
         raft = self._raft
         told = self._hard_state
-        return (
-            raft.log.committed != told.commit or raft.term != told.term or raft.vote != told.vote
-        )
+        return raft.log.committed != told.commit or raft.term != told.term or raft.vote != told.vote
 
     def _soft_state_changed(self) -> bool:
         raft = self._raft

@@ -93,7 +93,9 @@ class Log:
         """
         if index > self.committed:
             if index > self.last_index():
-                raise StoreDamaged(f"entry {index} is committed, the log ends at {self.last_index()}")
+                raise StoreDamaged(
+                    f"entry {index} is committed, the log ends at {self.last_index()}"
+                )
             self.committed = index
 
     def maybe_commit(self, index: int, term: int) -> bool:
@@ -115,9 +117,7 @@ class Log:
         """The committed entries to apply next, at most `committed_size_per_ready_max` bytes."""
         if self.applying == self.committed:
             return []
-        return self.slice(
-            self.applying + 1, self.committed + 1, self.committed_size_per_ready_max
-        )
+        return self.slice(self.applying + 1, self.committed + 1, self.committed_size_per_ready_max)
 
     def accept_applying(self, index: int) -> None:
         """The host took the entries up to `index` and is applying them."""

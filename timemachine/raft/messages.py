@@ -66,7 +66,7 @@ class MessageType(IntEnum):
     SNAPSHOT = 7
     """(MsgSnap) From a leader whose log no longer holds what this replica needs."""
     HEARTBEAT = 8
-    """(MsgHeartbeat) From a leader: it leads in `term`; `commit` is what the receiver may commit."""
+    """(MsgHeartbeat) From a leader: it leads in `term`, and the receiver may commit to `commit`."""
     HEARTBEAT_RESPONSE = 9
     """(MsgHeartbeatResp) The answer, with the heartbeat's `context`."""
     UNREACHABLE = 10
@@ -123,7 +123,7 @@ class SnapshotMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
-    """The state machine's image in place of all entries up to `metadata.index`; 0 is no snapshot."""
+    """The state machine's image, in place of all entries up to `metadata.index`."""
 
     data: bytes = b""
     metadata: SnapshotMetadata = SnapshotMetadata()

@@ -19,8 +19,10 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     2. Send. Only now may `messages` leave, in their order: they promise what duty 1 made
        durable. A message that cannot be sent is dropped; the core repeats what matters.
     3. Apply. Install `snapshot`, then apply `committed_entries` in their order, each of them
-       once; an entry that cannot be understood stops the replica, it is never skipped. A
-       read in `read_states` is answered when its index is applied.
+       once; an entry that cannot be understood stops the replica, it is never skipped. The
+       applied index goes into the batch that stores what applying wrote, and that batch is not
+       older than the one with this `hard_state`: no disk may say applied > commit. A read in
+       `read_states` is answered when its index is applied.
     4. Advance. Call `advance()`. It says that duties 1 and 3 are done, and it lets the core count
        this replica's own vote and its own log; before it, they count for nothing.
 

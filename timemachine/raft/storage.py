@@ -103,7 +103,9 @@ class MemoryStorage:
         if low < offset:
             raise Compacted(f"entry {low} is gone, the log starts at {offset}")
         if high > offset + len(self._entries):
-            raise EntryUnavailable(f"entry {high - 1} is missing, the log ends at {self.last_index()}")
+            raise EntryUnavailable(
+                f"entry {high - 1} is missing, the log ends at {self.last_index()}"
+            )
         return limit_size(self._entries[low - offset : high - offset], size_max)
 
     def term(self, index: int) -> int:
@@ -198,4 +200,3 @@ class MemoryStorage:
         self._base_index = metadata.index
         self._base_term = metadata.term
         self._entries = []
-

@@ -33,7 +33,7 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_on
     now_ms: int
 
 
-class PutJob(Command, tag=1):
+class PutJob(Command, frozen=True, tag=1):
     """Create or replace a job. `create_only` is POST: it never changes a job that is kept."""
 
     job_id: str
@@ -51,7 +51,7 @@ class PutJob(Command, tag=1):
     revoked: Revoked | None = None
 
 
-class PatchJob(Command, tag=2):
+class PatchJob(Command, frozen=True, tag=2):
     """Replace the given fields of a job; None keeps what is stored."""
 
     job_id: str
@@ -66,7 +66,7 @@ class PatchJob(Command, tag=2):
     revoked: Revoked | None = None
 
 
-class DeleteJob(Command, tag=3):
+class DeleteJob(Command, frozen=True, tag=3):
     """Cancel a job; with `purge` forget it altogether."""
 
     job_id: str
@@ -76,14 +76,14 @@ class DeleteJob(Command, tag=3):
     revoked: Revoked | None = None
 
 
-class RunJob(Command, tag=4):
+class RunJob(Command, frozen=True, tag=4):
     """Move the next attempt of a pending job to now."""
 
     job_id: str
     request: Request | None = None
 
 
-class RedriveJob(Command, tag=5):
+class RedriveJob(Command, frozen=True, tag=5):
     """Fire a dead job (or, with `force`, a delivered one) again, under the same webhook id."""
 
     job_id: str
@@ -102,7 +102,7 @@ class ClaimItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deadline_ms: int
 
 
-class Claim(Command, tag=6):
+class Claim(Command, frozen=True, tag=6):
     """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it."""
 
     term: int
@@ -129,13 +129,13 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     counts: bool = True
 
 
-class Settle(Command, tag=7):
+class Settle(Command, frozen=True, tag=7):
     """Commit the outcomes of attempts. Matched by (uid, version, attempt), whatever the term."""
 
     items: list[SettleItem]
 
 
-class Unclaim(Command, tag=8):
+class Unclaim(Command, frozen=True, tag=8):
     """Take back claims whose sends never started."""
 
     items: list[ClaimItem]
@@ -150,20 +150,20 @@ class PendingItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts: int
 
 
-class Wait(Command, tag=9):
+class Wait(Command, frozen=True, tag=9):
     """Move due jobs to their route's waiting index; `held` when it is paused or disabled."""
 
     items: list[PendingItem]
     held: bool
 
 
-class Release(Command, tag=10):
+class Release(Command, frozen=True, tag=10):
     """Held jobs whose route is open again are scheduled or retrying once more."""
 
     items: list[PendingItem]
 
 
-class GiveUp(Command, tag=11):
+class GiveUp(Command, frozen=True, tag=11):
     """End pending jobs as dead without an attempt."""
 
     items: list[PendingItem]
@@ -171,7 +171,7 @@ class GiveUp(Command, tag=11):
     error: str
 
 
-class MoveOffset(Command, tag=12):
+class MoveOffset(Command, frozen=True, tag=12):
     """Raise the offset: everything below (due_ms, job_id) was settled when `seen_index` was applied."""
 
     due_ms: int
@@ -179,14 +179,14 @@ class MoveOffset(Command, tag=12):
     seen_index: int
 
 
-class Purge(Command, tag=13):
+class Purge(Command, frozen=True, tag=13):
     """Forget terminal jobs that finished before `before_ms`; others named are left alone."""
 
     before_ms: int
     job_ids: list[str]
 
 
-class Forget(Command, tag=14):
+class Forget(Command, frozen=True, tag=14):
     """Forget stored answers by (expires_ms, request hash)."""
 
     requests: list[tuple[int, bytes]]

@@ -339,6 +339,7 @@ class JobMachine:
 
     def _put_job(self, command: c.PutJob) -> JobResult:
         now_ms = command.now_ms
+        self._take_back(command.job_id, command.revoked, now_ms)
         if command.request is not None:
             repeat = self._repeat(command.request, now_ms)
             if repeat is not None:
@@ -346,8 +347,6 @@ class JobMachine:
         raw_id = command.job_id.encode()
         data = self.overlay.get(self.keys.job + raw_id)
         before: JobRecord | None = None if data is None else read_job(data)
-        if before is not None and command.revoked is not None:
-            before = self._revoke(command.job_id, raw_id, before, command.revoked)
         result = self._put(command, raw_id, before)
         if command.request is not None:
             self._answer(command.request, now_ms, result)
@@ -453,6 +452,7 @@ class JobMachine:
         return record, (before.version, outcome)
 
     def _patch_job(self, command: c.PatchJob) -> JobResult:
+        self._take_back(command.job_id, command.revoked, command.now_ms)
         repeat = self._repeat(command.request, command.now_ms)
         if repeat is not None:
             return repeat
@@ -464,8 +464,6 @@ class JobMachine:
         before = self.read(job_id)
         if before is None:
             return refused("job_not_found")
-        if command.revoked is not None:
-            before = self._revoke(job_id, raw_id, before, command.revoked)
         if command.if_match is not None and command.if_match != before.version:
             return refused("precondition_failed", before)
         if before.state in _TERMINAL or before.outcome is not None:
@@ -500,6 +498,7 @@ class JobMachine:
         return JobResult(kind="changed", record=record, meta=meta, previous=previous)
 
     def _delete_job(self, command: c.DeleteJob) -> JobResult:
+        self._take_back(command.job_id, command.revoked, command.now_ms)
         repeat = self._repeat(command.request, command.now_ms)
         if repeat is not None:
             return repeat
@@ -511,8 +510,6 @@ class JobMachine:
         before = self.read(job_id)
         if before is None:
             return refused("job_not_found")
-        if command.revoked is not None:
-            before = self._revoke(job_id, raw_id, before, command.revoked)
         if command.if_match is not None and command.if_match != before.version:
             return refused("precondition_failed", before)
         meta = self.overlay.get(self.keys.meta + raw_id)
@@ -727,21 +724,20 @@ class JobMachine:
 
     def _unclaim(self, command: c.Unclaim) -> None:
         for item in command.items:
-            raw_id = item.job_id.encode()
-            before = self.read(item.job_id)
-            if before is not None:
-                revoked = c.Revoked(item.uid, item.version, item.attempt)
-                self._revoke(item.job_id, raw_id, before, revoked, command.now_ms)
+            revoked = c.Revoked(item.uid, item.version, item.attempt)
+            self._take_back(item.job_id, revoked, command.now_ms)
 
-    def _revoke(
-        self,
-        job_id: str,
-        raw_id: bytes,
-        before: JobRecord,
-        revoked: c.Revoked,
-        now_ms: int = 0,
-    ) -> JobRecord:
-        """Take back a claim whose send never started; returns the job as it then stands."""
+    def _take_back(self, job_id: str, revoked: c.Revoked | None, now_ms: int) -> None:
+        """Undo a claim whose send never started.
+
+        Comes first in whatever command carries it, because the leader has removed the send
+        already, also if the command is then refused.
+        """
+        if revoked is None:
+            return
+        before = self.read(job_id)
+        if before is None:
+            return
         claim = before.claim
         if (
             claim is None
@@ -749,15 +745,13 @@ class JobMachine:
             or before.version != revoked.version
             or claim.attempt != revoked.attempt
         ):
-            return before
-        after = self._unclaimed(before, claim)
+            return
         if before.outcome is not None:
             # Deleted while claimed, and then never sent: nothing is left to wait for.
-            after = self._cancelled(
-                _replace(after, state=_FIRING), now_ms or before.updated_ms, before.outcome
-            )
-        self._store(job_id, raw_id, before, after)
-        return after
+            after = self._cancelled(before, now_ms, before.outcome)
+        else:
+            after = self._unclaimed(before, claim)
+        self._store(job_id, job_id.encode(), before, after)
 
     def _as_seen(self, item: c.PendingItem) -> JobRecord | None:
         """The job, if it still is pending and just as the leader saw it."""

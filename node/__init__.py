@@ -1,0 +1,1 @@
+"""The server process. It does what `timemachine/` decides: clocks, disk, network, HTTP."""

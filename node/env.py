@@ -1,0 +1,48 @@
+"""The seams: everything that a node asks of the world, as ports.
+
+Production implements them in `clock.py`, `disk.py` and `sender/`; the simulator in `tests/sim/`.
+Code on this side of the seams (engine, runtime, router, delivery) imports neither asyncio nor a
+clock nor dice, and runs the same in both.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from timemachine.errors import StoreError
+from timemachine.storage.api import Prepared
+
+
+class Timer(Protocol):
+    """A call that was asked for and may be taken back."""
+
+    def cancel(self) -> None:
+        """Do not call, if it has not happened yet."""
+
+
+class World(Protocol):
+    """Clocks, timers and chance."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the Unix epoch. May step in both directions."""
+
+    def mono_ms(self) -> float:
+        """Milliseconds of a clock that only moves forward, also while the machine sleeps."""
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call after everything that is already due."""
+
+    def call_later(self, delay_ms: float, function: Callable[[], None]) -> Timer:
+        """Call after a delay on the monotonic clock."""
+
+    def random(self) -> float:
+        """A number drawn uniformly from [0, 1)."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """Unpredictable bytes: ids, keys, nonces."""
+
+
+class Disk(Protocol):
+    """Writes one batch at a time, synced, without blocking the caller."""
+
+    def write(self, prepared: Prepared, done: Callable[[StoreError | None], None]) -> None:
+        """Write and sync; then call `done` on the caller's thread, with the error if it failed."""

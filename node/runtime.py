@@ -1,0 +1,190 @@
+"""The group-commit loop: many vnodes, one synced batch per cycle.
+
+    propose -> (all vnodes with work) gather -> one batch -> one sync -> persisted -> answers
+
+A cycle starts as soon as the last sync ended and something is waiting: no timer. While one batch
+is being synced, commands collect; the next cycle takes them all. The order inside a cycle is the
+caller's contract of the Raft core (`timemachine/raft`, `Ready`): persist, then send, then apply,
+then advance.
+
+A write that fails ends everything: the store's handle is dead, what it holds is decided at the
+next start, and until then nobody may be told anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from node.env import Disk, Timer, World
+from timemachine import limits
+from timemachine.errors import StoreError, TimeMachineError, TooManyRequests, Unavailable
+from timemachine.storage.api import Store
+from timemachine.storage.overlay import Overlay
+from timemachine.storage.pacing import pause_ms
+from timemachine.vnode import Done, Vnode
+
+EffectsListener = Callable[[Vnode, list[Any], int], None]
+
+
+class Runtime:
+    """Drives all vnodes of a node over one store. Single-threaded; callbacks run on its thread."""
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        disk: Disk,
+        overlay: Overlay,
+        *,
+        on_effects: EffectsListener,
+        on_failure: Callable[[TimeMachineError], None],
+    ) -> None:
+        self._world = world
+        self._store = store
+        self._disk = disk
+        self._overlay = overlay
+        self._on_effects = on_effects
+        self._on_failure = on_failure
+        self.vnodes: dict[tuple[int, int], Vnode] = {}
+        self._active: dict[Vnode, None] = {}
+        self._flying: list[Vnode] = []
+        self._syncing = False
+        self._scheduled = False
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._paced: list[tuple[Vnode, Any, Done | None]] = []
+        self._paced_timer: Timer | None = None
+        self._idle_waiters: list[Callable[[], None]] = []
+        self.failure: TimeMachineError | None = None
+        self.cycles = 0
+        self.commands = 0
+        self.rows = 0
+
+    def add(self, vnode: Vnode) -> None:
+        """Take a vnode into the loop."""
+        self.vnodes[vnode.group] = vnode
+        self._wake(vnode)
+
+    def remove(self, vnode: Vnode) -> None:
+        """Drop a vnode; whoever waits for it hears that it is gone."""
+        self.vnodes.pop(vnode.group, None)
+        self._active.pop(vnode, None)
+        for done, error in vnode.fail(Unavailable("The vnode was removed.")):
+            done(error)
+
+    def submit(self, vnode: Vnode, command: Any, done: Done, size: int) -> None:
+        """A user's command of about `size` bytes. Sheds load by answering TooManyRequests."""
+        if self.failure is not None:
+            done(self.failure)
+            return
+        if (
+            self._waiting >= limits.PROPOSALS_WAITING_MAX
+            or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
+        ):
+            done(TooManyRequests("Too many writes are waiting for the disk."))
+            return
+        self._waiting += 1
+        self._waiting_bytes += size
+
+        def answered(result: Any) -> None:
+            self._waiting -= 1
+            self._waiting_bytes -= size
+            done(result)
+
+        if self._paced_timer is not None:
+            self._paced.append((vnode, command, answered))
+            return
+        pause = pause_ms(self._store.pressure(), user=True) if not self._active else 0
+        if pause > 0:
+            self._paced.append((vnode, command, answered))
+            self._paced_timer = self._world.call_later(pause, self._release_paced)
+            return
+        self.propose(vnode, command, answered)
+
+    def _release_paced(self) -> None:
+        self._paced_timer = None
+        paced, self._paced = self._paced, []
+        for vnode, command, done in paced:
+            self.propose(vnode, command, done)
+
+    def propose(self, vnode: Vnode, command: Any, done: Done | None = None) -> None:
+        """A command of the node itself: never paced, never refused for load."""
+        if self.failure is not None:
+            if done is not None:
+                done(self.failure)
+            return
+        vnode.propose(command, done)
+        self._wake(vnode)
+
+    def _wake(self, vnode: Vnode) -> None:
+        self._active[vnode] = None
+        if not self._syncing and not self._scheduled:
+            self._scheduled = True
+            self._world.call_soon(self._cycle)
+
+    def _cycle(self) -> None:
+        """Gather every vnode with work, and hand one batch to the disk."""
+        self._scheduled = False
+        if self._syncing or self.failure is not None:
+            return
+        flying = self._flying = list(self._active)
+        self._active.clear()
+        try:
+            for vnode in flying:
+                vnode.gather()
+            batch = self._overlay.seal()
+            prepared = self._store.prepare(batch)
+        except TimeMachineError as error:
+            self._fail(error)
+            return
+        self.cycles += 1
+        self.rows += len(batch)
+        self._syncing = True
+        self._disk.write(prepared, self._written)
+
+    def _written(self, error: StoreError | None) -> None:
+        """The batch is durable, or the store is dead."""
+        self._syncing = False
+        if error is not None:
+            self._fail(error)
+            return
+        self._overlay.settled()
+        finished = []
+        for vnode in self._flying:
+            outcome = vnode.persisted()
+            if outcome is not None:
+                finished.append((vnode, outcome))
+            if vnode.has_work() and vnode.group in self.vnodes:
+                self._active[vnode] = None
+        self._flying = []
+        if self._active:
+            # The disk gets its next batch before anybody is answered: it works meanwhile.
+            self._cycle()
+        for vnode, outcome in finished:
+            self.commands += len(outcome.answers)
+            for done, result in outcome.answers:
+                done(result)
+            self._on_effects(vnode, outcome.effects, outcome.applied_index)
+        if not self._syncing and not self._active and self._idle_waiters:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def when_idle(self, function: Callable[[], None]) -> None:
+        """Call once everything proposed so far is durable and answered."""
+        if not self._syncing and not self._active and not self._paced:
+            self._world.call_soon(function)
+        else:
+            self._idle_waiters.append(function)
+
+    def _fail(self, error: TimeMachineError) -> None:
+        """The store or a replica is beyond use: nobody is told a result any more."""
+        self.failure = error
+        self._overlay.discard()
+        for vnode in self.vnodes.values():
+            for done, reason in vnode.fail(Unavailable("The node's store failed; it stops.")):
+                done(reason)
+        paced, self._paced = self._paced, []
+        for _, _, waiting in paced:
+            if waiting is not None:
+                waiting(Unavailable("The node's store failed; it stops."))
+        self._on_failure(error)

@@ -1,0 +1,206 @@
+"""How a call is carried through: which server, when again, and what comes out. No I/O.
+
+`converse` is a generator. It yields what to do next (`Send` or `Wait`); whoever does the I/O sends
+back what came of it (a RawAnswer or a `Broken`). It returns the call's value or raises. So the
+async and the sync client share every decision and differ only in how they send and sleep.
+
+All tries of a call are the same bytes with the same Idempotency-Key, so a repeat is harmless. A
+try that fails goes on to the next server at once; when all have failed, a wait with jitter grows
+with each round. A server that names a Retry-After is left alone until then. What would be beyond
+the call's time is not waited for: the call fails at once.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from timemachine.client.answers import Problem
+from timemachine.client.call import Call
+from timemachine.client.config import Config, Sources
+from timemachine.client.http1 import RawAnswer, format_request
+from timemachine.errors import (
+    ApiConflict,
+    ApiDenied,
+    ApiError,
+    ApiInvalid,
+    ApiNotFound,
+    ApiOverloaded,
+    ApiPreconditionFailed,
+    BadAnswer,
+    ClientError,
+    NoAnswer,
+)
+from timemachine.retry import parse_retry_after
+
+T = TypeVar("T")
+
+RETRIED_STATUS: Final = frozenset({429, 502, 503, 504})
+"""Answers after which the same request may succeed: two say so, two come from proxies."""
+
+_ERROR_OF_STATUS: Final[dict[int, type[ApiError]]] = {
+    400: ApiInvalid,
+    401: ApiDenied,
+    403: ApiDenied,
+    404: ApiNotFound,
+    409: ApiConflict,
+    412: ApiPreconditionFailed,
+    413: ApiInvalid,
+    415: ApiInvalid,
+    422: ApiInvalid,
+    429: ApiOverloaded,
+    502: ApiOverloaded,
+    503: ApiOverloaded,
+    504: ApiOverloaded,
+    507: ApiOverloaded,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `request` to the server with this index and wait for its answer, so long at most."""
+
+    server: int
+    request: bytes
+    timeout_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for so long."""
+
+    wait_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No answer came. `sent` tells whether the server may have seen the request."""
+
+    detail: str
+    sent: bool
+
+
+Step = Send | Wait
+Result = RawAnswer | Broken | None
+
+
+def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step, Result, T]:
+    """Carry `call` through, beginning with the server of this index.
+
+    Raises ApiError for what a node refuses, NoAnswer when none answered in time, BadAnswer when
+    what answers is no node.
+    """
+    now_ms, sources = config.sources.monotonic_ms, config.sources
+    headers, body = _request_parts(call, config)
+    effort = Effort(config, first_server, now_ms())
+    maybe_done = False
+    while True:
+        server = config.servers[effort.server]
+        request = format_request(
+            call.method, server.prefix + call.target, server.host_header, headers, body
+        )
+        result = yield Send(effort.server, request, effort.try_ms(now_ms()))
+        retry_after_ms = 0
+        failure: ClientError
+        if isinstance(result, RawAnswer):
+            if result.status not in RETRIED_STATUS:
+                return _value(call, result)
+            failure = _error(result)
+            retry_after = result.headers.get("retry-after", "")
+            retry_after_ms = parse_retry_after(retry_after, sources.wall_ms()) or 0
+        else:
+            assert result is not None
+            maybe_done |= result.sent
+            failure = NoAnswer(f"{server.url}: {result.detail}", maybe_done=maybe_done)
+        wait_ms = effort.failed(now_ms(), retry_after_ms, sources.random())
+        if wait_ms is None:
+            raise failure
+        if wait_ms > 0:
+            yield Wait(wait_ms)
+
+
+class Effort:
+    """Which server is next, after what wait, until when."""
+
+    def __init__(self, config: Config, first_server: int, now_ms: float) -> None:
+        self._config = config
+        self._deadline_ms = now_ms + config.timeout_ms
+        self._not_before_ms = [0.0] * len(config.servers)
+        self._tries = 0
+        self.server = first_server % len(config.servers)
+
+    def try_ms(self, now_ms: float) -> float:
+        """How long the next try may take."""
+        return max(1.0, min(self._deadline_ms - now_ms, self._config.attempt_timeout_ms))
+
+    def failed(self, now_ms: float, retry_after_ms: int, random: float) -> float | None:
+        """A try failed: choose the next server, and return the wait before it, None to give up."""
+        count = len(self._not_before_ms)
+        self._not_before_ms[self.server] = now_ms + retry_after_ms
+        self._tries += 1
+        others = [(self.server + step) % count for step in range(1, count + 1)]
+        # min() takes the first of equals: the servers' turn, unless one asked to be left alone.
+        self.server = min(others, key=lambda each: max(now_ms, self._not_before_ms[each]))
+        wait_ms = max(0.0, self._not_before_ms[self.server] - now_ms)
+        if self._tries % count == 0:
+            # An exponent that is bounded: a float power of thousands would overflow.
+            doublings = min(self._tries // count - 1, 32)
+            ceiling_ms = min(self._config.backoff_ms << doublings, self._config.backoff_ms_max)
+            wait_ms = max(wait_ms, ceiling_ms * (1 + random) / 2)
+        return None if now_ms + wait_ms >= self._deadline_ms else wait_ms
+
+
+def _request_parts(call: Call[Any], config: Config) -> tuple[list[tuple[str, str]], bytes | None]:
+    """The headers and the body, the same for all tries of a call."""
+    headers = [*config.headers(), *call.headers]
+    if call.writes:
+        key = call.idempotency_key or config.sources.new_id()
+        headers.append(("Idempotency-Key", key))
+    if call.body is None:
+        # A POST without a body still says so, or some proxies answer 411.
+        return headers, b"" if call.writes and call.method != "DELETE" else None
+    headers.append(("Content-Type", "application/json"))
+    content = _with_ids(call.body, config.sources) if call.new_ids else call.body
+    return headers, msgspec.json.encode(content)
+
+
+def _with_ids(body: Any, sources: Sources) -> Any:
+    """Jobs as they are sent, those without an id given a new one."""
+    if isinstance(body, list):
+        return [_with_ids(each, sources) for each in body]
+    return body if "id" in body else {"id": sources.new_id(), **body}
+
+
+def _value(call: Call[T], raw: RawAnswer) -> T:
+    """What a final answer means: the call's value, or its error."""
+    if not 200 <= raw.status <= 299:
+        raise _error(raw)
+    if call.answer is type(None):
+        return None  # type: ignore[return-value]
+    try:
+        return msgspec.json.decode(raw.body, type=call.answer)
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"The answer cannot be read: {error}.", status=raw.status) from error
+
+
+def _error(raw: RawAnswer) -> ClientError:
+    """The error of an answer that is no success, as good as its body tells."""
+    problem = Problem()
+    if "json" in raw.headers.get("content-type", ""):
+        try:
+            problem = msgspec.json.decode(raw.body, type=Problem)
+        except msgspec.DecodeError:
+            pass  # A proxy's body says less than the status.
+    try:
+        phrase = HTTPStatus(raw.status).phrase
+    except ValueError:
+        phrase = "no known status"
+    kind = _ERROR_OF_STATUS.get(raw.status, ApiError)
+    return kind(
+        problem.detail or problem.error or problem.title or f"{raw.status} {phrase}",
+        code=problem.code,
+        status=raw.status,
+        errors=[(fault.pointer, fault.detail) for fault in problem.errors],
+    )

@@ -1,0 +1,458 @@
+"""The meta machine: what the whole cluster agrees on.
+
+Databases, collections, routes, settings and nodes. Small, so all of it is kept in memory beside
+its rows. Like the job machine it is a pure function of its log, and the only writer of its rows.
+
+Uids are numbers that are never used again: a re-created route does not inherit the jobs of its
+predecessor, a re-created collection not its vnodes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from timemachine import codec, limits
+from timemachine.errors import ReplicaStopped
+from timemachine.model import Collection, Database, Node, Route, Settings
+from timemachine.replica.commands import Command, Request
+from timemachine.storage.keys import ReplicaKeys, u64
+from timemachine.storage.overlay import Overlay
+
+DEFAULT_DATABASE = "default"
+
+
+class Bootstrap(Command, frozen=True, tag=100):
+    """The first entry of a cluster: its first node, its settings, the database `default`."""
+
+    node: Node
+    settings: Settings
+
+
+class PutDatabase(Command, frozen=True, tag=101):
+    """Create a database; one that exists is left as it is."""
+
+    name: str
+    request: Request | None = None
+
+
+class DeleteDatabase(Command, frozen=True, tag=102):
+    """Delete a database, its collections and routes."""
+
+    name: str
+    request: Request | None = None
+
+
+class PutCollection(Command, frozen=True, tag=103):
+    """Create a collection or change what may change; None keeps the stored or default value."""
+
+    db: str
+    name: str
+    num_vnodes: int | None = None
+    replicas: int | None = None
+    history_retention_ms: int | None = None
+    request: Request | None = None
+
+
+class DeleteCollection(Command, frozen=True, tag=104):
+    """Delete a collection; its vnodes go with it."""
+
+    db: str
+    name: str
+    request: Request | None = None
+
+
+class PutRoute(Command, frozen=True, tag=105):
+    """Create or replace a route.
+
+    `expected_version` is the version that the new content was made from, 0 for none: whoever
+    merges must look again when it moved. `uid`, `version` and the times of `route` are set here.
+    """
+
+    route: Route
+    expected_version: int
+    request: Request | None = None
+
+
+class DeleteRoute(Command, frozen=True, tag=106):
+    """Delete a route; its pending jobs end as dead."""
+
+    db: str
+    name: str
+    expected_version: int | None = None
+    request: Request | None = None
+
+
+class DisableRoute(Command, frozen=True, tag=107):
+    """The system stops a route, because of what its recipient answered."""
+
+    uid: int
+    reason: str
+
+
+class PutSettings(Command, frozen=True, tag=108):
+    """Replace the cluster's settings."""
+
+    settings: Settings
+
+
+class PutNode(Command, frozen=True, tag=109):
+    """Make a node's addresses and version known."""
+
+    node: Node
+
+
+AnyMetaCommand = (
+    Bootstrap
+    | PutDatabase
+    | DeleteDatabase
+    | PutCollection
+    | DeleteCollection
+    | PutRoute
+    | DeleteRoute
+    | DisableRoute
+    | PutSettings
+    | PutNode
+)
+
+
+class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The answer to a meta command.
+
+    kind   created, replaced, unchanged, deleted, refused
+    code   why it was refused: not_found, database_not_found, immutable_field, version_moved,
+           limit_reached, idempotency_key_reused
+    """
+
+    kind: str
+    database: Database | None = None
+    collection: Collection | None = None
+    route: Route | None = None
+    code: str | None = None
+    replayed: bool = False
+
+
+class MetaState(msgspec.Struct, array_like=True):
+    """What the meta machine remembers beside its records."""
+
+    applied_index: int = 0
+    applied_term: int = 0
+    next_uid: int = 1
+
+
+class StoredMetaAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """An answer kept for repeats of its request."""
+
+    fingerprint: bytes
+    expires_ms: int
+    result: MetaResult
+
+
+read_meta_commands: Callable[[bytes], list[AnyMetaCommand]] = codec.decoder(list[AnyMetaCommand])
+_read_state = codec.decoder(MetaState)
+_read_answer = codec.decoder(StoredMetaAnswer)
+_readers: dict[bytes, Callable[[bytes], Any]] = {
+    b"d": codec.decoder(Database),
+    b"c": codec.decoder(Collection),
+    b"r": codec.decoder(Route),
+    b"n": codec.decoder(Node),
+    b"s": codec.decoder(Settings),
+}
+
+
+def _refused(code: str) -> MetaResult:
+    return MetaResult(kind="refused", code=code)
+
+
+class MetaMachine:
+    """The state machine of the meta group.
+
+    `databases`, `collections`, `routes` are by name, `routes_by_uid` by uid. `changes` counts
+    applied entries that changed something, so that readers can keep what they derived.
+    """
+
+    def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
+        self.keys = keys
+        self.overlay = overlay
+        self.state = MetaState()
+        self.databases: dict[str, Database] = {}
+        self.collections: dict[tuple[str, str], Collection] = {}
+        self.routes: dict[tuple[str, str], Route] = {}
+        self.routes_by_uid: dict[int, Route] = {}
+        self.nodes: dict[str, Node] = {}
+        self.settings = Settings()
+        self.changes = 0
+        self._handlers: dict[type, Callable[[Any], MetaResult]] = {
+            Bootstrap: self._bootstrap,
+            PutDatabase: self._put_database,
+            DeleteDatabase: self._delete_database,
+            PutCollection: self._put_collection,
+            DeleteCollection: self._delete_collection,
+            PutRoute: self._put_route,
+            DeleteRoute: self._delete_route,
+            DisableRoute: self._disable_route,
+            PutSettings: self._put_settings,
+            PutNode: self._put_node,
+        }
+
+    def load(self, state: bytes | None, rows: list[tuple[bytes, bytes]]) -> None:
+        """Take up the stored state: the machine's row, and the rows of its records."""
+        self.state = _read_state(state) if state is not None else MetaState()
+        at = len(self.keys.record)
+        for key, value in rows:
+            record = _readers[key[at : at + 1]](value)
+            match record:
+                case Database():
+                    self.databases[record.name] = record
+                case Collection():
+                    self.collections[record.db, record.name] = record
+                case Route():
+                    self.routes[record.db, record.name] = record
+                    self.routes_by_uid[record.uid] = record
+                case Node():
+                    self.nodes[record.id] = record
+                case Settings():
+                    self.settings = record
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry applied."""
+        return self.state.applied_index
+
+    def apply(self, index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]:
+        """Apply one entry; one MetaResult per command. See `JobMachine.apply`."""
+        state = self.state
+        if index != state.applied_index + 1:
+            raise ReplicaStopped(f"entry {index} does not follow {state.applied_index}")
+        if batch is None:
+            batch = read_meta_commands(data) if data else []
+        results = []
+        for command in batch:
+            result = self._once(command)
+            results.append(result)
+        state.applied_index = index
+        state.applied_term = term
+        return results
+
+    def flush(self) -> None:
+        """Write the machine's row: once per batch, after its last `apply`."""
+        self.overlay.put(self.keys.state, codec.encode(self.state))
+
+    def take_effects(self) -> list[Any]:
+        """The meta machine has no effects beyond its state."""
+        return []
+
+    # --- once per request ------------------------------------------------------------------
+
+    def _once(self, command: Any) -> MetaResult:
+        request: Request | None = getattr(command, "request", None)
+        if request is None:
+            return self._run(command)
+        key = self.keys.request + request.key
+        data = self.overlay.get(key)
+        if data is not None:
+            stored: StoredMetaAnswer = _read_answer(data)
+            if stored.expires_ms > command.now_ms:
+                if stored.fingerprint != request.fingerprint:
+                    return _refused("idempotency_key_reused")
+                return msgspec.structs.replace(stored.result, replayed=True)
+            self.overlay.delete(self.keys.request_age + u64(stored.expires_ms) + request.key)
+        result = self._run(command)
+        if result.code == "version_moved":
+            return result  # the caller merges again and asks again, under the same key
+        expires_ms = command.now_ms + limits.REQUESTS_KEPT_MS
+        answer = StoredMetaAnswer(request.fingerprint, expires_ms, result)
+        self.overlay.put(key, codec.encode(answer))
+        self.overlay.put(self.keys.request_age + u64(expires_ms) + request.key, b"")
+        return result
+
+    def _run(self, command: Any) -> MetaResult:
+        result = self._handlers[type(command)](command)
+        if result.kind not in ("unchanged", "refused"):
+            self.changes += 1
+        return result
+
+    def _new_uid(self) -> int:
+        uid = self.state.next_uid
+        self.state.next_uid = uid + 1
+        return uid
+
+    def _write(self, kind: bytes, key: str, record: Any) -> None:
+        row = self.keys.record + kind + key.encode()
+        if record is None:
+            self.overlay.delete(row)
+        else:
+            self.overlay.put(row, codec.encode(record))
+
+    # --- handlers --------------------------------------------------------------------------
+
+    def _bootstrap(self, command: Bootstrap) -> MetaResult:
+        self._put_node(PutNode(now_ms=command.now_ms, node=command.node))
+        self._put_settings(PutSettings(now_ms=command.now_ms, settings=command.settings))
+        return self._put_database(PutDatabase(now_ms=command.now_ms, name=DEFAULT_DATABASE))
+
+    def _put_database(self, command: PutDatabase) -> MetaResult:
+        existing = self.databases.get(command.name)
+        if existing is not None:
+            return MetaResult(kind="unchanged", database=existing)
+        if len(self.databases) >= limits.DATABASES_MAX:
+            return _refused("limit_reached")
+        database = Database(uid=self._new_uid(), name=command.name, created_ms=command.now_ms)
+        self.databases[command.name] = database
+        self._write(b"d", command.name, database)
+        return MetaResult(kind="created", database=database)
+
+    def _delete_database(self, command: DeleteDatabase) -> MetaResult:
+        database = self.databases.pop(command.name, None)
+        if database is None:
+            return _refused("not_found")
+        self._write(b"d", command.name, None)
+        for db, name in [pair for pair in self.collections if pair[0] == command.name]:
+            self._drop_collection(db, name)
+        for db, name in [pair for pair in self.routes if pair[0] == command.name]:
+            self._drop_route(db, name)
+        return MetaResult(kind="deleted", database=database)
+
+    def _drop_collection(self, db: str, name: str) -> Collection:
+        self._write(b"c", f"{db}/{name}", None)
+        return self.collections.pop((db, name))
+
+    def _drop_route(self, db: str, name: str) -> Route:
+        self._write(b"r", f"{db}/{name}", None)
+        route = self.routes.pop((db, name))
+        del self.routes_by_uid[route.uid]
+        return route
+
+    def _put_collection(self, command: PutCollection) -> MetaResult:
+        if command.db not in self.databases:
+            return _refused("database_not_found")
+        pair = command.db, command.name
+        existing = self.collections.get(pair)
+        if existing is None:
+            return self._create_collection(command, pair)
+        if command.num_vnodes not in (None, existing.num_vnodes):
+            return _refused("immutable_field")
+        changed = msgspec.structs.replace(
+            existing,
+            replicas=command.replicas or existing.replicas,
+            history_retention_ms=(
+                existing.history_retention_ms
+                if command.history_retention_ms is None
+                else command.history_retention_ms
+            ),
+        )
+        if changed == existing:
+            return MetaResult(kind="unchanged", collection=existing)
+        changed = msgspec.structs.replace(changed, version=existing.version + 1)
+        self.collections[pair] = changed
+        self._write(b"c", f"{command.db}/{command.name}", changed)
+        return MetaResult(kind="replaced", collection=changed)
+
+    def _create_collection(self, command: PutCollection, pair: tuple[str, str]) -> MetaResult:
+        num_vnodes = command.num_vnodes or limits.VNODES_DEFAULT
+        vnodes = sum(collection.num_vnodes for collection in self.collections.values())
+        if (
+            len(self.collections) >= limits.COLLECTIONS_MAX
+            or vnodes + num_vnodes > limits.VNODES_PER_CLUSTER_MAX
+        ):
+            return _refused("limit_reached")
+        collection = Collection(
+            uid=self._new_uid(),
+            db=command.db,
+            name=command.name,
+            num_vnodes=num_vnodes,
+            replicas=command.replicas or limits.REPLICAS_DEFAULT,
+            history_retention_ms=(
+                limits.HISTORY_RETENTION_MS_DEFAULT
+                if command.history_retention_ms is None
+                else command.history_retention_ms
+            ),
+            created_ms=command.now_ms,
+        )
+        self.collections[pair] = collection
+        self._write(b"c", f"{command.db}/{command.name}", collection)
+        return MetaResult(kind="created", collection=collection)
+
+    def _delete_collection(self, command: DeleteCollection) -> MetaResult:
+        if (command.db, command.name) not in self.collections:
+            return _refused("not_found")
+        collection = self._drop_collection(command.db, command.name)
+        return MetaResult(kind="deleted", collection=collection)
+
+    def _put_route(self, command: PutRoute) -> MetaResult:
+        route = command.route
+        if route.db not in self.databases:
+            return _refused("database_not_found")
+        existing = self.routes.get((route.db, route.name))
+        version = existing.version if existing is not None else 0
+        if command.expected_version != version:
+            return _refused("version_moved")
+        if existing is None:
+            if len(self.routes) >= limits.ROUTES_MAX:
+                return _refused("limit_reached")
+            stored = msgspec.structs.replace(
+                route,
+                uid=self._new_uid(),
+                version=1,
+                created_ms=command.now_ms,
+                updated_ms=command.now_ms,
+            )
+            kind = "created"
+        else:
+            same = msgspec.structs.replace(
+                route,
+                uid=existing.uid,
+                version=existing.version,
+                created_ms=existing.created_ms,
+                updated_ms=existing.updated_ms,
+            )
+            if same == existing:
+                return MetaResult(kind="unchanged", route=existing)
+            stored = msgspec.structs.replace(
+                same, version=existing.version + 1, updated_ms=command.now_ms
+            )
+            kind = "replaced"
+        self._keep_route(stored)
+        return MetaResult(kind=kind, route=stored)
+
+    def _keep_route(self, route: Route) -> None:
+        self.routes[route.db, route.name] = route
+        self.routes_by_uid[route.uid] = route
+        self._write(b"r", f"{route.db}/{route.name}", route)
+
+    def _delete_route(self, command: DeleteRoute) -> MetaResult:
+        existing = self.routes.get((command.db, command.name))
+        if existing is None:
+            return _refused("not_found")
+        if command.expected_version not in (None, existing.version):
+            return _refused("version_moved")
+        return MetaResult(kind="deleted", route=self._drop_route(command.db, command.name))
+
+    def _disable_route(self, command: DisableRoute) -> MetaResult:
+        existing = self.routes_by_uid.get(command.uid)
+        if existing is None:
+            return _refused("not_found")
+        if existing.disabled is not None:
+            return MetaResult(kind="unchanged", route=existing)
+        route = msgspec.structs.replace(
+            existing,
+            disabled=command.reason,
+            version=existing.version + 1,
+            updated_ms=command.now_ms,
+        )
+        self._keep_route(route)
+        return MetaResult(kind="replaced", route=route)
+
+    def _put_settings(self, command: PutSettings) -> MetaResult:
+        if command.settings == self.settings:
+            return MetaResult(kind="unchanged")
+        self.settings = command.settings
+        self._write(b"s", "", command.settings)
+        return MetaResult(kind="replaced")
+
+    def _put_node(self, command: PutNode) -> MetaResult:
+        if self.nodes.get(command.node.id) == command.node:
+            return MetaResult(kind="unchanged")
+        self.nodes[command.node.id] = command.node
+        self._write(b"n", command.node.id, command.node)
+        return MetaResult(kind="replaced")

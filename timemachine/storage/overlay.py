@@ -1,0 +1,65 @@
+"""The view that applying reads through while batches are on their way to the disk.
+
+While a batch is being synced, `Store.get` still answers the rows of before. Whoever applies the
+next entries has to see what the last ones wrote, so reads go through the batch being built, then
+the batches under way (newest first), then the store. A batch that fails takes everything that
+followed from it along: nothing of it was promised to anybody yet.
+"""
+
+from timemachine.storage.api import Batch, Store
+
+_ABSENT = object()
+
+
+class Overlay:
+    """The batch being built, over sealed batches in flight, over the store.
+
+    `put` and `delete` write into the batch being built; `seal` hands it out to be written;
+    `settled` says that the oldest one handed out is durable; `discard` that it never will be.
+    """
+
+    __slots__ = ("_current", "_flying", "_store_get")
+
+    def __init__(self, store: Store) -> None:
+        self._store_get = store.get
+        self._current: Batch = {}
+        self._flying: list[Batch] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at `key` as it will be when all batches are written."""
+        value = self._current.get(key, _ABSENT)
+        if value is not _ABSENT:
+            return value  # type: ignore[return-value]
+        for batch in reversed(self._flying):
+            value = batch.get(key, _ABSENT)
+            if value is not _ABSENT:
+                return value  # type: ignore[return-value]
+        return self._store_get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key` in the batch being built."""
+        self._current[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Delete `key` in the batch being built."""
+        self._current[key] = None
+
+    def __len__(self) -> int:
+        """Rows in the batch being built."""
+        return len(self._current)
+
+    def seal(self) -> Batch:
+        """Close the batch being built and return it; it stays visible until `settled`."""
+        batch = self._current
+        self._current = {}
+        self._flying.append(batch)
+        return batch
+
+    def settled(self) -> None:
+        """The oldest sealed batch is durable: the store shows it from now on."""
+        self._flying.pop(0)
+
+    def discard(self) -> None:
+        """A sealed batch failed: forget everything that is not durable."""
+        self._current = {}
+        self._flying.clear()

@@ -16,7 +16,12 @@ from typing import Any
 
 from node.env import Disk, Timer, World
 from timemachine import limits
-from timemachine.errors import StoreError, TimeMachineError, TooManyRequests, Unavailable
+from timemachine.errors import (
+    StoreError,
+    TimeMachineError,
+    TooManyRequests,
+    Unavailable,
+)
 from timemachine.storage.api import Store
 from timemachine.storage.overlay import Overlay
 from timemachine.storage.pacing import pause_ms
@@ -49,6 +54,7 @@ class Runtime:
         self._flying: list[Vnode] = []
         self._syncing = False
         self._scheduled = False
+        self._asked = False
         self._waiting = 0
         self._waiting_bytes = 0
         self._paced: list[tuple[Vnode, Any, Done | None]] = []
@@ -117,6 +123,11 @@ class Runtime:
 
     def _wake(self, vnode: Vnode) -> None:
         self._active[vnode] = None
+        self.write_soon()
+
+    def write_soon(self) -> None:
+        """Run a cycle soon: for a vnode with work, or rows that were put into the overlay."""
+        self._asked = True
         if not self._syncing and not self._scheduled:
             self._scheduled = True
             self._world.call_soon(self._cycle)
@@ -126,6 +137,7 @@ class Runtime:
         self._scheduled = False
         if self._syncing or self.failure is not None:
             return
+        self._asked = False
         flying = self._flying = list(self._active)
         self._active.clear()
         try:
@@ -156,7 +168,7 @@ class Runtime:
             if vnode.has_work() and vnode.group in self.vnodes:
                 self._active[vnode] = None
         self._flying = []
-        if self._active:
+        if self._active or self._asked:
             # The disk gets its next batch before anybody is answered: it works meanwhile.
             self._cycle()
         for vnode, outcome in finished:
@@ -181,7 +193,9 @@ class Runtime:
         self.failure = error
         self._overlay.discard()
         for vnode in self.vnodes.values():
-            for done, reason in vnode.fail(Unavailable("The node's store failed; it stops.")):
+            for done, reason in vnode.fail(
+                Unavailable("The node's store failed; it stops.")
+            ):
                 done(reason)
         paced, self._paced = self._paced, []
         for _, _, waiting in paced:

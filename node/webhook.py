@@ -40,17 +40,27 @@ class Prepared:
 
 
 def job_body(
-    *, job_id: str, trigger_ms: int, meta: bytes, route: str, db: str, collection: str, version: int
+    *,
+    job_id: str,
+    trigger_ms: int,
+    meta: bytes,
+    route: str,
+    db: str,
+    collection: str,
+    version: int,
 ) -> bytes:
     """The stable part of a job as JSON, with the meta's own bytes inside."""
-    return b'{"id":%b,"trigger_time":%d,"meta":%b,"route":%b,"db":%b,"collection":%b,"version":%d}' % (
-        _json(job_id),
-        trigger_ms,
-        meta,
-        _json(route),
-        _json(db),
-        _json(collection),
-        version,
+    return (
+        b'{"id":%b,"trigger_time":%d,"meta":%b,"route":%b,"db":%b,"collection":%b,"version":%d}'
+        % (
+            _json(job_id),
+            trigger_ms,
+            meta,
+            _json(route),
+            _json(db),
+            _json(collection),
+            version,
+        )
     )
 
 

@@ -44,7 +44,9 @@ class Machine(Protocol):
     @property
     def applied_index(self) -> int: ...  # noqa: D102
 
-    def apply(self, index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]: ...  # noqa: D102
+    def apply(
+        self, index: int, term: int, data: bytes, batch: list[Any] | None
+    ) -> list[Any]: ...  # noqa: D102
 
     def flush(self) -> None: ...  # noqa: D102
 
@@ -150,9 +152,13 @@ class Vnode:
             index = int.from_bytes(key[at:], "big")
             logged: LoggedEntry = _read_entry(value)
             if index != base_index + len(entries) + 1:
-                raise StoreDamaged(f"Vnode {self.group}: log entry {index} follows a gap.")
+                raise StoreDamaged(
+                    f"Vnode {self.group}: log entry {index} follows a gap."
+                )
             if zlib.crc32(logged.data) != logged.crc:
-                raise StoreDamaged(f"Vnode {self.group}: log entry {index} fails its checksum.")
+                raise StoreDamaged(
+                    f"Vnode {self.group}: log entry {index} fails its checksum."
+                )
             entries.append(Entry(logged.term, index, logged.type, logged.data))  # type: ignore[arg-type]
         return entries
 
@@ -191,7 +197,9 @@ class Vnode:
         if ready.entries:
             self._write_entries(ready.entries)
         # Nobody else votes here, so what is stored is committed: see "Fusing" above.
-        fused = [entry for entry in ready.entries if entry.term == self._hard_state.term]
+        fused = [
+            entry for entry in ready.entries if entry.term == self._hard_state.term
+        ]
         self._apply(ready.committed_entries)
         if fused and fused[0].index == self.machine.applied_index + 1:
             self._apply(fused)
@@ -216,7 +224,9 @@ class Vnode:
         chunk: list[tuple[Any, Done | None]] = []
         size = 0
         for command, done in pending:
-            size += limits.COMMAND_OVERHEAD_BYTES + len(getattr(command, "meta", None) or b"")
+            size += limits.COMMAND_OVERHEAD_BYTES + len(
+                getattr(command, "meta", None) or b""
+            )
             chunk.append((command, done))
             if size >= limits.ENTRY_BYTES_TARGET:
                 self._propose_entry(chunk)

@@ -11,10 +11,6 @@ import msgspec
 T = TypeVar("T")
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all answers."""
-
-
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One page of a list; `next_cursor` asks for the next one, None when there is none."""
 
@@ -22,14 +18,14 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
-class Database(_Answer):
+class Database(msgspec.Struct, frozen=True, kw_only=True):
     """A namespace of collections and routes."""
 
     name: str
     created_time: int = 0
 
 
-class Collection(_Answer):
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs that share vnodes, replicas and retention. `counts` are jobs by state."""
 
     name: str
@@ -43,7 +39,7 @@ class Collection(_Answer):
     under_replicated: bool | int = False
 
 
-class Retry(_Answer):
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """When and how often a failed delivery is tried again."""
 
     schedule_ms: tuple[int, ...] = ()
@@ -52,14 +48,14 @@ class Retry(_Answer):
     jitter: float = 0.0
 
 
-class Rate(_Answer):
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
     """At most `count` attempts per `period_ms`; no limit when `count` is None."""
 
     count: int | None = None
     period_ms: int = 0
 
 
-class Route(_Answer):
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where jobs are sent. Header values and credentials are masked; the secret is elsewhere.
 
     `paused` is what an operator asked for, `disabled` the reason why the cluster stopped the route.
@@ -96,7 +92,7 @@ class Route(_Answer):
     pending_vnodes: int | tuple[Any, ...] | None = None
 
 
-class PreviousSecret(_Answer):
+class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
     """A secret that webhooks are still signed with, until `expires_time`."""
 
     secret: str
@@ -107,7 +103,7 @@ class PreviousSecret(_Answer):
         return f"PreviousSecret(expires_time={self.expires_time})"
 
 
-class RouteSecret(_Answer):
+class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
     """The signing secrets of a route."""
 
     secret: str
@@ -118,7 +114,7 @@ class RouteSecret(_Answer):
         return f"RouteSecret(<1 current, {len(self.previous)} previous>)"
 
 
-class Previous(_Answer):
+class Previous(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the version that a PUT or PATCH replaced.
 
     `outcome`: `replaced`, or `in_flight` / `already_delivered` when it was already claimed.
@@ -128,7 +124,7 @@ class Previous(_Answer):
     outcome: str
 
 
-class Job(_Answer):
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job.
 
     `state` is one of scheduled, firing, retrying, held, delivered, dead (with `reason`) and
@@ -160,7 +156,7 @@ class Job(_Answer):
     previous: Previous | None = None
 
 
-class Attempt(_Answer):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request for a job. `status` is succeeded, failed or unknown."""
 
     attempt: int = 0
@@ -186,14 +182,14 @@ class Attempt(_Answer):
     next_attempt_time: int | None = None
 
 
-class Fault(_Answer):
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault of bad input: where (a JSON pointer) and what."""
 
     pointer: str = ""
     detail: str = ""
 
 
-class Problem(_Answer):
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """An error as the nodes send it (RFC 9457)."""
 
     code: str | None = None
@@ -204,7 +200,7 @@ class Problem(_Answer):
     errors: tuple[Fault, ...] = ()
 
 
-class BatchItem(_Answer):
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one job of a batch: the job, or the error."""
 
     status: int
@@ -212,7 +208,7 @@ class BatchItem(_Answer):
     error: Problem | None = None
 
 
-class Batch(_Answer):
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch, in the order of its jobs."""
 
     items: tuple[BatchItem, ...]
@@ -220,7 +216,7 @@ class Batch(_Answer):
     failed: int = 0
 
 
-class Node(_Answer):
+class Node(msgspec.Struct, frozen=True, kw_only=True):
     """One process of the cluster."""
 
     id: str
@@ -235,7 +231,7 @@ class Node(_Answer):
     clock_offset_ms: float | None = None
 
 
-class Cluster(_Answer):
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster, as the answering node (`node_id`) sees it."""
 
     cluster_id: str

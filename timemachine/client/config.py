@@ -47,7 +47,10 @@ class Server:
 
 def parse_server(url: str) -> Server:
     """Take a base URL apart. Raises ValueError when it is none."""
-    parts = urlsplit(url.strip())
+    url = url.strip()
+    if not all("!" <= character <= "~" for character in url):
+        raise ValueError("a server's URL is plain ASCII without spaces")
+    parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a server is a URL like http://127.0.0.1:8001")
     if "@" in parts.netloc:

@@ -76,10 +76,15 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No answer came. `sent` tells whether the server may have seen the request."""
+    """No answer came.
+
+    `sent` tells whether the server may have seen the request, `hopeless` that trying again cannot
+    help.
+    """
 
     detail: str
     sent: bool
+    hopeless: bool = False
 
 
 Step = Send | Wait
@@ -114,6 +119,8 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
             assert result is not None
             maybe_done |= result.sent
             failure = NoAnswer(f"{server.url}: {result.detail}", maybe_done=maybe_done)
+            if result.hopeless:
+                raise failure
         wait_ms = effort.failed(now_ms(), retry_after_ms, sources.random())
         if wait_ms is None:
             raise failure
@@ -178,7 +185,7 @@ def _value(call: Call[T], raw: RawAnswer) -> T:
     if not 200 <= raw.status <= 299:
         raise _error(raw)
     if call.answer is type(None):
-        return None  # type: ignore[return-value]
+        return None
     try:
         return msgspec.json.decode(raw.body, type=call.answer)
     except msgspec.DecodeError as error:

@@ -70,11 +70,11 @@ class AnswerParser:
             self.keep_alive = False  # More than one answer to one request: trust it no further.
 
     def end(self) -> None:
-        """The connection ended. Raises BadAnswer when the answer needs more bytes."""
+        """The connection ended. Raises ConnectionResetError when the answer needs more bytes."""
         if self.answer is None and self._step == self._read_to_end:
             self._done()
         elif self.answer is None:
-            raise BadAnswer("The connection ended before the answer did.")
+            raise ConnectionResetError("the connection ended before the answer did")
 
     # Each step takes what it can from the buffer; False means that it needs more bytes.
 

@@ -27,7 +27,9 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int
 
 
-class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True):
+class Command(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True
+):
     """Base of all commands."""
 
     now_ms: int

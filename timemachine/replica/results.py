@@ -59,6 +59,4 @@ class JobTouched(msgspec.Struct, frozen=True, gc=False):
     job_id: str
 
 
-
-
 Effect = DueInserted | JobTouched

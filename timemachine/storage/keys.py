@@ -14,7 +14,6 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     m  meta              job id                                  the creator's bytes
     d  due index         due_ms (8) + job id                     route uid, version, attempts, uid
     w  waiting index     route uid (8) + due_ms (8) + job id     the same
-    o  open waiting      job id                                  claimed out of the waiting index
     i  listing by state  state (1) + trigger_ms (8) + job id     -
     r  listing by route  route uid (8) + trigger_ms (8) + job id -
     a  attempts          job id + NUL + serial (4)               AttemptRecord
@@ -55,6 +54,11 @@ def group_key(collection_uid: int, index: int) -> bytes:
     return NODE_PREFIX + b"g" + _U64.pack(collection_uid) + _U32.pack(index)
 
 
+def erase_key(incarnation: int) -> bytes:
+    """Node row: the range of this incarnation is to be erased."""
+    return ERASE_START + _U32.pack(incarnation)
+
+
 def group_of_key(key: bytes) -> tuple[int, int]:
     """(collection uid, vnode index) of a `group_key`."""
     return _U64.unpack(key[5:13])[0], _U32.unpack(key[13:17])[0]
@@ -63,6 +67,8 @@ def group_of_key(key: bytes) -> tuple[int, int]:
 GROUPS_START = NODE_PREFIX + b"g"
 GROUPS_STOP = NODE_PREFIX + b"h"
 INCARNATION_KEY = NODE_PREFIX + b"n"
+ERASE_START = NODE_PREFIX + b"x"
+ERASE_STOP = NODE_PREFIX + b"y"
 
 u64 = _U64.pack
 u32 = _U32.pack
@@ -98,7 +104,6 @@ class ReplicaKeys:
         "log",
         "log_stop",
         "meta",
-        "open_waiting",
         "prefix",
         "record",
         "request",
@@ -124,7 +129,6 @@ class ReplicaKeys:
         self.due = prefix + b"d"
         self.due_stop = prefix + b"e"
         self.waiting = prefix + b"w"
-        self.open_waiting = prefix + b"o"
         self.state_listing = prefix + b"i"
         self.route = prefix + b"r"
         self.attempts = prefix + b"a"

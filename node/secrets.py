@@ -1,0 +1,55 @@
+"""A route's secrets, sealed before they enter the log and opened only to be used."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from timemachine.model import Route
+from timemachine.sealing import MasterKey, open_sealed, seal
+from timemachine.signing import parse_secret
+
+
+def route_context(db: str, name: str) -> bytes:
+    """What a sealed value is bound to: it cannot be moved to another route."""
+    return f"route:{db}/{name}".encode()
+
+
+def seal_value(key: MasterKey, text: str, *, nonce: bytes, db: str, name: str) -> bytes:
+    """Seal one secret text of a route."""
+    return seal(key, text.encode(), nonce=nonce, context=route_context(db, name))
+
+
+def open_value(keys: Sequence[MasterKey], sealed: bytes, *, db: str, name: str) -> str:
+    """Open what `seal_value` sealed. Raises SealError."""
+    return open_sealed(keys, sealed, context=route_context(db, name)).decode()
+
+
+@dataclass(frozen=True, repr=False)
+class RouteSecrets:
+    """The opened secrets of one route, for signing and sending."""
+
+    signing_keys: list[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
+    authorization: str | None = None
+    client_key_pem: str | None = None
+
+
+def open_route(keys: Sequence[MasterKey], route: Route, now_ms: int) -> RouteSecrets:
+    """Open all secrets of a route; signing keys that expired are left out. Raises SealError."""
+
+    def opened(sealed: bytes) -> str:
+        return open_value(keys, sealed, db=route.db, name=route.name)
+
+    userinfo = None if route.basic_auth is None else opened(route.basic_auth)
+    return RouteSecrets(
+        signing_keys=[
+            parse_secret(opened(secret.sealed))
+            for secret in route.secrets
+            if secret.expires_ms is None or secret.expires_ms > now_ms
+        ],
+        headers={name: opened(value) for name, value in route.headers.items()},
+        authorization=(
+            None if userinfo is None else "Basic " + b64encode(userinfo.encode()).decode()
+        ),
+        client_key_pem=None if route.client_key_pem is None else opened(route.client_key_pem),
+    )

@@ -140,7 +140,7 @@ def _signature(key: bytes, content: bytes) -> bytes:
     return b"v1," + binascii.b2a_base64(hmac.digest(key, content, "sha256"), newline=False)
 
 
-def _webhook_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _webhook_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
     """The three headers of a webhook, each there exactly once and not empty."""
     found: dict[str, str] = {}
     for name, value in headers.items():

@@ -220,7 +220,13 @@ def _date_ms(found: re.Match[str], now_ms: int) -> int | None:
     second = 59 if found["second"] == "60" else int(found["second"])
     try:
         moment = datetime(
-            year, month, int(found["day"]), int(found["hour"]), int(found["minute"]), second
+            year,
+            month,
+            int(found["day"]),
+            int(found["hour"]),
+            int(found["minute"]),
+            second,
+            tzinfo=UTC,
         )
     except ValueError:
         return None

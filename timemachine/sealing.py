@@ -26,7 +26,7 @@ from timemachine import limits
 from timemachine.errors import ConfigError, SealError
 
 MARKER_AES_256_GCM: Final = 0xA1
-"""Sealed, version 1. *Hard*. No UTF-8 text starts with this byte, so no plaintext is mistaken for it."""
+"""Sealed, version 1. *Hard*. No UTF-8 text starts with this byte, so none is taken for sealed."""
 
 _KEY_ID_BYTES: Final = 4
 _NONCE_START: Final = 1 + _KEY_ID_BYTES

@@ -1,5 +1,7 @@
 """The ring compared with a plain murmur3, and what its slices promise."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +54,7 @@ def test_slices_are_contiguous_ranges_of_the_hash(job_ids: list[str], num_vnodes
 def test_slices_are_equal(num_vnodes: int) -> None:
     """The ranges cover the ring without a gap, and their lengths differ by one at most."""
     starts = [-(-vnode * 2**32 // num_vnodes) for vnode in range(num_vnodes + 1)]
-    lengths = {stop - start for start, stop in zip(starts, starts[1:], strict=False)}
+    lengths = {stop - start for start, stop in pairwise(starts)}
     assert (0, 2**32) == (starts[0], starts[-1])
     assert max(lengths) - min(lengths) <= 1
     assert all(start * num_vnodes >> 32 == vnode for vnode, start in enumerate(starts[:-1]))

@@ -73,9 +73,9 @@ async def asynchronous() -> None:
         async for each in jobs:
             assert_type(each, Job)
         assert_type(jobs.next_cursor, str | None)
-        assert_type(await tm.list_attempts("shop", "carts", job.id), list[Attempt])
+        assert_type(await tm.attempts("shop", "carts", job.id), list[Attempt])
         assert_type(await tm.delete_job("shop", "carts", job.id, purge=True), Job)
-        assert_type(await tm.get_cluster(), Cluster)
+        assert_type(await tm.cluster(), Cluster)
         await tm.delete_collection("shop", "carts", force=True)
 
         # What mypy must find: each of these lines is wrong.

@@ -78,7 +78,7 @@ def query_of(**parameters: str | int | bool | Sequence[str] | None) -> tuple[tup
     return tuple(pairs)
 
 
-def condition_of(if_match: int | None, create_only: bool = False) -> tuple[tuple[str, str], ...]:
+def condition_of(if_match: int | None, *, create_only: bool = False) -> tuple[tuple[str, str], ...]:
     """The headers that make a write conditional on a version, or on there being nothing yet."""
     headers: list[tuple[str, str]] = []
     if if_match is not None:
@@ -93,13 +93,14 @@ def time_ms(value: Time) -> int:
 
     Raises ValueError for a naive datetime: whose clock it means is anybody's guess.
     """
+    given: object = value  # Not everybody runs a type checker.
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise ValueError("a datetime needs a time zone, for instance datetime.now(tz=UTC)")
         return (value - _EPOCH) // timedelta(milliseconds=1)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError(f"a time is an int or an aware datetime, not {type(value).__name__}")
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"a time is an int or an aware datetime, not {type(given).__name__}")
+    return given
 
 
 def optional_time_ms(value: Time | None) -> int | None:

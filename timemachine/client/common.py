@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -45,4 +47,8 @@ def broken(error: OSError, *, sent: bool) -> Broken:
     if isinstance(error, ssl.SSLCertVerificationError):
         # Trying again does not make a certificate valid.
         return Broken(f"its certificate is not valid: {error.verify_message}", sent, hopeless=True)
-    return Broken(error.strerror or str(error) or type(error).__name__, sent)
+    if isinstance(error, socket.gaierror):
+        return Broken("its name cannot be resolved", sent)
+    # asyncio puts a text of its own into strerror.
+    sentence = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    return Broken(sentence.lower(), sent)

@@ -166,7 +166,7 @@ def put_route(
     `if_match` makes the change conditional on the route's version, `create_only` on there being
     no such route yet; ApiPreconditionFailed otherwise.
     """
-    headers = condition_of(if_match, create_only)
+    headers = condition_of(if_match, create_only=create_only)
     return Call("PUT", _route(db, route), Route, body=_route_body(fields), headers=headers)
 
 
@@ -324,7 +324,7 @@ def put_job(
         Job,
         query=query_of(allow_missing_route=allow_missing_route),
         body=body,
-        headers=condition_of(if_match, create_only),
+        headers=condition_of(if_match, create_only=create_only),
         idempotency_key=idempotency_key,
     )
 
@@ -442,7 +442,7 @@ def list_jobs(
     return Call("GET", _collection(db, collection, "jobs"), Page[Job], query=query)
 
 
-def list_attempts(
+def attempts(
     db: str, collection: str, id: str, *, page_size: int | None = None
 ) -> Call[Page[Attempt]]:
     """All attempts of a job, each with its outcome."""
@@ -453,7 +453,7 @@ def list_attempts(
 # --- the cluster -------------------------------------------------------------------------------
 
 
-def get_cluster() -> Call[Cluster]:
+def cluster() -> Call[Cluster]:
     """The cluster and its nodes, as the answering node sees them."""
     return Call("GET", path_of("cluster"), Cluster)
 

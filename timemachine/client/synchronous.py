@@ -133,8 +133,8 @@ class SyncClient:
     run_job = _method(operations.run_job)
     redrive_job = _method(operations.redrive_job)
     list_jobs = _items(operations.list_jobs)
-    list_attempts = _all(operations.list_attempts)
-    get_cluster = _method(operations.get_cluster)
+    attempts = _all(operations.attempts)
+    cluster = _method(operations.cluster)
     request = _method(operations.request)
 
     def _perform(self, call: Call[T]) -> T:

@@ -148,10 +148,8 @@ class Raft:
         assert self.role is not _LEADER
         self.term += 1
         self.vote = self.id
-        self.leader = NO_NODE
         self.role = _CANDIDATE
         self.election_elapsed = 0
-        self.uncommitted_bytes = 0
         self._answer_myself(MessageType.VOTE_RESPONSE)
 
     def become_leader(self) -> None:

@@ -77,6 +77,15 @@ def test_a_group_can_be_born_from_a_snapshot_of_term_one() -> None:
     assert Status(1, Role.LEADER, 1, 1, 1, 11, 11, 11, 11) == node.status()
 
 
+def test_a_log_that_is_all_snapshot_restarts_in_its_term() -> None:
+    """Everything may be compacted: the term of the cut is compared with the stored term."""
+    storage = storage_with(
+        hard_state=HardState(4, 1, 9), terms=[], snapshot_index=9, snapshot_term=3
+    )
+    status = RawNode(Config(id=1, applied=9), storage).status()
+    assert (4, 9, 9) == (status.term, status.commit, status.applied)
+
+
 @pytest.mark.parametrize(
     ("storage", "applied", "complaint"),
     [
@@ -121,6 +130,20 @@ def test_time_without_a_leader_starts_an_election() -> None:
     assert not node.has_ready()
     node.tick()
     assert (Role.CANDIDATE, 1) == (node.status().role, node.status().term)
+
+
+def test_an_election_starts_the_clock_anew() -> None:
+    """A candidate has a full time-out for its election, however long it followed before."""
+    node = RawNode(Config(id=1, election_tick=3), empty_storage(1))
+    node.tick()
+    node.tick()
+    node.campaign()
+    for terms in (1, 2):
+        assert terms == node.status().term
+        node.tick()
+        node.tick()
+        assert terms == node.status().term
+        node.tick()
 
 
 def test_a_candidate_whose_vote_is_not_durable_in_time_campaigns_again() -> None:

@@ -67,6 +67,15 @@ def test_slice_joins_both_parts(low: int, high: int, size_max: int, found: list[
     assert found == [entry.index for entry in log_3_to_8().slice(low, high, size_max)]
 
 
+def test_slice_never_skips_a_large_entry() -> None:
+    """When the stored part was cut by size, no smaller unstable entry slips in behind the gap."""
+    storage = MemoryStorage()
+    storage.append([Entry(1, 1), Entry(1, 2, data=bytes(100))])
+    log = Log(storage, UNLIMITED)
+    log.append([Entry(1, 3)])
+    assert [1] == [entry.index for entry in log.slice(1, 4, 100)]
+
+
 def test_slice_outside_is_refused() -> None:
     """What is compacted is an error; what is beyond the end is a bug of the caller."""
     with pytest.raises(Compacted):

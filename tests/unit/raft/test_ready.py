@@ -68,6 +68,19 @@ def test_what_is_handed_out_is_not_ready_again() -> None:
     assert host.node.has_ready()
 
 
+def test_what_is_being_applied_is_not_ready_again() -> None:
+    """Committed entries are announced once, and the rest of a long list after the next advance."""
+    host = Host(committed_size_per_ready_max=1)
+    host.lead()
+    host.node.propose(b"a")
+    host.handle()
+    assert [Entry(1, 2, data=b"a")] == host.node.ready().committed_entries
+    assert not host.node.has_ready()
+    host.node.propose(b"b")
+    host.node.advance()
+    assert [] == host.node.ready().committed_entries
+
+
 def test_ready_and_advance_take_turns() -> None:
     """A second ready without advance, and an advance without ready, are bugs of the host."""
     node = leading_host().node

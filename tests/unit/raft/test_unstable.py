@@ -77,10 +77,11 @@ def test_stable_to_lets_go_only_of_what_it_names(index: int, term: int, left: li
 
 
 def test_stable_to_before_the_hand_out_moves_what_is_in_progress() -> None:
-    """Entries that are stable are not handed out either."""
+    """Entries that are stable are not handed out, and all that follow still are."""
     unstable = unstable_5_and_6()
+    unstable.truncate_and_append([Entry(1, 7)])
     unstable.stable_to(5, 1)
-    assert [(6, 1)] == pairs(unstable.next_entries())
+    assert [(6, 1), (7, 1)] == pairs(unstable.next_entries())
 
 
 @pytest.mark.parametrize(

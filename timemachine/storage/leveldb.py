@@ -1,0 +1,284 @@
+"""The LevelDB engine: every rule that its sharp edges ask for. See `docs/design/storage.md`.
+
+* A failed write kills the handle. After a failed append LevelDB's log has wrong block offsets,
+  and later "successful" synced writes vanish at the next start.
+* Every read verifies checksums: a zeroed block must be an error, not a missing job.
+* Only `create` makes a database. A directory that lost its CURRENT file would otherwise open as an
+  empty database, and the node would forget its votes and its jobs.
+* Before opening, each log is checked: a torn tail is cut, damage in the middle is refused.
+* No repair, ever: it drops rows silently.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import plyvel
+
+from timemachine import codec
+from timemachine.errors import (
+    StoreDamaged,
+    StoreError,
+    StoreFailed,
+    StoreForeign,
+    StoreInUse,
+)
+from timemachine.storage.api import Batch, Row
+from timemachine.storage.keys import NODE_PREFIX
+from timemachine.storage.walcheck import check_wal
+
+IDENTITY_KEY = NODE_PREFIX + b"I"
+FORMAT = 1
+_BUFFER_BYTES = 64 * 1024 * 1024
+_CACHE_BYTES = 64 * 1024 * 1024
+_OPTIONS: dict[str, Any] = {
+    "compression": None,
+    "write_buffer_size": _BUFFER_BYTES,
+    "max_file_size": _BUFFER_BYTES,
+    "lru_cache_size": _CACHE_BYTES,
+    "bloom_filter_bits": 10,
+    "paranoid_checks": True,
+}
+_STORE_DIRECTORY = "store"
+_LOCK_FILE = "node.lock"
+_BALLAST_FILE = "ballast"
+_OUR_FILES = frozenset(
+    {_STORE_DIRECTORY, _LOCK_FILE, _BALLAST_FILE, "secret.key", "lost+found"}
+)
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """What a data directory says about whose it is. Written first, checked at every start.
+
+    `key_check` proves that the secrets in the directory can be opened with the key at hand.
+    """
+
+    format: int
+    cluster_id: str
+    node_id: str
+    created_ms: int
+    key_check: bytes
+
+
+_read_identity = codec.decoder(Identity)
+
+
+class LevelDBStore:
+    """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock."""
+
+    def __init__(self, database: Any, lock: int | None = None) -> None:
+        self._database = database
+        self._lock = lock
+        self._dead: str | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        """See Store."""
+        try:
+            value: bytes | None = self._database.get(key, verify_checksums=True)
+        except plyvel.Error as error:
+            raise StoreDamaged(f"A row cannot be read: {error}") from error
+        return value
+
+    def scan(
+        self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False
+    ) -> list[Row]:
+        """See Store."""
+        rows: list[Row] = []
+        if start >= stop or limit <= 0:
+            return rows
+        try:
+            with self._database.iterator(
+                start=start, stop=stop, reverse=reverse, verify_checksums=True
+            ) as iterator:
+                for row in iterator:
+                    rows.append(row)
+                    if len(rows) >= limit:
+                        break
+        except plyvel.Error as error:
+            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+        return rows
+
+    def prepare(self, batch: Batch) -> Any:
+        """See Store."""
+        prepared = self._database.write_batch(sync=True)
+        put, delete = prepared.put, prepared.delete
+        for key, value in batch.items():
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        return prepared
+
+    def write(self, prepared: Any) -> None:
+        """See Store."""
+        if self._dead is not None:
+            raise StoreFailed(f"An earlier write failed ({self._dead}); the handle is dead.")
+        try:
+            prepared.write()
+        except Exception as error:
+            self._dead = str(error) or type(error).__name__
+            raise StoreFailed(f"A write failed: {self._dead}") from error
+
+    def pressure(self) -> int:
+        """See Store."""
+        value = self._database.get_property(b"leveldb.num-files-at-level0")
+        return int(value or 0)
+
+    def approximate_bytes(self, start: bytes, stop: bytes) -> int:
+        """See Store."""
+        size: int = self._database.approximate_size(start, stop)
+        return size
+
+    def compact(self, start: bytes, stop: bytes) -> None:
+        """See Store."""
+        self._database.compact_range(start=start, stop=stop)
+
+    def close(self) -> None:
+        """See Store."""
+        self._database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def is_new(directory: Path) -> bool:
+    """Whether a data directory has never held a node.
+
+    Raises StoreForeign when it holds something else, StoreDamaged when a store was there and its
+    CURRENT file is gone.
+    """
+    if not directory.exists():
+        return True
+    if not directory.is_dir():
+        raise StoreForeign(f"{directory} is not a directory.")
+    names = {entry.name for entry in directory.iterdir()}
+    foreign = sorted(name for name in names - _OUR_FILES if not name.startswith("."))
+    if foreign:
+        raise StoreForeign(
+            f"The data directory holds files that are not TimeMachine's ({', '.join(foreign[:3])})."
+            " Name an empty directory, or one that a node made."
+        )
+    store = directory / _STORE_DIRECTORY
+    if not store.exists():
+        return True
+    if not (store / "CURRENT").exists():
+        if any(entry.suffix in (".ldb", ".sst") for entry in store.iterdir()) or any(
+            entry.suffix == ".log" and entry.stat().st_size for entry in store.iterdir()
+        ):
+            raise StoreDamaged(
+                "The store has lost its CURRENT file. It is neither repaired nor emptied:"
+                " restore it from a backup, or let the node join anew with an empty directory."
+            )
+        return True
+    return False
+
+
+def _lock(directory: Path) -> int:
+    handle = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StoreInUse("Another process uses this data directory.") from None
+    return handle
+
+
+def _check_logs(store: Path) -> None:
+    """Cut torn tails of LevelDB's logs; refuse damage in their middle."""
+    for path in sorted(store.glob("*.log")):
+        state = check_wal(path.read_bytes())
+        if state.damaged:
+            raise StoreDamaged(
+                f"The store's log {path.name} is damaged in its middle: acknowledged writes are"
+                " lost. It is not served: restore a backup, or let the node join anew."
+            )
+        if state.good_end_bytes < state.size_bytes:
+            with path.open("r+b") as file:
+                file.truncate(state.good_end_bytes)
+                os.fsync(file.fileno())
+
+
+def open_store(
+    directory: Path, *, create: Identity | None = None
+) -> tuple[LevelDBStore, Identity]:
+    """Open a node's store, or make it with the identity `create`, and check whose it is.
+
+    Raises StoreInUse, StoreForeign, StoreDamaged, or StoreError when the directory cannot be
+    read or written.
+    """
+    new = is_new(directory)
+    if new and create is None:
+        raise StoreForeign("The data directory holds no store, and none may be made here.")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _lock(directory)
+    except OSError as error:
+        raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error
+    try:
+        return _open_locked(directory / _STORE_DIRECTORY, lock, create if new else None)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _open_locked(path: Path, lock: int, create: Identity | None) -> tuple[LevelDBStore, Identity]:
+    if create is None:
+        _check_logs(path)
+    try:
+        database = plyvel.DB(os.fspath(path), create_if_missing=create is not None, **_OPTIONS)
+    except plyvel.CorruptionError as error:
+        raise StoreDamaged(f"The store is damaged and is not served: {error}") from error
+    except plyvel.IOError as error:
+        if "lock" in str(error).lower():
+            raise StoreInUse("Another process uses this data directory.") from error
+        raise StoreError(f"The store cannot be opened: {error}") from error
+    except plyvel.Error as error:
+        raise StoreDamaged(f"The store cannot be opened: {error}") from error
+    store = LevelDBStore(database, lock)
+    try:
+        row = store.get(IDENTITY_KEY)
+        if row is None:
+            if create is None and store.scan(b"", b"\xff" * 8, 1):
+                raise StoreForeign("The store does not say whose it is; it is not TimeMachine's.")
+            if create is None:
+                raise StoreDamaged(
+                    "The store is empty although its directory was used before: its content is"
+                    " lost. Restore a backup, or remove the directory to begin anew."
+                )
+            store.write(store.prepare({IDENTITY_KEY: codec.encode(create)}))
+            return store, create
+        identity: Identity = _read_identity(row)
+        if identity.format != FORMAT:
+            raise StoreForeign(
+                f"The store has format {identity.format}; this version reads {FORMAT}."
+            )
+    except BaseException:
+        database.close()
+        raise
+    return store, identity
+
+
+def give_up_ballast(directory: Path) -> bool:
+    """Delete the ballast file, so that a full disk takes a few more writes. True if it was there."""
+    try:
+        (directory / _BALLAST_FILE).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def keep_ballast(directory: Path, size_bytes: int) -> None:
+    """Set `size_bytes` of disk aside, unless that is done already or there is no room for it."""
+    path = directory / _BALLAST_FILE
+    if path.exists():
+        return
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+        finally:
+            os.close(handle)
+    except OSError:
+        path.unlink(missing_ok=True)

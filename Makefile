@@ -8,6 +8,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # The environment is made anew when what it is made of has changed.
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.lock | cksum | cut -d ' ' -f 1)
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore
 PACKAGES := timemachine node admin tests bench
 # More arguments for pytest: make test ARGS="-k retry -x"
 ARGS :=
@@ -38,8 +39,8 @@ $(STAMP):
 	fi
 	@rm -f $(VENV)/.ready-*
 	@echo 'Installing what requirements/dev.lock names into $(VENV) ...'
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.lock
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(PIP) --require-hashes --requirement requirements/dev.lock
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: setup ## a node, a receiver, a few timers: see it work in half a minute
@@ -52,11 +53,12 @@ fmt: setup ## format the code and mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix-only --quiet $(PACKAGES)
 	@$(PYTHON) -m ruff format $(PACKAGES)
 
-check: setup ## formatting, lint, types, layers; changes nothing
+check: setup ## formatting, lint, types, layers, Dockerfile; changes nothing
 	@$(PYTHON) -m ruff format --check $(PACKAGES)
 	@$(PYTHON) -m ruff check $(PACKAGES)
 	@$(PYTHON) -m mypy
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/hadolint --no-color Dockerfile
 
 test: setup ## all tests but the slow ones
 	@$(PYTHON) -m pytest -m 'not slow' $(ARGS)

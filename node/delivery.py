@@ -288,9 +288,7 @@ class Delivery:
             delay_ms = min(delay_ms, self._timed[0][0] - now_ms)
         if not self._stopping:
             if self._wakes:
-                delay_ms = min(
-                    delay_ms, self._wakes[0][0] - limits.SCAN_AHEAD_MS // 2 - now_ms
-                )
+                delay_ms = min(delay_ms, self._wakes[0][0] - limits.SCAN_AHEAD_MS // 2 - now_ms)
             for queue in self._queues.values():
                 if queue.size:
                     delay_ms = min(delay_ms, self._queue_opens_in(queue, now_ms))
@@ -323,9 +321,7 @@ class Delivery:
 
     def _stepped_back(self, now_ms: int) -> None:
         """The wall clock went back: claims that are not due for long are taken back."""
-        far = [
-            item for due_ms, _, item in self._timed if due_ms - now_ms > _STEP_BACK_MS
-        ]
+        far = [item for due_ms, _, item in self._timed if due_ms - now_ms > _STEP_BACK_MS]
         for item in far:
             self._unclaim(item)
 
@@ -377,9 +373,7 @@ class Delivery:
         self._sequence += 1
         heappush(self._wakes, (due_ms, self._sequence, head))
 
-    def _admit(
-        self, head: VnodeHead, due_ms: int, job_id: str, value: bytes, key: bytes
-    ) -> None:
+    def _admit(self, head: VnodeHead, due_ms: int, job_id: str, value: bytes, key: bytes) -> None:
         """Take a row of the due index into the window, or note that it stays behind."""
         route_uid, version, attempts, uid = read_due_value(value)
         known = head.known.get(job_id)
@@ -483,9 +477,7 @@ class Delivery:
                     continue
                 _, version, attempts, uid_bytes = read_due_value(value)
                 due_ms = int.from_bytes(key[at : at + 8], "big")
-                item = Item(
-                    head, due_ms, job_id, version, attempts, uid_bytes, waiting=True
-                )
+                item = Item(head, due_ms, job_id, version, attempts, uid_bytes, waiting=True)
                 head.known[job_id] = item
                 queue.push(item)
             if len(rows) < share:
@@ -545,9 +537,7 @@ class Delivery:
             items = []
             for key, value in rows:
                 _, version, attempts, uid_bytes = read_due_value(value)
-                items.append(
-                    c.PendingItem(key[at + 8 :].decode(), uid_bytes, version, attempts)
-                )
+                items.append(c.PendingItem(key[at + 8 :].decode(), uid_bytes, version, attempts))
             command = c.Release(now_ms=self._world.wall_ms(), items=items)
             self._runtime.propose(head.vnode, command)
             cursor = rows[-1][0] + b"\0"
@@ -563,11 +553,7 @@ class Delivery:
             for key, value in rows:
                 route_uid, version, attempts, uid_bytes = read_due_value(value)
                 job_id = key[at + 8 :].decode()
-                if (
-                    route_uid == uid
-                    and job_id not in head.known
-                    and job_id not in head.moving
-                ):
+                if route_uid == uid and job_id not in head.known and job_id not in head.moving:
                     due_ms = int.from_bytes(key[at : at + 8], "big")
                     item = Item(
                         head,
@@ -599,11 +585,7 @@ class Delivery:
                 data = self._store.get(keys.job + job_id.encode())
                 record = None if data is None else read_job(data)
                 if record is not None and record.queue and record.claim is None:
-                    items.append(
-                        c.PendingItem(
-                            job_id, record.uid, record.version, record.attempts
-                        )
-                    )
+                    items.append(c.PendingItem(job_id, record.uid, record.version, record.attempts))
             if items:
                 command = c.GiveUp(
                     now_ms=self._world.wall_ms(),
@@ -645,12 +627,7 @@ class Delivery:
         state = machine.state
         if due_ms - state.offset_due_ms < 1_000 or not machine.applied_index:
             return
-        if (
-            not head.known
-            and not head.lag
-            and not head.moving
-            and not any(state.counts[:4])
-        ):
+        if not head.known and not head.lag and not head.moving and not any(state.counts[:4]):
             # Nothing is pending: there is nothing that a higher offset would spare anybody.
             return
         job_id = low[8:].rstrip(b"\0").decode()
@@ -671,16 +648,12 @@ class Delivery:
 
     def _grant(self, now_ms: int) -> None:
         """Give free slots to due jobs, one route after the other, and ask for their claims."""
-        ready = [
-            queue for queue in self._queues.values() if queue.size and queue.route.open
-        ]
+        ready = [queue for queue in self._queues.values() if queue.size and queue.route.open]
         granted: dict[VnodeHead, list[Item]] = {}
         while ready:
             following = []
             for queue in ready:
-                share = min(
-                    queue.slots(now_ms), limits.SENDS_PER_NODE_MAX - self._in_flight, 64
-                )
+                share = min(queue.slots(now_ms), limits.SENDS_PER_NODE_MAX - self._in_flight, 64)
                 if share <= 0:
                     continue
                 until_ms = now_ms + self._lead_ms(queue.route)
@@ -702,9 +675,7 @@ class Delivery:
                 break
         for head, items in granted.items():
             for start in range(0, len(items), limits.CLAIMS_PER_COMMAND_MAX):
-                self._claim(
-                    head, items[start : start + limits.CLAIMS_PER_COMMAND_MAX], now_ms
-                )
+                self._claim(head, items[start : start + limits.CLAIMS_PER_COMMAND_MAX], now_ms)
 
     def _claim(self, head: VnodeHead, items: list[Item], now_ms: int) -> None:
         asked = [
@@ -713,8 +684,7 @@ class Delivery:
                 item.uid,
                 item.version,
                 item.attempts + 1,
-                max(now_ms, item.due_ms)
-                + (item.queue.route.timeout_ms if item.queue else 0),
+                max(now_ms, item.due_ms) + (item.queue.route.timeout_ms if item.queue else 0),
             )
             for item in items
         ]
@@ -813,9 +783,7 @@ class Delivery:
         assert record is not None
         assert record.claim is not None
         queue = item.queue
-        route = (
-            self._meta.routes_by_uid.get(queue.route.uid) if queue is not None else None
-        )
+        route = self._meta.routes_by_uid.get(queue.route.uid) if queue is not None else None
         if route is None or not route.open or record.claim.term != item.head.vnode.term:
             self._unclaim(item)
             return
@@ -823,9 +791,7 @@ class Delivery:
         if collection is None:
             self._forget(item)
             return
-        meta = (
-            self._store.get(item.head.vnode.keys.meta + item.job_id.encode()) or b"null"
-        )
+        meta = self._store.get(item.head.vnode.keys.meta + item.job_id.encode()) or b"null"
         prepared = self._prepared_for(route)
         request = build_request(
             prepared,
@@ -845,9 +811,7 @@ class Delivery:
         self.sends += 1
         if not item.attempts and record.retry_reason is None:
             self._note_lateness(now_ms - record.trigger_ms)
-        item.handle = self._sender.send(
-            request, lambda outcome: self._answered(item, outcome)
-        )
+        item.handle = self._sender.send(request, lambda outcome: self._answered(item, outcome))
 
     def _prepared_for(self, route: Route) -> Prepared:
         known = self._prepared.get(route.uid)
@@ -904,9 +868,7 @@ class Delivery:
         attempt = AttemptRecord(
             attempt=item.attempts + 1,
             version=record.version,
-            status=(
-                AttemptStatus.SUCCEEDED if delivered else AttemptStatus.FAILED
-            ).value,
+            status=(AttemptStatus.SUCCEEDED if delivered else AttemptStatus.FAILED).value,
             node=self._node_id,
             term=record.claim.term,
             fence=record.claim.index,
@@ -951,9 +913,7 @@ class Delivery:
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
         if decision.disable_route is not None:
             self._disable_route(
-                DisableRoute(
-                    now_ms=now_ms, uid=route.uid, reason=decision.disable_route
-                )
+                DisableRoute(now_ms=now_ms, uid=route.uid, reason=decision.disable_route)
             )
         self._settle(item.head, settle)
         if queue.size or queue.waiting or queue.lagging:

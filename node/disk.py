@@ -25,9 +25,7 @@ class CommitThread:
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
 
-    def write(
-        self, prepared: Prepared, done: Callable[[StoreError | None], None]
-    ) -> None:
+    def write(self, prepared: Prepared, done: Callable[[StoreError | None], None]) -> None:
         """See Disk."""
         self._jobs.put((prepared, done))
 
@@ -42,9 +40,7 @@ class CommitThread:
                 self._store.write(prepared)
             except StoreError as failure:
                 error = failure
-            except (
-                Exception
-            ) as failure:  # whatever it was: the batch is not known to be written
+            except Exception as failure:  # whatever it was: the batch is not known to be written
                 error = StoreFailed(f"A write failed: {type(failure).__name__}.")
             try:
                 self._loop.call_soon_threadsafe(done, error)

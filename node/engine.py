@@ -122,9 +122,7 @@ class Engine:
         self.runtime.add(self._meta_vnode)
         command: Any
         if not self.meta.databases and not self.meta.nodes:
-            command = m.Bootstrap(
-                now_ms=self.now_ms(), node=self._node, settings=settings
-            )
+            command = m.Bootstrap(now_ms=self.now_ms(), node=self._node, settings=settings)
         else:
             command = m.PutNode(now_ms=self.now_ms(), node=self._node)
 
@@ -144,9 +142,7 @@ class Engine:
         def drained() -> None:
             self.runtime.when_idle(stopped)
 
-        timer = self._world.call_later(
-            limits.SHUTDOWN_GRACE_MS, self.delivery.abort_open_sends
-        )
+        timer = self._world.call_later(limits.SHUTDOWN_GRACE_MS, self.delivery.abort_open_sends)
 
         def done() -> None:
             timer.cancel()
@@ -189,9 +185,7 @@ class Engine:
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
-        wanted = {
-            collection.uid: collection for collection in self.meta.collections.values()
-        }
+        wanted = {collection.uid: collection for collection in self.meta.collections.values()}
         for uid in [uid for uid in self._collections if uid not in wanted]:
             self._drop_collection(uid)
         for uid, collection in wanted.items():
@@ -281,9 +275,7 @@ class Engine:
 
         self.runtime.submit(self._meta_vnode, command, answered, 1024)
 
-    def propose_job(
-        self, collection: Collection, job_id: str, command: Any, done: Done
-    ) -> None:
+    def propose_job(self, collection: Collection, job_id: str, command: Any, done: Done) -> None:
         """Put a creator's command through the log of the job's vnode."""
         vnodes = self._vnodes.get(collection.uid)
         if vnodes is None:
@@ -325,9 +317,7 @@ class Engine:
             return None
         return vnodes[vnode_of(job_id, collection.num_vnodes)]
 
-    def read_job(
-        self, collection: Collection, job_id: str
-    ) -> tuple[JobRecord, bytes] | None:
+    def read_job(self, collection: Collection, job_id: str) -> tuple[JobRecord, bytes] | None:
         """The durable job and its meta bytes."""
         vnode = self._vnode(collection, job_id)
         if vnode is None:
@@ -464,9 +454,7 @@ class Engine:
         target, _ = parse_target(route.webhook_url, tls)
         return Prepared(route, target, secrets)
 
-    def send_example(
-        self, route: Route, done: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def send_example(self, route: Route, done: Callable[[dict[str, Any]], None]) -> None:
         """Send one signed request with an example job; nothing is stored."""
         now_ms = self.now_ms()
         record = JobRecord(
@@ -549,8 +537,5 @@ class Engine:
         old = self._store.scan(keys.request_age, stop, 1_000)
         if old:
             at = len(keys.request_age)
-            requests = [
-                (int.from_bytes(key[at : at + 8], "big"), key[at + 8 :])
-                for key, _ in old
-            ]
+            requests = [(int.from_bytes(key[at : at + 8], "big"), key[at + 8 :]) for key, _ in old]
             self.runtime.propose(vnode, c.Forget(now_ms=now_ms, requests=requests))

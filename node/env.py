@@ -44,7 +44,5 @@ class World(Protocol):
 class Disk(Protocol):
     """Writes one batch at a time, synced, without blocking the caller."""
 
-    def write(
-        self, prepared: Prepared, done: Callable[[StoreError | None], None]
-    ) -> None:
+    def write(self, prepared: Prepared, done: Callable[[StoreError | None], None]) -> None:
         """Write and sync; then call `done` on the caller's thread, with the error if it failed."""

@@ -17,9 +17,7 @@ class _Source:
 
     __slots__ = ("at", "keys", "next_key", "place", "rows", "stop", "store")
 
-    def __init__(
-        self, store: Store, keys: ReplicaKeys, start: bytes, stop: bytes, at: int
-    ) -> None:
+    def __init__(self, store: Store, keys: ReplicaKeys, start: bytes, stop: bytes, at: int) -> None:
         self.store = store
         self.keys = keys
         self.next_key = start

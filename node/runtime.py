@@ -193,9 +193,7 @@ class Runtime:
         self.failure = error
         self._overlay.discard()
         for vnode in self.vnodes.values():
-            for done, reason in vnode.fail(
-                Unavailable("The node's store failed; it stops.")
-            ):
+            for done, reason in vnode.fail(Unavailable("The node's store failed; it stops.")):
                 done(reason)
         paced, self._paced = self._paced, []
         for _, _, waiting in paced:

@@ -17,7 +17,6 @@ the Standard Webhooks specification, RFC 9110 and what senders in the field do:
 """
 
 import re
-from calendar import timegm
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
@@ -230,7 +229,7 @@ def _date_ms(found: re.Match[str], now_ms: int) -> int | None:
         )
     except ValueError:
         return None
-    return timegm(moment.timetuple()) * 1000
+    return int(moment.timestamp()) * 1000
 
 
 def _full_year(two_digits: int, now_ms: int) -> int:

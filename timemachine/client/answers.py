@@ -36,7 +36,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     created_time: int = 0
     counts: dict[str, int] = {}
-    under_replicated: bool | int = False
+    under_replicated: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where jobs are sent. Header values and credentials are masked; the secret is elsewhere.
 
-    `paused` is what an operator asked for, `disabled` the reason why the cluster stopped the route.
+    `paused` is what an operator asked for, `disabled` the reason why the cluster stopped the route;
+    `state` says whether attempts may start, and if not, why.
     `pending_vnodes`, after pausing, is what may still start a send.
     """
 
@@ -86,7 +87,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     dangerous_skip_tls_verify: bool = False
     enabled: bool = True
     paused: bool = False
-    disabled: str | bool | None = None
+    disabled: str | None = None
+    state: str = ""
     created_time: int = 0
     updated_time: int = 0
     pending_vnodes: int | tuple[Any, ...] | None = None
@@ -157,7 +159,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request for a job. `status` is succeeded, failed or unknown."""
+    """One HTTP request for a job. `status` is succeeded, failed or unknown.
+
+    A response that is not UTF-8 is base64; `response_body_encoding` says which.
+    """
 
     attempt: int = 0
     version: int = 0
@@ -165,15 +170,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str = ""
     node: str = ""
     term: int = 0
-    fence: int | str | None = None
+    fence: int | str = 0
     url: str = ""
+    claimed_time: int | None = None
     started_time: int | None = None
     ended_time: int | None = None
     duration_ms: float | None = None
+    phases_ms: dict[str, float] = {}
     remote_ip: str | None = None
     response_status: int | None = None
-    response_headers: Any = None
-    response_body: Any = None
+    response_headers: dict[str, str] = {}
+    response_body: str = ""
+    response_body_encoding: str = "utf-8"
     response_truncated: bool = False
     error_code: str | None = None
     error_message: str | None = None

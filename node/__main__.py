@@ -1,0 +1,133 @@
+"""The command line: `timemachine serve`, `dev`, `demo`, `version`."""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from node import config as configuration
+from node import telemetry
+from timemachine import __version__
+from timemachine.errors import ConfigError
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_HELP)
+@click.version_option(__version__, prog_name="timemachine")
+def main() -> None:
+    """TimeMachine: webhooks at their time, whatever fails in between."""
+
+
+def _run(flags: dict[str, Any], config_file: str | None, *, print_config: bool) -> None:
+    telemetry.set_up_logs()
+    try:
+        config, unknown = configuration.load(flags, os.environ, config_file)
+    except ConfigError as error:
+        raise click.UsageError(error.detail) from None
+    if print_config:
+        click.echo(configuration.as_toml(config), nl=False)
+        return
+    from node import wiring
+
+    if unknown:
+        wiring.log.warning("unknown variables of the environment", names=unknown)
+    sys.exit(wiring.serve(config))
+
+
+def _refuse(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if value:
+        raise click.UsageError(f"{parameter.opts[0]} has no meaning in this version yet.")
+    return value
+
+
+def _not_yet(*names: str) -> Any:
+    """Options of the contract that have no meaning yet: hidden, and refused when given."""
+
+    def decorate(command: Any) -> Any:
+        for name in names:
+            option = click.option(
+                name, hidden=True, callback=_refuse, expose_value=False, default=None
+            )
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@main.command(context_settings=_HELP)
+@click.option("--data", metavar="DIR", help="The data directory; made when it does not exist.")
+@click.option("--http", metavar="HOST:PORT", help="Where the API listens. [127.0.0.1:8001]")
+@click.option("--rpc", metavar="HOST:PORT", help="Address kept for other nodes. [127.0.0.1:9001]")
+@click.option("--advertise-http", metavar="HOST:PORT", help="The API's address as others see it.")
+@click.option("--node-name", metavar="NAME", help="A name for people. [the host's name]")
+@click.option("--zone", metavar="ZONE", help="The failure domain of this node.")
+@click.option("--bootstrap", type=click.Choice(["auto", "never"]), help="Begin a cluster? [auto]")
+@click.option("--config", "config_file", metavar="FILE", help="Settings in TOML.")
+@click.option(
+    "--allow-private",
+    metavar="CIDR",
+    multiple=True,
+    help="A private range that webhooks may go to; may be given several times.",
+)
+@click.option("--secret-key-file", metavar="FILE", help="The key that secrets are sealed with.")
+@click.option("--disk-reserve-mb", type=int, metavar="MIB", help="Free disk to keep. [256]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback regardless.")
+@click.option("--print-config", is_flag=True, help="Print the effective settings and exit.")
+@_not_yet("--join", "--join-token", "--advertise-rpc", "--api-token-file")
+@_not_yet("--http-tls-cert", "--http-tls-key", "--rpc-tls-cert", "--rpc-tls-key", "--rpc-tls-ca")
+def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
+    """Run a node.
+
+    Settings come from --config, then TIMEMACHINE_* variables, then flags; later ones win.
+    Exit codes: 0 stopped as asked, 2 wrong usage or configuration, 3 the data directory cannot
+    be used, 1 anything else.
+
+    Example: timemachine serve --data ./data --allow-private 127.0.0.0/8
+    """
+    flags["allow_private"] = list(flags["allow_private"]) or None
+    file = config_file or os.environ.get("TIMEMACHINE_CONFIG")
+    _run(flags, file, print_config=print_config)
+
+
+@main.command(context_settings=_HELP)
+@click.option("--data", metavar="DIR", default=".timemachine", show_default=True)
+@click.option("--http", metavar="HOST:PORT", default="127.0.0.1:8001", show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 1), default=1, help="One, for now.")
+def dev(data: str, http: str, nodes: int) -> None:
+    """Run a local node; webhooks to this machine are allowed.
+
+    Example: timemachine dev
+    """
+    del nodes
+    base = f"http://{http}"
+    click.echo(
+        "Try, in another terminal:\n\n"
+        f"  curl -X PUT {base}/v1/dbs/default/collections/jobs\n"
+        f"  curl -X PUT {base}/v1/dbs/default/routes/hello"
+        """ -d '{"webhook_url": "http://127.0.0.1:4000/"}'\n"""
+        f"  curl {base}/v1/dbs/default/collections/jobs/jobs"
+        """ -d '{"delay_ms": 5000, "route": "hello", "meta": {"hi": 1}}'\n""",
+        err=True,
+    )
+    flags = {"data": data, "http": http, "allow_private": ["127.0.0.0/8", "::1/128"]}
+    _run(flags, None, print_config=False)
+
+
+@main.command(context_settings=_HELP)
+def demo() -> None:
+    """Fire 2,000 jobs, kill the node in the middle, and show that the promises hold."""
+    from node.demo import run_demo
+
+    sys.exit(run_demo())
+
+
+@main.command(context_settings=_HELP)
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)
+
+
+if __name__ == "__main__":
+    main(prog_name="timemachine")

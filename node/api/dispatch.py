@@ -1,0 +1,116 @@
+"""Who answers which path: one table, looked up with the variable parts left out."""
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote_to_bytes
+
+from node.api.batch import BatchHandlers
+from node.api.cluster import ClusterHandlers
+from node.api.conventions import Answer, Call
+from node.api.databases import DatabaseHandlers
+from node.api.jobs import JobHandlers
+from node.api.problems import invalid
+from node.api.routes import CheckTarget, RouteHandlers
+from node.engine import Engine
+from timemachine.errors import MethodNotAllowed, NotFound
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+_VARIABLE_AT = (2, 4, 6)
+
+
+class NoSuchMethod(MethodNotAllowed):
+    """This address does not take that method."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__(f"This address takes {', '.join(allowed)}.")
+        self.allowed = allowed
+
+
+class Dispatch:
+    """The table of operations."""
+
+    def __init__(self, engine: Engine, check_target: CheckTarget) -> None:
+        databases = DatabaseHandlers(engine)
+        routes = RouteHandlers(engine, check_target)
+        jobs = JobHandlers(engine)
+        batch = BatchHandlers(engine, jobs)
+        cluster = ClusterHandlers(engine)
+        in_database = "v1/dbs/*/"
+        in_collection = "v1/dbs/*/collections/*/"
+        table: dict[str, dict[str, Handler]] = {
+            "healthz": {"GET": cluster.healthz},
+            "readyz": {"GET": cluster.readyz},
+            "metrics": {"GET": cluster.metrics},
+            "version": {"GET": cluster.version},
+            "v1/version": {"GET": cluster.version},
+            "v1/cluster": {"GET": cluster.get_cluster},
+            "v1/cluster/vnodes": {"GET": cluster.get_vnodes},
+            "v1/cluster/settings": {"GET": cluster.get_settings, "PUT": cluster.put_settings},
+            "v1/dbs": {"GET": databases.list_databases},
+            "v1/dbs/*": {
+                "GET": databases.get_database,
+                "PUT": databases.put_database,
+                "DELETE": databases.delete_database,
+            },
+            in_database + "collections": {"GET": databases.list_collections},
+            in_database + "collections/*": {
+                "GET": databases.get_collection,
+                "PUT": databases.put_collection,
+                "DELETE": databases.delete_collection,
+            },
+            in_database + "routes": {"GET": routes.list_routes},
+            in_database + "routes/*": {
+                "GET": routes.get_route,
+                "PUT": routes.put_route,
+                "PATCH": routes.patch_route,
+                "DELETE": routes.delete_route,
+            },
+            in_database + "routes/*/secret": {"GET": routes.get_secret},
+            in_database + "routes/*/pause": {"POST": routes.pause},
+            in_database + "routes/*/resume": {"POST": routes.resume},
+            in_database + "routes/*/send-example": {"POST": routes.send_example},
+            in_collection + "jobs": {"GET": jobs.list_jobs, "POST": jobs.post_job},
+            in_collection + "jobs/*": {
+                "GET": jobs.get_job,
+                "PUT": jobs.put_job,
+                "PATCH": jobs.patch_job,
+                "DELETE": jobs.delete_job,
+            },
+            in_collection + "jobs/*/run": {"POST": jobs.run_job},
+            in_collection + "jobs/*/redrive": {"POST": jobs.redrive_job},
+            in_collection + "jobs/*/attempts": {"GET": jobs.list_attempts},
+        }
+        self._post_batch: Handler = batch.post_batch
+        self._table = {tuple(path.split("/")): methods for path, methods in table.items()}
+
+    def find(self, method: str, raw_path: str) -> tuple[Handler, str, list[str]]:
+        """(handler, operation, names) of a raw path. Raises NotFound, MethodNotAllowed, 400."""
+        parts = raw_path.split("/")[1:]
+        names: list[str] = []
+        if len(parts) > 2 and parts[0] == "v1" and parts[1] == "dbs":
+            for at in _VARIABLE_AT:
+                if at < len(parts):
+                    names.append(_decoded(parts[at]))
+                    parts[at] = "*"
+        methods = self._table.get(tuple(parts))
+        if methods is None:
+            raise NotFound("There is nothing at this address.")
+        operation = "/".join(parts)
+        handler = methods.get(method)
+        if handler is None:
+            if method == "POST" and operation.endswith("/jobs/*") and names[-1] == "batch":
+                return self._post_batch, operation, names
+            if method == "HEAD" and "GET" in methods:
+                return methods["GET"], operation, names
+            raise NoSuchMethod(sorted(methods))
+        return handler, operation, names
+
+
+def _decoded(part: str) -> str:
+    """A path segment without its percent-encoding: strictly UTF-8."""
+    if "%" not in part and part.isascii():
+        return part
+    try:
+        return unquote_to_bytes(part).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise invalid("/path", "The path is not valid UTF-8.") from None

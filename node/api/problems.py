@@ -1,0 +1,105 @@
+"""Refusals and faults as `application/problem+json` (RFC 9457)."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from timemachine import errors
+
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request time-out",
+    409: "Conflict",
+    412: "Precondition failed",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Unprocessable",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
+    507: "Insufficient storage",
+}
+_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
+
+REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
+    "job_exists": (errors.Conflict, "A different job with this id exists."),
+    "job_not_found": (errors.NotFound, "There is no job with this id."),
+    "job_finished": (errors.Conflict, "The job has ended; PUT it to start it again."),
+    "job_not_dead": (errors.Conflict, "Only a dead job can be redriven."),
+    "job_delivered": (errors.Conflict, "The job was delivered; redrive it with ?force=true."),
+    "precondition_failed": (errors.PreconditionFailed, "The version is another one by now."),
+    "idempotency_key_reused": (
+        errors.KeyReused,
+        "This Idempotency-Key was used with another request.",
+    ),
+    "immutable_field": (errors.Conflict, "num_vnodes cannot change once a collection exists."),
+    "database_not_found": (errors.NotFound, "There is no database of this name."),
+    "limit_reached": (errors.TooLarge, "The cluster's limit for these is reached."),
+    "version_moved": (errors.PreconditionFailed, "The version is another one by now."),
+    "not_found": (errors.NotFound, "There is nothing of this name."),
+}
+"""What a machine refuses with, as errors: code -> (class, sentence)."""
+
+
+def refusal(code: str) -> errors.TimeMachineError:
+    """The error for a machine's refusal code."""
+    kind, sentence = REFUSALS[code]
+    return kind(sentence, code="precondition_failed" if code == "version_moved" else code)
+
+
+def problem(error: errors.TimeMachineError) -> dict[str, Any]:
+    """The problem document of an error."""
+    status = error.http_status
+    body: dict[str, Any] = {
+        "type": f"urn:timemachine:error:{error.specific_code}",
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "detail": error.detail,
+        "code": error.specific_code,
+        "error": error.detail,
+    }
+    if isinstance(error, errors.InvalidRequest) and error.errors:
+        body["errors"] = [
+            {"pointer": pointer, "detail": detail} for pointer, detail in error.errors
+        ]
+    return body
+
+
+def invalid(pointer: str, detail: str, *, code: str | None = None) -> errors.InvalidRequest:
+    """A 400 that names one field. `pointer` is a JSON pointer into the body, or `?name`."""
+    name = pointer.lstrip("/?") or "body"
+    return errors.InvalidRequest(f"{name}: {detail}", errors=[(pointer, detail)], code=code)
+
+
+def too_large(pointer: str, detail: str) -> errors.TooLarge:
+    """A 413 that names the field and its limit."""
+    return errors.TooLarge(f"{pointer.lstrip('/')}: {detail}")
+
+
+def from_validation(error: Exception, prefix: str = "") -> errors.InvalidRequest:
+    """What msgspec found wrong, as a 400 that points at the member."""
+    if isinstance(error, RecursionError):
+        return invalid(prefix, "The JSON is nested too deeply.")
+    text = str(error)
+    pointer = prefix
+    found = _PATH.search(text)
+    if found is not None:
+        text = text[: found.start()]
+        path = found["path"].replace("[...]", ".*")
+        path = re.sub(r"\[(\d+)\]", r".\1", path)
+        pointer += path.replace(".", "/")
+    named = _UNKNOWN.match(text) or _MISSING.match(text)
+    if named is not None:
+        pointer += "/" + named["name"]
+        unknown = text.startswith("Object contains")
+        text = "This member is not known here." if unknown else "This member is required."
+    elif not isinstance(error, msgspec.ValidationError):
+        text = f"This is not valid JSON: {text}"
+    return invalid(pointer or "/", text)

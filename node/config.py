@@ -1,0 +1,181 @@
+"""Settings: defaults, then TOML, then `TIMEMACHINE_*`, then flags; one name in all spellings."""
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from timemachine.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "TIMEMACHINE_"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node runs. Every field is a setting: `http` in TOML, TIMEMACHINE_HTTP, --http.
+
+    data             the data directory; made when it does not exist
+    http             where the API listens; beyond loopback `insecure` is needed, since API tokens
+                     and HTTPS come later
+    rpc              the address kept for node-to-node traffic, shown to others, not used yet
+    advertise_http   the address of the API that others are told, when it is not `http`
+    node_name        a name for people; the host's name by default
+    zone             the failure domain, for placement later
+    bootstrap        `auto` makes a cluster of one in a new data directory, `never` refuses to
+    allow_private    private ranges that webhooks may go to; they seed the cluster's setting
+    secret_key_file  the key that secrets are sealed with; made in the data directory by default
+    disk_reserve_mb  below this much free disk, writes of creators get 507, firing goes on
+    insecure         listen beyond loopback without credentials
+    """
+
+    data: str
+    http: str = "127.0.0.1:8001"
+    rpc: str = "127.0.0.1:9001"
+    advertise_http: str = ""
+    node_name: str = ""
+    zone: str = ""
+    bootstrap: str = "auto"
+    allow_private: tuple[str, ...] = ()
+    secret_key_file: str = ""
+    disk_reserve_mb: int = 256
+    insecure: bool = False
+
+
+NOT_YET = (
+    "join",
+    "join_token",
+    "advertise_rpc",
+    "api_token_file",
+    "http_tls_cert",
+    "http_tls_key",
+    "rpc_tls_cert",
+    "rpc_tls_key",
+    "rpc_tls_ca",
+)
+"""Settings that the contract names and that have no meaning yet: refused, not ignored."""
+
+
+def split_address(text: str, setting: str, *, default_port: int) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[V6]:PORT` or `HOST`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = text, str(default_port)
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{setting}: {text!r} is not HOST:PORT.")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listen address only takes connections from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(
+    flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None
+) -> tuple[Config, list[str]]:
+    """The effective configuration, and names of TIMEMACHINE_* variables that mean nothing.
+
+    `flags` holds those given. Raises ConfigError with a sentence for the user.
+    """
+    values: dict[str, Any] = {}
+    known = set(Config.__struct_fields__)
+    if config_file:
+        values |= _from_toml(config_file, known)
+    unknown = []
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name in known:
+            values[name] = _from_text(name, text)
+        elif name in NOT_YET:
+            raise ConfigError(f"{variable} has no meaning in this version yet; unset it.")
+        elif name not in ("config", "server"):
+            unknown.append(variable)
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if "data" not in values:
+        raise ConfigError("data: name a data directory with --data DIR.")
+    try:
+        config = msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"The configuration is wrong: {error}") from None
+    _validate(config)
+    return config, unknown
+
+
+def _from_toml(path: str, known: set[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"config: {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {path} is not valid TOML: {error}") from None
+    for name in values:
+        if name in NOT_YET:
+            raise ConfigError(f"config: `{name}` has no meaning in this version yet; remove it.")
+        if name not in known:
+            raise ConfigError(f"config: `{name}` is not a setting.")
+    return values
+
+
+def _from_text(name: str, text: str) -> Any:
+    if name == "insecure":
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is true or false.")
+        return text.lower() in ("true", "1")
+    if name == "allow_private":
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if name == "disk_reserve_mb":
+        if not text.isdigit():
+            raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is a number.")
+        return int(text)
+    return text
+
+
+def _validate(config: Config) -> None:
+    host, _ = split_address(config.http, "http", default_port=8001)
+    split_address(config.rpc, "rpc", default_port=9001)
+    if config.bootstrap not in ("auto", "never"):
+        raise ConfigError("bootstrap: this is `auto` or `never`.")
+    if not 0 <= config.disk_reserve_mb <= 1_000_000:
+        raise ConfigError("disk_reserve_mb: this is 0 to 1000000.")
+    for text in config.allow_private:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise ConfigError(f"allow_private: {text!r} is no range, such as 10.0.0.0/8.") from None
+    if not is_loopback(host) and not config.insecure:
+        raise ConfigError(
+            f"http: {config.http} is reachable from other machines and has no credentials yet."
+            " Listen on loopback, or add --insecure if the network is trusted."
+        )
+
+
+def as_toml(config: Config) -> str:
+    """The effective configuration, as a file that gives the same again."""
+    lines = []
+    for name in Config.__struct_fields__:
+        value = getattr(config, name)
+        if isinstance(value, bool):
+            text = str(value).lower()
+        elif isinstance(value, tuple):
+            text = "[" + ", ".join(_quoted(item) for item in value) + "]"
+        elif isinstance(value, int):
+            text = str(value)
+        else:
+            text = _quoted(value)
+        lines.append(f"{name} = {text}\n")
+    return "".join(lines)
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML basic string.
+    return msgspec.json.encode(text).decode()

@@ -1,0 +1,107 @@
+"""Logs (structlog, to standard error) and metrics (Prometheus text)."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from node.delivery import LATENESS_BOUNDS_MS
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+METRICS = {
+    "timemachine_commit_cycles": "Synced batches written.",
+    "timemachine_commands": "Commands answered after their batch was durable.",
+    "timemachine_rows": "Rows written, deletions included.",
+    "timemachine_sends": "Webhook requests started.",
+    "timemachine_outcomes": "Attempts by what followed: delivered, or the reason of failure.",
+    "timemachine_in_flight": "Attempts claimed or under way.",
+    "timemachine_vnodes": "Replicas on this node, the meta group included.",
+    "timemachine_level0_files": "LevelDB's level-0 files; writers slow down from 6 on.",
+    "timemachine_http_requests": "API requests by status.",
+    "timemachine_lateness_seconds": "How late first attempts started after their trigger time.",
+}
+"""Every metric and what it means; the reference page is checked against this table."""
+
+
+def set_up_logs(*, as_json: bool | None = None) -> None:
+    """Log to standard error: for people on a terminal, else one JSON object a line."""
+    if as_json is None:
+        as_json = not sys.stderr.isatty()
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class _Numbers(Collector):
+    """Turns the engine's plain numbers into metric families, only when asked for."""
+
+    def __init__(self, numbers: dict[str, Any]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        numbers = self._numbers
+        for name, key in (
+            ("timemachine_commit_cycles", "cycles"),
+            ("timemachine_commands", "commands"),
+            ("timemachine_rows", "rows"),
+            ("timemachine_sends", "sends"),
+        ):
+            yield CounterMetricFamily(name, METRICS[name], value=numbers[key])
+        for name, key in (
+            ("timemachine_in_flight", "in_flight"),
+            ("timemachine_vnodes", "vnodes"),
+            ("timemachine_level0_files", "level0_files"),
+        ):
+            yield GaugeMetricFamily(name, METRICS[name], value=numbers[key])
+        name = "timemachine_outcomes"
+        outcomes = CounterMetricFamily(name, METRICS[name], labels=["outcome"])
+        for outcome, count in sorted(numbers["outcomes"].items()):
+            outcomes.add_metric([outcome], count)
+        yield outcomes
+        name = "timemachine_http_requests"
+        requests = CounterMetricFamily(name, METRICS[name], labels=["status"])
+        for status, count in sorted(numbers.get("http_requests", {}).items()):
+            requests.add_metric([str(status)], count)
+        yield requests
+        name = "timemachine_lateness_seconds"
+        buckets = []
+        total = 0
+        for bound_ms, count in zip(LATENESS_BOUNDS_MS, numbers["lateness_buckets"], strict=False):
+            total += count
+            buckets.append((str(bound_ms / 1000), total))
+        buckets.append(("+Inf", total + numbers["lateness_buckets"][-1]))
+        lateness = HistogramMetricFamily(name, METRICS[name])
+        lateness.add_metric([], buckets, numbers["lateness_sum_ms"] / 1000)
+        yield lateness
+
+
+def render_metrics(numbers: dict[str, Any]) -> bytes:
+    """The metrics page for `Engine.statistics()`."""
+    registry = CollectorRegistry()
+    registry.register(_Numbers(numbers))
+    page: bytes = generate_latest(registry)
+    return page

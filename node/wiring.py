@@ -1,0 +1,247 @@
+"""Builds a node in order, and stops it in the reverse order; each step says why it is there."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from node.api.server import ApiServer
+from node.clock import RealWorld
+from node.config import Config, split_address
+from node.disk import CommitThread
+from node.engine import Engine
+from node.sender import PooledSender
+from timemachine import __version__
+from timemachine.addresses import AddressPolicy
+from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
+from timemachine.model import Node, Settings
+from timemachine.sealing import (
+    MasterKey,
+    find_checked_key,
+    format_key_file,
+    key_check,
+    parse_key_file,
+)
+from timemachine.storage.leveldb import (
+    FORMAT,
+    Identity,
+    LevelDBStore,
+    give_up_ballast,
+    is_new,
+    keep_ballast,
+    open_store,
+)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STORE = 3
+
+_KEY_FILE = "secret.key"
+_BALLAST_BYTES = 16 * 1024 * 1024
+_SPACE_CHECK_MS = 500.0
+_STOP_LIMIT_S = 15.0
+_MIB = 1024 * 1024
+
+log = structlog.get_logger()
+
+
+def serve(config: Config, *, say: Callable[[str], None] = print) -> int:
+    """Run a node until it is asked to stop; returns the process's exit code."""
+    # A short interval hands the interpreter back quickly when the commit thread is done.
+    sys.setswitchinterval(0.0005)
+    try:
+        return uvloop.run(_serve(config, say))
+    except ConfigError as error:
+        log.error("configuration refused", reason=error.detail)
+        return EXIT_USAGE
+    except (StoreError, SealError) as error:
+        log.error("data directory refused", code=error.code, reason=error.detail)
+        return EXIT_STORE
+    except TimeMachineError as error:
+        log.error("node failed", code=error.code, reason=error.detail)
+        return EXIT_FAILED
+
+
+def _load_keys(config: Config, *, new: bool) -> list[MasterKey]:
+    """The keys that secrets are sealed with. A new node without a key file makes one."""
+    path = Path(config.secret_key_file) if config.secret_key_file else Path(config.data, _KEY_FILE)
+    if not path.exists():
+        if config.secret_key_file:
+            raise ConfigError(f"secret_key_file: {path} does not exist.")
+        if not new:
+            raise SealError(f"The key {path.name} is gone; without it no secret can be opened.")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = MasterKey(os.urandom(32))
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(format_key_file([key]))
+            file.flush()
+            os.fsync(file.fileno())
+        log.warning("made a key for sealing secrets; keep a copy of it", file=path.name)
+        return [key]
+    try:
+        return list(parse_key_file(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"secret_key_file: {path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"secret_key_file: {path}: {error}") from None
+
+
+def _open(config: Config, world: RealWorld) -> tuple[LevelDBStore, Identity, list[MasterKey]]:
+    """Open or make the data directory, and check that the key at hand fits it."""
+    directory = Path(config.data)
+    new = is_new(directory)
+    if new and config.bootstrap == "never":
+        raise ConfigError("The data directory is new, and --bootstrap never forbids to begin.")
+    keys = _load_keys(config, new=new)
+    identity = Identity(
+        format=FORMAT,
+        cluster_id=world.random_bytes(8).hex(),
+        node_id=world.random_bytes(4).hex(),
+        created_ms=world.wall_ms(),
+        key_check=key_check(keys[0]),
+    )
+    store, identity = open_store(directory, create=identity if new else None)
+    if find_checked_key(keys, identity.key_check) is None:
+        store.close()
+        raise SealError("The secret key is not the one that this data directory was made with.")
+    return store, identity, keys
+
+
+def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> AddressPolicy:
+    return AddressPolicy(settings.allowed_private_cidrs, listeners)
+
+
+async def _serve(config: Config, say: Callable[[str], None]) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(
+        lambda _, context: log.error(
+            "unhandled", error=repr(context.get("exception")), **{"message": context.get("message")}
+        )
+    )
+    world = RealWorld(loop)
+    # The store first: if the directory is not ours, nothing else must happen.
+    store, identity, keys = _open(config, world)
+    stopping = asyncio.Event()
+    failures: list[TimeMachineError] = []
+
+    def failed(error: TimeMachineError) -> None:
+        log.critical("the store failed; the node stops", code=error.code, reason=error.detail)
+        failures.append(error)
+        stopping.set()
+
+    disk = CommitThread(loop, store)
+    host, port = split_address(config.http, "http", default_port=8001)
+    rpc_host, rpc_port = split_address(config.rpc, "rpc", default_port=9001)
+    listeners = frozenset({(host, port), (rpc_host, rpc_port)})
+    settings = Settings(allowed_private_cidrs=config.allow_private)
+    sender = PooledSender(loop, _policy(settings, listeners))
+    node = Node(
+        id=identity.node_id,
+        name=config.node_name or socket.gethostname(),
+        http=config.advertise_http or config.http,
+        rpc=config.rpc,
+        zone=config.zone,
+        version=__version__,
+    )
+    engine = Engine(
+        world,
+        store,
+        disk,
+        sender,
+        cluster_id=identity.cluster_id,
+        node=node,
+        master_keys=keys,
+        on_failure=failed,
+        on_settings=lambda now: sender.set_policy(_policy(now, listeners)),
+    )
+    _watch_space(config, world, engine)
+    started = asyncio.Event()
+    # Vnodes elect themselves and take up their offsets before anybody may ask.
+    engine.start(settings, started.set)
+    await _first(started, stopping)
+    server = ApiServer(engine, sender.check)
+    try:
+        bound_host, bound_port = await server.start(host, port)
+    except OSError as error:
+        raise TimeMachineError(f"http: cannot listen on {config.http}: {error.strerror}") from None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    say(f"ready http={_shown(bound_host, bound_port)} rpc={config.rpc} node={identity.node_id}")
+    sys.stdout.flush()
+    await stopping.wait()
+    await _stop(engine, server, sender, disk, store, failed=bool(failures))
+    return EXIT_FAILED if failures else EXIT_OK
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _stop(
+    engine: Engine,
+    server: ApiServer,
+    sender: PooledSender,
+    disk: CommitThread,
+    store: LevelDBStore,
+    *,
+    failed: bool,
+) -> None:
+    log.info("stopping")
+    # No new work first, or draining would never end.
+    server.stop_accepting()
+    if not failed:
+        # Then the open sends, while the log still takes their settles.
+        drained = asyncio.Event()
+        engine.stop(drained.set)
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await drained.wait()
+        except TimeoutError:
+            log.warning("some sends did not end in time; they are repeated at the next start")
+    # Requests that waited for the log have their answers by now.
+    await server.stop()
+    await sender.close()
+    # The commit thread before the store: it may still hold the last batch.
+    await asyncio.to_thread(disk.close)
+    store.close()
+    log.info("stopped")
+
+
+def _watch_space(config: Config, world: RealWorld, engine: Engine) -> None:
+    """Refuse creators' writes while the disk is nearly full, and give up the ballast at the end."""
+    directory = Path(config.data)
+    reserve_bytes = config.disk_reserve_mb * _MIB
+
+    def look() -> None:
+        try:
+            free = shutil.disk_usage(directory).free
+        except OSError:
+            free = 0
+        low = free < reserve_bytes
+        if low != engine.space_low:
+            log.warning("disk space is low" if low else "disk space is back", free_bytes=free)
+        engine.space_low = low
+        if free < reserve_bytes // 4 and give_up_ballast(directory):
+            log.warning("gave up the ballast file to go on firing")
+        elif not low and free > reserve_bytes * 2:
+            keep_ballast(directory, _BALLAST_BYTES)
+        world.call_later(_SPACE_CHECK_MS, look)
+
+    look()

@@ -1,0 +1,1 @@
+"""What holds for all inputs, often shown by comparison with a simpler twin."""

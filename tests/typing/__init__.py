@@ -1,0 +1,1 @@
+"""The public types, as users meet them."""

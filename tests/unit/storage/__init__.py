@@ -1,0 +1,1 @@
+"""The store, its twin and its keys."""

@@ -52,8 +52,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["timemachine", "serve", "--data", "/data"]
 
-# The default is a node that only its own container reaches: beyond loopback the API needs a token
-# and node-to-node needs mutual TLS, and an image can bring neither. So name them when running it:
-#   docker run --publish 8001:8001 --volume timemachine:/data --volume ./api-token:/run/api-token:ro \
-#     timemachine --http 0.0.0.0:8001 --api-token-file /run/api-token
+# The default is a node that only its own container reaches: beyond loopback a node without
+# credentials has to be asked for. To let this machine, and nobody else, reach it:
+#   docker run --publish 127.0.0.1:8001:8001 --volume timemachine:/data \
+#     timemachine --http 0.0.0.0:8001 --insecure
 CMD ["--http", "127.0.0.1:8001", "--rpc", "127.0.0.1:9001"]

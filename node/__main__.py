@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -42,10 +43,10 @@ def _refuse(context: click.Context, parameter: click.Parameter, value: Any) -> A
     return value
 
 
-def _not_yet(*names: str) -> Any:
+def _not_yet(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options of the contract that have no meaning yet: hidden, and refused when given."""
 
-    def decorate(command: Any) -> Any:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name in names:
             option = click.option(
                 name, hidden=True, callback=_refuse, expose_value=False, default=None

@@ -1,6 +1,7 @@
 """Many jobs in one request: a JSON array, or NDJSON; items stand for themselves, in order."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -99,12 +100,8 @@ class BatchHandlers:
             except TimeMachineError as error:
                 settle(number, job_id, None, error)
                 continue
-            self._engine.propose_job(
-                collection,
-                job_id,
-                command,
-                lambda result, n=number, j=job_id, p=command: settle(n, j, p, result),
-            )
+            done = partial(settle, number, job_id, command)
+            self._engine.propose_job(collection, job_id, command, done)
             if number % _BUILT_BETWEEN_YIELDS == _BUILT_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
         await finished

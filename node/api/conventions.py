@@ -152,7 +152,7 @@ def idempotency_key(call: Call) -> str | None:
     text = call.headers.get("Idempotency-Key")
     if text is None:
         return None
-    text = text.strip()
+    text = str(text).strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]
     if not 1 <= len(text.encode()) <= limits.IDEMPOTENCY_KEY_BYTES_MAX:

@@ -411,9 +411,7 @@ class RouteHandlers:
                 expected_version=version,
                 request=request,
             )
-            result = await ask(
-                lambda done, command=command: self._engine.propose_meta(command, done)
-            )
+            result = await self._propose(command)
             if result.code == "version_moved":
                 continue
             if result.kind == "refused":
@@ -421,6 +419,9 @@ class RouteHandlers:
             status = 201 if result.kind == "created" else 200
             return self._answer(result.route, status, replayed=result.replayed)
         raise Conflict("The route is being changed by others all the time.", code="conflict")
+
+    async def _propose(self, command: m.PutRoute) -> Any:
+        return await ask(lambda done: self._engine.propose_meta(command, done))
 
     async def get_route(self, call: Call) -> Answer:
         """GET .../routes/{route}."""

@@ -8,11 +8,12 @@ nothing is ever sent twice.
 """
 
 import asyncio
+import os
 import socket
 import ssl
-import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -436,17 +437,22 @@ def make_context(options: TlsOptions | None) -> ssl.SSLContext:
     if options.ca_pem is not None:
         context.load_verify_locations(cadata=options.ca_pem)
     if options.client_cert_pem is not None and options.client_key_pem is not None:
-        # The ssl module reads certificates from files only; these live as long as this call.
-        with (
-            tempfile.NamedTemporaryFile("w") as certificate,
-            tempfile.NamedTemporaryFile("w") as key,
-        ):
-            certificate.write(options.client_cert_pem)
-            certificate.flush()
-            key.write(options.client_key_pem)
-            key.flush()
-            context.load_cert_chain(certificate.name, key.name)
+        # The ssl module reads certificates from files only: these have no place on any disk.
+        with _memory_file(options.client_cert_pem) as certificate:
+            with _memory_file(options.client_key_pem) as key:
+                context.load_cert_chain(certificate, key)
     if options.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@contextmanager
+def _memory_file(text: str) -> Iterator[str]:
+    """A path under which `text` can be read, in memory only."""
+    handle = os.memfd_create("pem", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, text.encode())
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)

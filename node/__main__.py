@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from admin.cli import admin
 from node import config as configuration
 from node import telemetry
 from timemachine import __version__
@@ -19,6 +20,9 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.version_option(__version__, prog_name="timemachine")
 def main() -> None:
     """TimeMachine: webhooks at their time, whatever fails in between."""
+
+
+main.add_command(admin)
 
 
 def _run(flags: dict[str, Any], config_file: str | None, *, print_config: bool) -> None:

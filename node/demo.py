@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from timemachine.client import SyncClient
+from timemachine.errors import WebhookError
 from timemachine.receiver import Webhook
 
 JOBS = 2_000
@@ -68,7 +69,7 @@ class Receiver:
         try:
             assert self.webhook is not None
             job = self.webhook.verify(body, headers)
-        except Exception:
+        except WebhookError:
             self.bad_signatures += 1
             return
         identity = {name.lower(): value for name, value in headers.items()}["webhook-id"]
@@ -232,11 +233,13 @@ def _report(
     table.add_column(justify="right")
     table.add_row("jobs accepted", str(len(accepted)))
     table.add_row("jobs delivered", str(len(times)))
-    table.add_row("lost", _judged(lost, lost == 0))
+    table.add_row("lost", _judged(lost, good=lost == 0))
     table.add_row("repeats (same webhook-id, in flight at the kill)", str(repeats))
-    table.add_row("repeats without that excuse", _judged(unexcused, unexcused == 0))
-    table.add_row("early", _judged(early, early == 0))
-    table.add_row("bad signatures", _judged(receiver.bad_signatures, not receiver.bad_signatures))
+    table.add_row("repeats without that excuse", _judged(unexcused, good=unexcused == 0))
+    table.add_row("early", _judged(early, good=early == 0))
+    table.add_row(
+        "bad signatures", _judged(receiver.bad_signatures, good=not receiver.bad_signatures)
+    )
     if lateness:
         for name, place in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
             value = lateness[min(len(lateness) - 1, int(len(lateness) * place))]
@@ -253,5 +256,5 @@ def _report(
     return 0 if held else 1
 
 
-def _judged(value: int, good: bool) -> str:
+def _judged(value: int, *, good: bool) -> str:
     return f"[green]{value}[/]" if good else f"[bold red]{value}[/]"

@@ -40,7 +40,7 @@ class CommitThread:
                 self._store.write(prepared)
             except StoreError as failure:
                 error = failure
-            except Exception as failure:  # whatever it was: the batch is not known to be written
+            except Exception as failure:  # noqa: BLE001 - whatever it was: the batch is not known to be written
                 error = StoreFailed(f"A write failed: {type(failure).__name__}.")
             try:
                 self._loop.call_soon_threadsafe(done, error)

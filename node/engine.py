@@ -301,7 +301,7 @@ class Engine:
             self.runtime.propose(vnode, c.Unclaim(now_ms=self.now_ms(), items=[item]))
 
     def revoke(self, collection: Collection, job_id: str) -> c.Revoked | None:
-        """Remove a claimed but unsent attempt; the next command for the job must carry the answer."""
+        """Remove a claimed, unsent attempt; the next command for the job must carry the answer."""
         vnode = self._vnode(collection, job_id)
         return None if vnode is None else self.delivery.revoke(vnode, job_id)
 

@@ -1,7 +1,7 @@
 """Listing jobs in trigger order over all vnodes, from the indexes, without holding up the loop."""
 
 from collections.abc import Iterator
-from heapq import heapify, heapreplace, heappop
+from heapq import heapify, heappop, heapreplace
 
 from timemachine.model import JobRecord, JobState
 from timemachine.replica.machine import read_job

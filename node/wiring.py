@@ -70,7 +70,7 @@ def serve(config: Config, *, say: Callable[[str], None] = print) -> int:
         return EXIT_FAILED
 
 
-def _load_keys(config: Config, *, new: bool) -> list[MasterKey]:
+def _load_keys(config: Config, world: RealWorld, *, new: bool) -> list[MasterKey]:
     """The keys that secrets are sealed with. A new node without a key file makes one."""
     path = Path(config.secret_key_file) if config.secret_key_file else Path(config.data, _KEY_FILE)
     if not path.exists():
@@ -79,7 +79,7 @@ def _load_keys(config: Config, *, new: bool) -> list[MasterKey]:
         if not new:
             raise SealError(f"The key {path.name} is gone; without it no secret can be opened.")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = MasterKey(os.urandom(32))
+        key = MasterKey(world.random_bytes(32))
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(format_key_file([key]))
@@ -101,7 +101,7 @@ def _open(config: Config, world: RealWorld) -> tuple[LevelDBStore, Identity, lis
     new = is_new(directory)
     if new and config.bootstrap == "never":
         raise ConfigError("The data directory is new, and --bootstrap never forbids to begin.")
-    keys = _load_keys(config, new=new)
+    keys = _load_keys(config, world, new=new)
     identity = Identity(
         format=FORMAT,
         cluster_id=world.random_bytes(8).hex(),
@@ -124,18 +124,19 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(
         lambda _, context: log.error(
-            "unhandled", error=repr(context.get("exception")), **{"message": context.get("message")}
+            "unhandled", error=repr(context.get("exception")), message=context.get("message")
         )
     )
     world = RealWorld(loop)
     # The store first: if the directory is not ours, nothing else must happen.
     store, identity, keys = _open(config, world)
-    stopping = asyncio.Event()
+    started, stopping = asyncio.Event(), asyncio.Event()
     failures: list[TimeMachineError] = []
 
     def failed(error: TimeMachineError) -> None:
         log.critical("the store failed; the node stops", code=error.code, reason=error.detail)
         failures.append(error)
+        started.set()
         stopping.set()
 
     disk = CommitThread(loop, store)
@@ -164,10 +165,9 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
         on_settings=lambda now: sender.set_policy(_policy(now, listeners)),
     )
     _watch_space(config, world, engine)
-    started = asyncio.Event()
     # Vnodes elect themselves and take up their offsets before anybody may ask.
     engine.start(settings, started.set)
-    await _first(started, stopping)
+    await started.wait()
     server = ApiServer(engine, sender.check)
     try:
         bound_host, bound_port = await server.start(host, port)
@@ -184,14 +184,6 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
 
 def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of the events is set."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
 
 
 async def _stop(

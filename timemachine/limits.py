@@ -92,7 +92,6 @@ SIGNATURE_TOLERANCE_S = 300  # past and future; what the Standard Webhooks libra
 TIMESTAMP_DIGITS_MAX = 12  # seconds until the year 33658
 
 # --- retrying a delivery ---------------------------------------------------------------------
-OVERLOAD_DELAY_MS_MIN = 60_000  # after 502, 503, 504 and time-outs
 RETRY_AFTER_CHARACTERS_MAX = 64  # the longest HTTP-date has 33
 
 # --- sealed secrets --------------------------------------------------------------------------
@@ -107,7 +106,7 @@ CLIENT_CONNECTIONS_MAX = 64  # for each client
 CLIENT_IDLE_MS_MAX = 15_000  # shorter than what servers and balancers commonly keep idle
 
 assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN
-assert OVERLOAD_DELAY_MS_MIN <= RETRY_AFTER_MS_MAX <= RETRY_DELAY_MS_MAX
+assert RETRY_AFTER_MS_MAX <= RETRY_DELAY_MS_MAX
 assert LIST_LIMIT_MAX * META_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 
 # --- raft ------------------------------------------------------------------------------------

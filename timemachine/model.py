@@ -258,7 +258,7 @@ class SealedKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where jobs are sent. Secrets, header values and URL credentials are sealed before they get here.
+    """Where jobs are sent. Secrets, header values, URL credentials are sealed before they get here.
 
     `webhook_url` is without credentials; `basic_auth` seals the ones that it came with.
     `paused` is the operator's wish, `disabled` the reason why the system stopped it, if it did.

@@ -9,8 +9,9 @@ the Standard Webhooks specification, RFC 9110 and what senders in the field do:
 * Everything else is tried again: each delay runs from the end of the attempt before, the last
   delay of the schedule repeats, and jitter spreads each. Two limits end it, whichever comes
   first: the number of attempts (`exhausted`) and the age of the first (`expired`).
-* Retry-After can only make a delay longer, 24 h at most. After 502, 503, 504 and time-outs it is
-  60 s at least: the recipient is overloaded.
+* Retry-After can only make a delay longer, 24 h at most. The schedule is the route's own, also
+  after 502, 503, 504 and time-outs: an overloaded recipient is spared by fewer requests at once,
+  not by a longer wait than its owner asked for (ADR 0006).
 * What was our own fault is made good at once and does not count.
 * A route that delivers at most once never repeats a request that may have been seen: after an
   answer it is `exhausted`, without one `unknown`, for a human to judge.
@@ -44,7 +45,6 @@ A fault of ours that would come again at once (a bug in the sender, say) must no
 or it would repeat without end.
 """
 
-_OVERLOAD_STATUS: Final = frozenset({502, 503, 504})
 _STATUS_GONE: Final = 410
 
 
@@ -161,10 +161,6 @@ def _delay_ms(
     # An index, never a power: the ten-thousandth attempt has the last delay, not an overflow.
     base_ms = schedule_ms[min(attempt, len(schedule_ms)) - 1]
     delay_ms = max(0, round(base_ms * (1 + policy.jitter * (2 * random - 1))))
-    if facts.status in _OVERLOAD_STATUS or (facts.status is None and facts.error_code == "timeout"):
-        # Jitter only upwards here, so that it stays a minimum and the retries still spread.
-        least_ms = round(limits.OVERLOAD_DELAY_MS_MIN * (1 + policy.jitter * random))
-        delay_ms = max(delay_ms, least_ms)
     if facts.status is not None and facts.retry_after is not None:
         asked_ms = parse_retry_after(facts.retry_after, ended_ms)
         if asked_ms is not None:

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from timemachine import codec, limits
-from timemachine.errors import StoreDamaged, TimeMachineError
+from timemachine.errors import ReplicaStopped, StoreDamaged, TimeMachineError
 from timemachine.raft import (
     Config,
     ConfState,
     Entry,
+    EntryType,
     HardState,
     MemoryStorage,
     RawNode,
@@ -44,9 +45,7 @@ class Machine(Protocol):
     @property
     def applied_index(self) -> int: ...  # noqa: D102
 
-    def apply(
-        self, index: int, term: int, data: bytes, batch: list[Any] | None
-    ) -> list[Any]: ...  # noqa: D102
+    def apply(self, index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]: ...  # noqa: D102
 
     def flush(self) -> None: ...  # noqa: D102
 
@@ -152,14 +151,10 @@ class Vnode:
             index = int.from_bytes(key[at:], "big")
             logged: LoggedEntry = _read_entry(value)
             if index != base_index + len(entries) + 1:
-                raise StoreDamaged(
-                    f"Vnode {self.group}: log entry {index} follows a gap."
-                )
+                raise StoreDamaged(f"Vnode {self.group}: log entry {index} follows a gap.")
             if zlib.crc32(logged.data) != logged.crc:
-                raise StoreDamaged(
-                    f"Vnode {self.group}: log entry {index} fails its checksum."
-                )
-            entries.append(Entry(logged.term, index, logged.type, logged.data))  # type: ignore[arg-type]
+                raise StoreDamaged(f"Vnode {self.group}: log entry {index} fails its checksum.")
+            entries.append(Entry(logged.term, index, EntryType(logged.type), logged.data))
         return entries
 
     # --- inputs ----------------------------------------------------------------------------
@@ -197,9 +192,7 @@ class Vnode:
         if ready.entries:
             self._write_entries(ready.entries)
         # Nobody else votes here, so what is stored is committed: see "Fusing" above.
-        fused = [
-            entry for entry in ready.entries if entry.term == self._hard_state.term
-        ]
+        fused = [entry for entry in ready.entries if entry.term == self._hard_state.term]
         self._apply(ready.committed_entries)
         if fused and fused[0].index == self.machine.applied_index + 1:
             self._apply(fused)
@@ -224,9 +217,7 @@ class Vnode:
         chunk: list[tuple[Any, Done | None]] = []
         size = 0
         for command, done in pending:
-            size += limits.COMMAND_OVERHEAD_BYTES + len(
-                getattr(command, "meta", None) or b""
-            )
+            size += limits.COMMAND_OVERHEAD_BYTES + len(getattr(command, "meta", None) or b"")
             chunk.append((command, done))
             if size >= limits.ENTRY_BYTES_TARGET:
                 self._propose_entry(chunk)
@@ -254,6 +245,8 @@ class Vnode:
         for entry in entries:
             if entry.index <= machine.applied_index:
                 continue
+            if entry.type is not EntryType.NORMAL:
+                raise ReplicaStopped(f"Entry {entry.index} is of type {entry.type.name}.")
             batch: list[Any] | None = None
             dones: list[Done | None] = []
             if entry.data and self._gathered and entry.term == self._hard_state.term:

@@ -1,23 +1,38 @@
 """What all operations share: names, times, conditions, idempotency, cursors, the call itself."""
 
 import asyncio
+import binascii
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from node.api.problems import invalid, refusal
+from node.api.problems import from_validation, invalid, refusal
 from timemachine import errors, limits
 from timemachine.replica.commands import Request
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+    r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+T = TypeVar("T")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+NO_VERSION: Final = 0
+"""No job and no route ever has it: as a condition it never holds."""
+
 encode_json = msgspec.json.Encoder().encode
+encode_content = msgspec.msgpack.Encoder().encode
+"""What was asked, in one form whatever its spelling: for the fingerprints of requests."""
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -91,14 +106,7 @@ def checked_time(value: Any, pointer: str) -> int:
     if type(value) is int:
         time_ms = value
     elif isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise invalid(pointer, "This is no RFC 3339 time.") from None
-        if moment.tzinfo is None or "T" not in value.upper():
-            raise invalid(pointer, "The time needs a date, a time and an offset, such as Z.")
-        seconds = moment.replace(microsecond=0).timestamp()
-        time_ms = int(seconds) * 1000 + moment.microsecond // 1000
+        time_ms = _parsed_time(value, pointer)
     else:
         raise invalid(pointer, "A time is an integer of milliseconds or an RFC 3339 string.")
     if not 0 <= time_ms <= limits.TIME_MS_MAX:
@@ -106,12 +114,25 @@ def checked_time(value: Any, pointer: str) -> int:
     return time_ms
 
 
+def _parsed_time(text: str, pointer: str) -> int:
+    if _RFC_3339.fullmatch(text) is None:
+        raise invalid(
+            pointer,
+            "This is no RFC 3339 time with an offset, such as 2030-01-31T08:00:00Z"
+            " or 2030-01-31T08:00:00.250+01:00.",
+        )
+    try:
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        raise invalid(pointer, "There is no such time.") from None
+
+
 def query_time(call: Call, name: str) -> int | None:
     """A time from the query, or None."""
     text = call.query.get(name)
     if text is None:
         return None
-    return checked_time(int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text, f"?{name}")
+    return checked_time(int(text) if _DIGITS.fullmatch(text) else text, f"?{name}")
 
 
 def query_limit(call: Call) -> int:
@@ -119,22 +140,33 @@ def query_limit(call: Call) -> int:
     text = call.query.get("limit")
     if text is None:
         return limits.LIST_LIMIT_DEFAULT
-    if re.fullmatch(r"[0-9]{1,9}", text) is None or not 1 <= int(text) <= limits.LIST_LIMIT_MAX:
+    if _DIGITS.fullmatch(text) is None or not 1 <= int(text) <= limits.LIST_LIMIT_MAX:
         raise invalid("?limit", f"The limit is 1 to {limits.LIST_LIMIT_MAX}.")
     return int(text)
 
 
-def if_match(call: Call) -> int | None:
-    """The version that If-Match asks for, or None. `*` asks for any: version 0 stands for it."""
+def if_match(call: Call, version: Callable[[], int]) -> int | None:
+    """The version that If-Match asks for, or None without one.
+
+    `version` tells the one that is stored, `NO_VERSION` when there is none; it is asked where the
+    header names several, or `*`, any. A weak tag is taken for a strong one: proxies that compress
+    weaken tags, and a version stands for one content whatever its coding.
+    """
     text = call.headers.get("If-Match")
     if text is None:
         return None
     if text.strip() == "*":
-        return 0
-    found = _ETAG.fullmatch(text.strip())
-    if found is None:
-        raise invalid("If-Match", 'This is one entity tag, such as "3".')
-    return int(found[1])
+        return version()
+    wanted = []
+    for part in text.split(","):
+        found = _ETAG.fullmatch(part.strip())
+        if found is None:
+            raise invalid("If-Match", 'This takes entity tags, such as "3", or *.')
+        wanted.append(int(found[1]))
+    if len(wanted) == 1:
+        return wanted[0]
+    stored = version()
+    return stored if stored in wanted else NO_VERSION
 
 
 def if_none_match(call: Call) -> bool:
@@ -149,46 +181,61 @@ def if_none_match(call: Call) -> bool:
 
 def idempotency_key(call: Call) -> str | None:
     """The Idempotency-Key, without the quotes of a structured field."""
-    text = call.headers.get("Idempotency-Key")
+    text: str | None = call.headers.get("Idempotency-Key")
     if text is None:
         return None
-    text = str(text).strip()
+    text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]
-    if not 1 <= len(text.encode()) <= limits.IDEMPOTENCY_KEY_BYTES_MAX:
+    if not 1 <= len(text) <= limits.IDEMPOTENCY_KEY_BYTES_MAX or not text.isascii():
         raise invalid(
-            "Idempotency-Key", f"The key has 1 to {limits.IDEMPOTENCY_KEY_BYTES_MAX} bytes."
+            "Idempotency-Key",
+            f"The key has 1 to {limits.IDEMPOTENCY_KEY_BYTES_MAX} ASCII characters.",
         )
     return text
 
 
-def request_of(key: str | None, scope: str, content: bytes) -> Request | None:
-    """The identity of a write with a key: `scope` is what the key is unique in."""
+def request_of(key: str | None, scope: str, content: bytes, item: int = 0) -> Request | None:
+    """The identity of a write with a key.
+
+    `scope` is what the key is unique in, `content` what is asked, `item` the place in a batch.
+    """
     if key is None:
         return None
-    hashed = hashlib.sha256(f"{scope}\0{key}".encode()).digest()[:16]
+    hashed = hashlib.sha256(f"{scope}\0{item}\0{key}".encode()).digest()[:16]
     return Request(hashed, hashlib.sha256(content).digest()[:16])
 
 
-def write_cursor(position: list[Any], scope: str) -> str:
+def write_cursor(position: tuple[Any, ...], scope: str) -> str:
     """An opaque cursor that only fits the list it came from."""
-    mark = hashlib.sha256(scope.encode()).digest()[:6]
-    return urlsafe_b64encode(mark + msgspec.msgpack.encode(position)).decode().rstrip("=")
+    return urlsafe_b64encode(_mark(scope) + encode_content(position)).decode().rstrip("=")
 
 
-def read_cursor(call: Call, scope: str) -> list[Any] | None:
-    """The position of a cursor, or None without one."""
+def read_cursor(call: Call, scope: str, shape: type[T]) -> T | None:
+    """The position of a cursor, which has this shape, or None without one."""
     text = call.query.get("cursor")
     if text is None:
         return None
     try:
         data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        position = msgspec.msgpack.decode(data[6:])
-    except (ValueError, msgspec.DecodeError):
-        raise invalid("?cursor", "This is no cursor of ours.") from None
-    if data[:6] != hashlib.sha256(scope.encode()).digest()[:6] or not isinstance(position, list):
+        position = msgspec.msgpack.decode(data[6:], type=shape)
+    except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
+        raise invalid("?cursor", "This is no cursor of this list.") from None
+    if data[:6] != _mark(scope):
         raise invalid("?cursor", "This cursor belongs to another list.")
     return position
+
+
+def _mark(scope: str) -> bytes:
+    return hashlib.sha256(scope.encode("utf-8", "surrogatepass")).digest()[:6]
+
+
+def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:
+    """A body as its type, or a 400 that points at what is wrong with it."""
+    try:
+        return decoder(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise from_validation(error, prefix) from None
 
 
 async def ask(propose: Callable[[Callable[[Any], None]], None]) -> Any:

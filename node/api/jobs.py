@@ -1,8 +1,8 @@
 """Jobs: create, replace, change, read, delete, run, redrive, attempts, lists."""
 
 import asyncio
-from urllib.parse import quote
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 

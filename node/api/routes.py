@@ -80,7 +80,7 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     https_only: bool | _Maybe = _UNSET
     headers: dict[str, str] | _Maybe = _UNSET
     body: str | _Maybe = _UNSET
-    secret: str | None | _Maybe = _UNSET
+    secret: str | _Maybe | None = _UNSET
     timeout_ms: int | _Maybe = _UNSET
     delivery: str | _Maybe = _UNSET
     retry: RetryBody | _Maybe = _UNSET
@@ -91,9 +91,9 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     breaker: dict[str, msgspec.Raw] | None = None
     disable_after_ms: int = 0
     batch: BatchBody | None = None
-    ca_pem: str | None | _Maybe = _UNSET
-    client_cert_pem: str | None | _Maybe = _UNSET
-    client_key_pem: str | None | _Maybe = _UNSET
+    ca_pem: str | _Maybe | None = _UNSET
+    client_cert_pem: str | _Maybe | None = _UNSET
+    client_key_pem: str | _Maybe | None = _UNSET
     dangerous_skip_tls_verify: bool | _Maybe = _UNSET
     enabled: bool | _Maybe = _UNSET
     db: msgspec.Raw | None = None

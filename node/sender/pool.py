@@ -292,7 +292,7 @@ class PooledSender:
             send.finish(failed.error_code, failed.phase)
         except asyncio.CancelledError:
             pass
-        except Exception:  # whatever went wrong, the attempt must end
+        except Exception:  # noqa: BLE001 - whatever went wrong, the attempt must end
             send.task = None
             send.finish("network_error", "connect")
         else:
@@ -438,9 +438,11 @@ def make_context(options: TlsOptions | None) -> ssl.SSLContext:
         context.load_verify_locations(cadata=options.ca_pem)
     if options.client_cert_pem is not None and options.client_key_pem is not None:
         # The ssl module reads certificates from files only: these have no place on any disk.
-        with _memory_file(options.client_cert_pem) as certificate:
-            with _memory_file(options.client_key_pem) as key:
-                context.load_cert_chain(certificate, key)
+        with (
+            _memory_file(options.client_cert_pem) as certificate,
+            _memory_file(options.client_key_pem) as key,
+        ):
+            context.load_cert_chain(certificate, key)
     if options.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

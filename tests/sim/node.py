@@ -21,9 +21,7 @@ _HEADER = re.compile(rb"^([A-Za-z-]+): (.*)\r$", re.MULTILINE)
 
 def headers_of(request: Request) -> dict[str, str]:
     """The headers of a captured request, names in lower case."""
-    return {
-        name.decode().lower(): value.decode() for name, value in _HEADER.findall(request.head)
-    }
+    return {name.decode().lower(): value.decode() for name, value in _HEADER.findall(request.head)}
 
 
 class SimNode:
@@ -87,9 +85,7 @@ class SimNode:
     def put_route(self, name: str = "hook", **fields: Any) -> Route | None:
         """Create a route with a short retry schedule, or change it."""
         existing = self.engine.meta.routes.get(("default", name))
-        secret = seal_value(
-            KEY, format_secret(b"s" * 32), nonce=b"n" * 12, db="default", name=name
-        )
+        secret = seal_value(KEY, format_secret(b"s" * 32), nonce=b"n" * 12, db="default", name=name)
         route = existing or Route(
             uid=0,
             db="default",

@@ -97,7 +97,9 @@ def test_every_page_can_be_reached() -> None:
     reached, unread = {START}, [START]
     while unread:
         for _, target, _ in local_links(unread.pop()):
-            if target.suffix == ".md" and target.exists() and target not in reached:
-                reached.add(target)
-                unread.append(target)
+            # Viewers show a folder as the list of its files.
+            for page in target.glob("*.md") if target.is_dir() else [target]:
+                if page in PAGES and page not in reached:
+                    reached.add(page)
+                    unread.append(page)
     assert [] == [name(path) for path in PAGES if path not in reached]

@@ -27,9 +27,7 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int
 
 
-class Command(
-    msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True
-):
+class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True):
     """Base of all commands."""
 
     now_ms: int
@@ -174,7 +172,7 @@ class GiveUp(Command, frozen=True, tag=11):
 
 
 class MoveOffset(Command, frozen=True, tag=12):
-    """Raise the offset: everything below (due_ms, job_id) was settled when `seen_index` was applied."""
+    """Raise the offset: all below (due_ms, job_id) was settled when `seen_index` was applied."""
 
     due_ms: int
     job_id: str

@@ -139,18 +139,14 @@ class JobMachine:
         """Take up the stored state: the machine's row and the rows of the route counters."""
         self.state = _read_state(state) if state is not None else MachineState()
         start = len(self.keys.route_counters)
-        self.routes = {
-            read_u64(key[start:]): _read_counts(value) for key, value in route_rows
-        }
+        self.routes = {read_u64(key[start:]): _read_counts(value) for key, value in route_rows}
 
     @property
     def applied_index(self) -> int:
         """Index of the last entry applied."""
         return self.state.applied_index
 
-    def apply(
-        self, index: int, term: int, data: bytes, batch: list[Any] | None
-    ) -> list[Any]:
+    def apply(self, index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]:
         """Apply one entry; returns one result per command.
 
         `batch` is the decoded form of `data`, where the caller still has it (it proposed the
@@ -221,9 +217,7 @@ class JobMachine:
         else:
             old_state = before.state
             if old_state != state:
-                assert (old_state, state) in _MOVES, (
-                    f"a job cannot move {old_state} -> {state}"
-                )
+                assert (old_state, state) in _MOVES, f"a job cannot move {old_state} -> {state}"
                 counts[old_state] -= 1
                 counts[state] += 1
                 if old_state == _FIRING:
@@ -232,15 +226,11 @@ class JobMachine:
             moved = before.trigger_ms != after.trigger_ms
             if moved or old_place != new_place:
                 old_trigger = u64(before.trigger_ms)
-                overlay.delete(
-                    keys.state_listing + bytes((old_place,)) + old_trigger + raw_id
-                )
+                overlay.delete(keys.state_listing + bytes((old_place,)) + old_trigger + raw_id)
                 put(keys.state_listing + bytes((new_place,)) + trigger + raw_id, b"")
             if moved or before.route_uid != route_uid:
                 old_trigger = u64(before.trigger_ms)
-                overlay.delete(
-                    keys.route + u64(before.route_uid) + old_trigger + raw_id
-                )
+                overlay.delete(keys.route + u64(before.route_uid) + old_trigger + raw_id)
                 put(keys.route + u64(route_uid) + trigger + raw_id, b"")
             was_pending = 0 if old_state in _TERMINAL else 1
             was_waiting = 1 if before.queue == _WAITING else 0
@@ -248,16 +238,12 @@ class JobMachine:
                 self._count_route(before.route_uid, -was_pending, -was_waiting)
                 self._count_route(route_uid, pending, waiting)
             elif was_pending != pending or was_waiting != waiting:
-                self._count_route(
-                    route_uid, pending - was_pending, waiting - was_waiting
-                )
+                self._count_route(route_uid, pending - was_pending, waiting - was_waiting)
             if before.finished_ms != after.finished_ms and before.finished_ms:
                 overlay.delete(keys.finished + u64(before.finished_ms) + raw_id)
         if state == _FIRING:
             self.open[job_id] = after.trigger_ms
-        if after.finished_ms and (
-            before is None or before.finished_ms != after.finished_ms
-        ):
+        if after.finished_ms and (before is None or before.finished_ms != after.finished_ms):
             put(keys.finished + u64(after.finished_ms) + raw_id, b"")
         self._queue(job_id, raw_id, before, after)
 
@@ -334,9 +320,7 @@ class JobMachine:
             return refused("idempotency_key_reused")
         return _replace(stored.result, replayed=True)
 
-    def _answer(
-        self, request: c.Request | None, now_ms: int, result: JobResult
-    ) -> JobResult:
+    def _answer(self, request: c.Request | None, now_ms: int, result: JobResult) -> JobResult:
         """Keep the answer for repeats of its request."""
         if request is None:
             return result
@@ -370,9 +354,7 @@ class JobMachine:
             self._answer(command.request, now_ms, result)
         return result
 
-    def _put(
-        self, command: c.PutJob, raw_id: bytes, before: JobRecord | None
-    ) -> JobResult:
+    def _put(self, command: c.PutJob, raw_id: bytes, before: JobRecord | None) -> JobResult:
         job_id = command.job_id
         now_ms = command.now_ms
         if before is None:
@@ -400,9 +382,7 @@ class JobMachine:
         if command.if_match is not None and command.if_match != before.version:
             return refused("precondition_failed", before)
         if self._same(command, raw_id, before):
-            return JobResult(
-                kind="unchanged", record=before, replayed=command.create_only
-            )
+            return JobResult(kind="unchanged", record=before, replayed=command.create_only)
         if command.create_only:
             return refused("job_exists", before)
         record, previous = self._next_version(
@@ -492,9 +472,7 @@ class JobMachine:
             return refused("job_finished", before)
         stored_meta = self.overlay.get(self.keys.meta + raw_id) or b""
         meta = stored_meta if command.meta is None else command.meta
-        trigger_ms = (
-            before.trigger_ms if command.trigger_ms is None else command.trigger_ms
-        )
+        trigger_ms = before.trigger_ms if command.trigger_ms is None else command.trigger_ms
         route_uid = before.route_uid if command.route is None else command.route_uid
         tags = before.tags if command.tags is None else command.tags
         if (
@@ -511,9 +489,7 @@ class JobMachine:
             before.uid,
             command.now_ms,
             trigger_ms=trigger_ms,
-            delay_ms=command.delay_ms
-            if command.trigger_ms is not None
-            else before.delay_ms,
+            delay_ms=command.delay_ms if command.trigger_ms is not None else before.delay_ms,
             route=before.route if command.route is None else command.route,
             route_uid=route_uid,
             tags=tags,
@@ -589,9 +565,7 @@ class JobMachine:
         meta = self.overlay.get(self.keys.meta + raw_id)
         if before.state == _FIRING:
             return JobResult(kind="unchanged", record=before, meta=meta)
-        record = _replace(
-            before, due_ms=command.now_ms, queue=_DUE, retry_reason="manual"
-        )
+        record = _replace(before, due_ms=command.now_ms, queue=_DUE, retry_reason="manual")
         self._store(job_id, raw_id, before, record)
         return JobResult(kind="moved", record=record, meta=meta)
 
@@ -680,9 +654,7 @@ class JobMachine:
         if before is None:
             return
         if item.record:
-            self.overlay.put(
-                self.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record
-            )
+            self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
         if before.uid != item.uid or before.version != item.version:
             return
         if before.claim is not None and before.claim.attempt == item.attempt:

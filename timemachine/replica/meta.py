@@ -148,9 +148,7 @@ class StoredMetaAnswer(msgspec.Struct, frozen=True, array_like=True):
     result: MetaResult
 
 
-read_meta_commands: Callable[[bytes], list[AnyMetaCommand]] = codec.decoder(
-    list[AnyMetaCommand]
-)
+read_meta_commands: Callable[[bytes], list[AnyMetaCommand]] = codec.decoder(list[AnyMetaCommand])
 _read_state = codec.decoder(MetaState)
 _read_answer = codec.decoder(StoredMetaAnswer)
 _readers: dict[bytes, Callable[[bytes], Any]] = {
@@ -221,9 +219,7 @@ class MetaMachine:
         """Index of the last entry applied."""
         return self.state.applied_index
 
-    def apply(
-        self, index: int, term: int, data: bytes, batch: list[Any] | None
-    ) -> list[Any]:
+    def apply(self, index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]:
         """Apply one entry; one MetaResult per command. See `JobMachine.apply`."""
         state = self.state
         if index != state.applied_index + 1:
@@ -260,9 +256,7 @@ class MetaMachine:
                 if stored.fingerprint != request.fingerprint:
                     return _refused("idempotency_key_reused")
                 return msgspec.structs.replace(stored.result, replayed=True)
-            self.overlay.delete(
-                self.keys.request_age + u64(stored.expires_ms) + request.key
-            )
+            self.overlay.delete(self.keys.request_age + u64(stored.expires_ms) + request.key)
         result = self._run(command)
         if result.code == "version_moved":
             return result  # the caller merges again and asks again, under the same key
@@ -294,12 +288,8 @@ class MetaMachine:
 
     def _bootstrap(self, command: Bootstrap) -> MetaResult:
         self._put_node(PutNode(now_ms=command.now_ms, node=command.node))
-        self._put_settings(
-            PutSettings(now_ms=command.now_ms, settings=command.settings)
-        )
-        return self._put_database(
-            PutDatabase(now_ms=command.now_ms, name=DEFAULT_DATABASE)
-        )
+        self._put_settings(PutSettings(now_ms=command.now_ms, settings=command.settings))
+        return self._put_database(PutDatabase(now_ms=command.now_ms, name=DEFAULT_DATABASE))
 
     def _put_database(self, command: PutDatabase) -> MetaResult:
         existing = self.databases.get(command.name)
@@ -307,9 +297,7 @@ class MetaMachine:
             return MetaResult(kind="unchanged", database=existing)
         if len(self.databases) >= limits.DATABASES_MAX:
             return _refused("limit_reached")
-        database = Database(
-            uid=self._new_uid(), name=command.name, created_ms=command.now_ms
-        )
+        database = Database(uid=self._new_uid(), name=command.name, created_ms=command.now_ms)
         self.databases[command.name] = database
         self._write(b"d", command.name, database)
         return MetaResult(kind="created", database=database)
@@ -360,9 +348,7 @@ class MetaMachine:
         self._write(b"c", f"{command.db}/{command.name}", changed)
         return MetaResult(kind="replaced", collection=changed)
 
-    def _create_collection(
-        self, command: PutCollection, pair: tuple[str, str]
-    ) -> MetaResult:
+    def _create_collection(self, command: PutCollection, pair: tuple[str, str]) -> MetaResult:
         num_vnodes = command.num_vnodes or limits.VNODES_DEFAULT
         vnodes = sum(collection.num_vnodes for collection in self.collections.values())
         if (
@@ -440,9 +426,7 @@ class MetaMachine:
             return _refused("not_found")
         if command.expected_version not in (None, existing.version):
             return _refused("version_moved")
-        return MetaResult(
-            kind="deleted", route=self._drop_route(command.db, command.name)
-        )
+        return MetaResult(kind="deleted", route=self._drop_route(command.db, command.name))
 
     def _disable_route(self, command: DisableRoute) -> MetaResult:
         existing = self.routes_by_uid.get(command.uid)

@@ -39,7 +39,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClaimResult(msgspec.Struct, frozen=True, gc=False):
-    """The answer for one item of a Claim: the job, firing if the claim `holds`, else as it stands."""
+    """The answer for one item of a Claim: the job, firing if the claim `holds`, or as it is."""
 
     holds: bool
     record: JobRecord | None

@@ -44,9 +44,7 @@ _OPTIONS: dict[str, Any] = {
 _STORE_DIRECTORY = "store"
 _LOCK_FILE = "node.lock"
 _BALLAST_FILE = "ballast"
-_OUR_FILES = frozenset(
-    {_STORE_DIRECTORY, _LOCK_FILE, _BALLAST_FILE, "secret.key", "lost+found"}
-)
+_OUR_FILES = frozenset({_STORE_DIRECTORY, _LOCK_FILE, _BALLAST_FILE, "secret.key", "lost+found"})
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -200,9 +198,7 @@ def _check_logs(store: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def open_store(
-    directory: Path, *, create: Identity | None = None
-) -> tuple[LevelDBStore, Identity]:
+def open_store(directory: Path, *, create: Identity | None = None) -> tuple[LevelDBStore, Identity]:
     """Open a node's store, or make it with the identity `create`, and check whose it is.
 
     Raises StoreInUse, StoreForeign, StoreDamaged, or StoreError when the directory cannot be
@@ -261,7 +257,7 @@ def _open_locked(path: Path, lock: int, create: Identity | None) -> tuple[LevelD
 
 
 def give_up_ballast(directory: Path) -> bool:
-    """Delete the ballast file, so that a full disk takes a few more writes. True if it was there."""
+    """Delete the ballast file, so that a full disk takes more writes. True if it was there."""
     try:
         (directory / _BALLAST_FILE).unlink()
     except OSError:

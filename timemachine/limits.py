@@ -78,6 +78,7 @@ SHUTDOWN_GRACE_MS = 10_000
 # --- lists -----------------------------------------------------------------------------------
 LIST_LIMIT_DEFAULT = 100
 LIST_LIMIT_MAX = 1000
+LIST_ROWS_LOOKED_AT_MAX = 50_000  # in one request, where a filter has no index
 
 assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 # A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
@@ -115,3 +116,21 @@ RAFT_UNCOMMITTED_BYTES_MAX = 8 * 1024 * 1024  # a leader's proposals that are no
 
 # A full entry fits both, with room for the next ones to queue behind it.
 assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_BYTES_MAX
+
+# --- the HTTP server -------------------------------------------------------------------------
+HTTP_REQUESTS_OPEN_MAX = 8_192  # beyond: 503; each is some KiB, and waits for a disk at most
+HTTP_BODY_BYTES_OPEN_MAX = 256 * 1024 * 1024  # bodies that are being received, together
+HTTP_LINE_BYTES_MAX = 16 * 1024  # the request line, and one header
+HTTP_HEADERS_COUNT_MAX = 100
+HTTP_BODY_TIMEOUT_S = 30  # from the head to the last byte of the body
+HTTP_IDLE_S = 75  # between requests, and for a whole head; proxies' usual limit is 60
+HTTP_LINGER_S = 5  # how long a refused body is read and forgotten, so that the answer arrives
+CONNECTIONS_MAX = 16_384  # of one node's API, where the system allows as many descriptors
+DESCRIPTORS_RESERVED = 3_000  # for the store, for sends, for other nodes
+SETTINGS_CIDRS_MAX = 100
+
+assert LIST_LIMIT_MAX < LIST_ROWS_LOOKED_AT_MAX
+assert REQUEST_BODY_BYTES_MAX * 4 < HTTP_BODY_BYTES_OPEN_MAX
+# A job id has up to three characters a byte in a path.
+assert JOB_ID_BYTES_MAX * 3 + 4 * NAME_CHARACTERS_MAX < HTTP_LINE_BYTES_MAX
+assert HTTP_BODY_TIMEOUT_S < HTTP_IDLE_S

@@ -35,6 +35,13 @@ encode_content = msgspec.msgpack.Encoder().encode
 """What was asked, in one form whatever its spelling: for the fingerprints of requests."""
 
 
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """A body without members."""
+
+
+_decode_nothing = msgspec.json.Decoder(Nothing).decode
+
+
 class Call(msgspec.Struct, kw_only=True):
     """One request: `names` are the variable parts of the path, decoded."""
 
@@ -53,6 +60,16 @@ class Call(msgspec.Struct, kw_only=True):
         if value not in ("true", "false", "1", "0"):
             raise invalid(f"?{name}", "This is true or false.")
         return value in ("true", "1")
+
+    def no_members(self) -> None:
+        """Refuse a body that says anything: this operation has no options there."""
+        decoded(_decode_nothing, self.body or b"{}")
+
+    def reads(self, *known: str) -> None:
+        """Refuse query parameters that a read does not know, `consistency` among them."""
+        self.only("consistency", *known)
+        if self.query.get("consistency", "stale") not in ("stale", "linearizable"):
+            raise invalid("?consistency", "This is `stale` or `linearizable`.")
 
     def only(self, *known: str) -> None:
         """Refuse query parameters that mean nothing here."""
@@ -253,9 +270,21 @@ async def ask(propose: Callable[[Callable[[Any], None]], None]) -> Any:
     return result
 
 
-async def ask_meta(engine: Any, command: Any) -> Any:
-    """Run a meta command; a refusal is raised."""
+async def ask_meta(
+    engine: Any, command: Any, *, missing: str = "not_found", limit: str | None = None
+) -> Any:
+    """Run a meta command; a refusal is raised.
+
+    `missing` is the code for what is not there, `limit` the sentence for too many.
+    """
     result = await ask(lambda done: engine.propose_meta(command, done))
     if result.kind == "refused":
-        raise refusal(result.code)
+        code = missing if result.code == "not_found" else result.code
+        raise refusal(code, limit if code == "limit_reached" else None)
     return result
+
+
+def meta_answer(value: Any, result: Any) -> Answer:
+    """The answer to a meta command: 201 where something was created."""
+    headers = {"Idempotent-Replayed": "true"} if result.replayed else None
+    return json_answer(value, 201 if result.kind == "created" else 200, headers)

@@ -1,5 +1,6 @@
 """Databases and collections."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,20 +10,30 @@ from node.api.conventions import (
     Call,
     ask_meta,
     checked_name,
+    decoded,
+    encode_content,
     idempotency_key,
     json_answer,
+    meta_answer,
     query_limit,
     read_cursor,
     request_of,
     write_cursor,
 )
-from node.api.problems import from_validation, invalid, refusal
+from node.api.problems import invalid, refusal
 from node.api.views import collection_view
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Conflict, NotFound
+from timemachine.errors import Conflict
 from timemachine.model import Collection, Database
 from timemachine.replica import meta as m
+
+
+class DatabaseBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What PUT of a database takes: nothing; what GET shows is ignored."""
+
+    name: msgspec.Raw | None = None
+    created_time: msgspec.Raw | None = None
 
 
 class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -39,19 +50,22 @@ class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     counts: msgspec.Raw | None = None
 
 
+_decode_database = msgspec.json.Decoder(DatabaseBody).decode
 _decode_collection = msgspec.json.Decoder(CollectionBody).decode
 
 
-def page(call: Call, rows: list[Any], scope: str, key: str, view: Any) -> Answer:
+def page(
+    call: Call, rows: list[Any], scope: str, key: str, view: Callable[[Any], dict[str, Any]]
+) -> Answer:
     """One page of a list that is small enough to sort in memory."""
-    position = read_cursor(call, scope)
+    position = read_cursor(call, scope, tuple[str])
     limit = query_limit(call)
     rows.sort(key=lambda row: getattr(row, key))
     if position is not None:
         rows = [row for row in rows if getattr(row, key) > position[0]]
     more = len(rows) > limit
     rows = rows[:limit]
-    cursor = write_cursor([getattr(rows[-1], key)], scope) if more else None
+    cursor = write_cursor((getattr(rows[-1], key),), scope) if more else None
     return json_answer({"items": [view(row) for row in rows], "next_cursor": cursor})
 
 
@@ -68,7 +82,7 @@ def find_collection(engine: Engine, db: str, name: str) -> Collection:
     collection = engine.meta.collections.get((db, name))
     if collection is None:
         find_database(engine, db)
-        raise NotFound("There is no collection of this name.", code="collection_not_found")
+        raise refusal("collection_not_found")
     return collection
 
 
@@ -83,49 +97,54 @@ class DatabaseHandlers:
 
     async def list_databases(self, call: Call) -> Answer:
         """GET /v1/dbs."""
-        call.only("limit", "cursor")
+        call.reads("limit", "cursor")
         rows = list(self._engine.meta.databases.values())
         return page(call, rows, "dbs", "name", self._view)
 
     async def put_database(self, call: Call) -> Answer:
         """PUT /v1/dbs/{db}."""
         call.only()
+        decoded(_decode_database, call.body or b"{}")
         name = checked_name(call.names[0], "database")
         request = request_of(idempotency_key(call), f"db/{name}", b"put")
         command = m.PutDatabase(now_ms=self._engine.now_ms(), name=name, request=request)
         result = await ask_meta(self._engine, command)
-        status = 201 if result.kind == "created" else 200
-        return json_answer(self._view(result.database), status)
+        return meta_answer(self._view(result.database), result)
 
     async def get_database(self, call: Call) -> Answer:
         """GET /v1/dbs/{db}."""
-        call.only("consistency")
+        call.reads()
         return json_answer(self._view(find_database(self._engine, call.names[0])))
 
     async def delete_database(self, call: Call) -> Answer:
         """DELETE /v1/dbs/{db}."""
         call.only("force")
         name = call.names[0]
-        database = find_database(self._engine, name)
+        key = idempotency_key(call)
         if name == m.DEFAULT_DATABASE:
             raise Conflict("The database `default` cannot be deleted.", code="database_in_use")
         meta = self._engine.meta
+        # With a key this may be a repeat of what was done: then the log answers.
+        if key is None:
+            find_database(self._engine, name)
         full = any(pair[0] == name for pair in (*meta.collections, *meta.routes))
         if full and not call.flag("force"):
             raise Conflict(
                 "The database has collections or routes; delete it with ?force=true.",
                 code="database_not_empty",
             )
-        command = m.DeleteDatabase(now_ms=self._engine.now_ms(), name=name)
-        await ask_meta(self._engine, command)
-        return json_answer(self._view(database))
+        command = m.DeleteDatabase(
+            now_ms=self._engine.now_ms(), name=name, request=request_of(key, f"db/{name}", b"delete")
+        )
+        result = await ask_meta(self._engine, command, missing="database_not_found")
+        return meta_answer(self._view(result.database), result)
 
     def _collection(self, collection: Collection) -> dict[str, Any]:
         return collection_view(collection, len(self._engine.meta.nodes))
 
     async def list_collections(self, call: Call) -> Answer:
         """GET /v1/dbs/{db}/collections."""
-        call.only("limit", "cursor")
+        call.reads("limit", "cursor")
         db = call.names[0]
         find_database(self._engine, db)
         rows = [row for pair, row in self._engine.meta.collections.items() if pair[0] == db]
@@ -137,29 +156,36 @@ class DatabaseHandlers:
         db, name = call.names
         find_database(self._engine, db)
         checked_name(name, "collection")
-        try:
-            body = _decode_collection(call.body or b"{}")
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise from_validation(error) from None
+        body = decoded(_decode_collection, call.body or b"{}")
         _in_range("/num_vnodes", body.num_vnodes, 1, limits.VNODES_PER_COLLECTION_MAX)
         _in_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
         _in_range("/history_retention_ms", body.history_retention_ms, 0, limits.RETENTION_MS_MAX)
+        retention_ms = body.history_retention_ms
+        if retention_ms is None:
+            retention_ms = limits.HISTORY_RETENTION_MS_DEFAULT
+        replicas = limits.REPLICAS_DEFAULT if body.replicas is None else body.replicas
+        content = encode_content(("put", body.num_vnodes, replicas, retention_ms))
         command = m.PutCollection(
             now_ms=self._engine.now_ms(),
             db=db,
             name=name,
+            # Absent keeps what is stored; the others take their defaults, as PUT does.
             num_vnodes=body.num_vnodes,
-            replicas=body.replicas,
-            history_retention_ms=body.history_retention_ms,
-            request=request_of(idempotency_key(call), f"collection/{db}/{name}", call.body),
+            replicas=replicas,
+            history_retention_ms=retention_ms,
+            request=request_of(idempotency_key(call), f"collection/{db}/{name}", content),
         )
-        result = await ask_meta(self._engine, command)
-        status = 201 if result.kind == "created" else 200
-        return json_answer(self._collection(result.collection), status)
+        result = await ask_meta(
+            self._engine,
+            command,
+            limit=f"A cluster has at most {limits.COLLECTIONS_MAX} collections and"
+            f" {limits.VNODES_PER_CLUSTER_MAX} vnodes (num_vnodes of all collections together).",
+        )
+        return meta_answer(self._collection(result.collection), result)
 
     async def get_collection(self, call: Call) -> Answer:
         """GET /v1/dbs/{db}/collections/{collection}."""
-        call.only("consistency")
+        call.reads()
         collection = find_collection(self._engine, *call.names)
         view = self._collection(collection)
         view["counts"] = self._engine.counts(collection)
@@ -168,18 +194,25 @@ class DatabaseHandlers:
     async def delete_collection(self, call: Call) -> Answer:
         """DELETE /v1/dbs/{db}/collections/{collection}."""
         call.only("force")
-        collection = find_collection(self._engine, *call.names)
-        if any(self._engine.counts(collection).values()) and not call.flag("force"):
+        db, name = call.names
+        key = idempotency_key(call)
+        collection = self._engine.meta.collections.get((db, name))
+        if collection is None and key is None:
+            collection = find_collection(self._engine, db, name)
+        full = collection is not None and any(self._engine.counts(collection).values())
+        if full and not call.flag("force"):
             raise Conflict(
                 "The collection has jobs; delete it with ?force=true.",
                 code="collection_not_empty",
             )
-        view = self._collection(collection)
         command = m.DeleteCollection(
-            now_ms=self._engine.now_ms(), db=collection.db, name=collection.name
+            now_ms=self._engine.now_ms(),
+            db=db,
+            name=name,
+            request=request_of(key, f"collection/{db}/{name}", b"delete"),
         )
-        await ask_meta(self._engine, command)
-        return json_answer(view)
+        result = await ask_meta(self._engine, command, missing="collection_not_found")
+        return meta_answer(self._collection(result.collection), result)
 
 
 def _in_range(pointer: str, value: int | None, low: int, high: int) -> None:

@@ -24,9 +24,10 @@ _TITLES = {
     503: "Unavailable",
     507: "Insufficient storage",
 }
-_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at `(?P<kind>key in )?\$(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
+_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>[0-9]+)\]")
 
 REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "job_exists": (errors.Conflict, "A different job with this id exists."),
@@ -41,6 +42,8 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     ),
     "immutable_field": (errors.Conflict, "num_vnodes cannot change once a collection exists."),
     "database_not_found": (errors.NotFound, "There is no database of this name."),
+    "collection_not_found": (errors.NotFound, "There is no collection of this name."),
+    "route_not_found": (errors.NotFound, "There is no route of this name."),
     "limit_reached": (errors.TooLarge, "The cluster's limit for these is reached."),
     "version_moved": (errors.PreconditionFailed, "The version is another one by now."),
     "not_found": (errors.NotFound, "There is nothing of this name."),
@@ -48,10 +51,10 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
 """What a machine refuses with, as errors: code -> (class, sentence)."""
 
 
-def refusal(code: str) -> errors.TimeMachineError:
-    """The error for a machine's refusal code."""
-    kind, sentence = REFUSALS[code]
-    return kind(sentence, code="precondition_failed" if code == "version_moved" else code)
+def refusal(code: str | None, sentence: str | None = None) -> errors.TimeMachineError:
+    """The error for a machine's refusal code, with its usual sentence or a better one."""
+    kind, usual = REFUSALS[code or ""]
+    return kind(sentence or usual, code="precondition_failed" if code == "version_moved" else code)
 
 
 def problem(error: errors.TimeMachineError) -> dict[str, Any]:
@@ -87,19 +90,23 @@ def from_validation(error: Exception, prefix: str = "") -> errors.InvalidRequest
     """What msgspec found wrong, as a 400 that points at the member."""
     if isinstance(error, RecursionError):
         return invalid(prefix, "The JSON is nested too deeply.")
+    if isinstance(error, UnicodeDecodeError):
+        return invalid(prefix, "The JSON is not valid UTF-8.")
     text = str(error)
     pointer = prefix
     found = _PATH.search(text)
     if found is not None:
         text = text[: found.start()]
-        path = found["path"].replace("[...]", ".*")
-        path = re.sub(r"\[(\d+)\]", r".\1", path)
-        pointer += path.replace(".", "/")
+        pointer += "".join(
+            "/" + (step["name"] or step["index"]) for step in _STEP.finditer(found["path"])
+        )
     named = _UNKNOWN.match(text) or _MISSING.match(text)
     if named is not None:
-        pointer += "/" + named["name"]
+        pointer += "/" + named["name"].replace("~", "~0").replace("/", "~1")
         unknown = text.startswith("Object contains")
         text = "This member is not known here." if unknown else "This member is required."
     elif not isinstance(error, msgspec.ValidationError):
-        text = f"This is not valid JSON: {text}"
-    return invalid(pointer or "/", text)
+        text = f"This is not valid JSON: {text}."
+    else:
+        text += "."
+    return invalid(pointer, text)

@@ -1,11 +1,13 @@
 """The node in the simulator: fires on time, and survives a crash at every sync boundary."""
 
 import collections
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.sim.node import SimNode, headers_of
+from tests.sim.storm import storm
 
 
 def test_jobs_fire_once_and_not_early() -> None:
@@ -130,3 +132,16 @@ def test_crash_at_every_sync_boundary(keep: bool) -> None:
             if number == 2:
                 assert ids[job_id] <= in_flight_at_crash, "a repeat that no crash excuses"
         assert not node.failures
+
+
+FAILED_SEEDS = [
+    int(line.split()[0])
+    for line in Path(__file__).with_name("failed_seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize("seed", [*range(100), *FAILED_SEEDS])
+def test_storm(seed: int) -> None:
+    """No promise breaks under creates, updates, deletes, failing recipients and crashes."""
+    storm(seed)

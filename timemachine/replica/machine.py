@@ -704,7 +704,9 @@ class JobMachine:
             before,
             state=_RETRYING,
             queue=_DUE,
-            due_ms=item.retry_ms,
+            # An attempt is claimed a little ahead; when it turns out that it never began (an orphan
+            # of a crash, a clock that went back), the next one still waits for the job's time.
+            due_ms=max(item.retry_ms, min(before.due_ms, before.trigger_ms)),
             claim=None,
             tries=tries,
             last_error=item.error,

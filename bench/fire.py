@@ -1,0 +1,79 @@
+"""Fire: due jobs, claimed, delivered and settled, against a bare client that posts the same."""
+
+import json
+import time
+from collections.abc import Iterator
+
+from bench.tools import Process, ask, median, node, push, report, request_bytes
+
+_PATH = "/v1/dbs/default/collections/jobs"
+_BODY_BYTES = 190
+
+
+def _batches(count: int, due_ms: int, prefix: str) -> Iterator[bytes]:
+    for start in range(0, count, 1_000):
+        jobs = [
+            {
+                "id": f"{prefix}-{number:08d}",
+                "trigger_time": due_ms,
+                "route": "hook",
+                "meta": {"cart": number, "user": "u-123456", "text": "your cart is waiting"},
+            }
+            for number in range(start, start + 1_000)
+        ]
+        yield request_bytes("POST", _PATH + "/jobs/batch", json.dumps(jobs).encode())
+
+
+def _wait_delivered(measured: Process, count: int, limit_s: float) -> float:
+    """Wait until so many are delivered; returns when."""
+    end_s = time.perf_counter() + limit_s
+    while time.perf_counter() < end_s:
+        if ask(measured, "GET", _PATH)["counts"]["delivered"] >= count:
+            return time.perf_counter()
+        time.sleep(0.1)
+    raise TimeoutError(f"not delivered within {limit_s} s: {ask(measured, 'GET', _PATH)}")
+
+
+def run(*, quick: bool) -> None:
+    """Measure, side by side."""
+    rounds, count = (2, 20_000) if quick else (5, 200_000)
+    added, rates = [], []
+    receiver = Process(["-m", "bench.baselines", "receiver"], processor=1)
+    try:
+        with node() as measured:
+            ask(measured, "PUT", _PATH)
+            url = f"http://127.0.0.1:{receiver.port}/hook"
+            route = {"webhook_url": url, "max_in_flight": 1000}
+            ask(measured, "PUT", "/v1/dbs/default/routes/hook", route)
+            for number in range(rounds):
+                base_us = _bare_us(receiver.port, count)
+                load_s = max(4.0, count / 15_000)
+                due_ms = int((time.time() + load_s) * 1000)
+                _, statuses = push(measured, _batches(count, due_ms, f"f{number}"), 4)
+                assert list(statuses) == [200], statuses
+                time.sleep(max(0.0, due_ms / 1000 - time.time() - 0.5))
+                before = measured.cpu_s()
+                time.sleep(max(0.0, due_ms / 1000 - time.time()))
+                began_s = time.perf_counter()
+                ended_s = _wait_delivered(measured, count * (number + 1), 120 + count / 2_000)
+                ours_us = (measured.cpu_s() - before) / count * 1e6
+                print(f"  round: bare client {base_us:.1f} us/job, node {ours_us:.1f} us/job")
+                added.append(ours_us - base_us)
+                rates.append(count / (ended_s - began_s))
+    finally:
+        receiver.stop()
+    report(
+        "fire: CPU added per job", f"{median(added):.1f} us", "<= 40 us", holds=median(added) <= 40
+    )
+    report("fire: rate", f"{median(rates):.0f} jobs/s", "-", holds=None)
+
+
+def _bare_us(port: int, count: int) -> float:
+    arguments = ["-m", "bench.baselines", "client", str(port), str(count), str(_BODY_BYTES)]
+    client = Process(arguments)
+    before = client.cpu_s()
+    assert client.popen.stdout is not None
+    client.popen.stdout.readline()
+    used = client.cpu_s() - before
+    client.stop()
+    return used / count * 1e6

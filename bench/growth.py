@@ -1,0 +1,111 @@
+"""Growth: do rates hold as pending jobs pile up, and does the node answer under 5,000 pushers?"""
+
+import asyncio
+import json
+import time
+
+import uvloop
+
+from bench.lateness import jobs
+from bench.tools import Process, ask, node, percentile, push, report, request_bytes
+
+_PATH = "/v1/dbs/default/collections/jobs"
+_FAR_MS = 4_000_000_000_000
+
+
+def _ingest_rate(measured: Process, prefix: str, count: int) -> tuple[float, float]:
+    """(jobs a second, longest request in ms) of batches."""
+    began_s = time.perf_counter()
+    times, statuses = push(measured, jobs(count, prefix, _FAR_MS, 0, "hook"), 2)
+    assert list(statuses) == [200], statuses
+    return count / (time.perf_counter() - began_s), max(times) * 1000
+
+
+def _fire_rate(measured: Process, prefix: str, count: int) -> float:
+    before = ask(measured, "GET", _PATH)["counts"]["delivered"]
+    due_ms = int((time.time() + 2 + count / 15_000) * 1000)
+    push(measured, jobs(count, prefix, due_ms, 0, "hook"), 2)
+    time.sleep(max(0.0, due_ms / 1000 - time.time()))
+    began_s = time.perf_counter()
+    while ask(measured, "GET", _PATH)["counts"]["delivered"] < before + count:
+        time.sleep(0.05)
+    return count / (time.perf_counter() - began_s)
+
+
+async def _health_under_load(measured: Process, connections: int, seconds: float) -> list[float]:
+    """Times of /healthz in ms while `connections` clients push single creates."""
+    stop_s = time.perf_counter() + seconds
+    times: list[float] = []
+
+    async def pusher(number: int) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(measured.host, measured.port)
+        except OSError:
+            return
+        sent = 0
+        while time.perf_counter() < stop_s:
+            job = {"id": f"p{number}-{sent}", "trigger_time": _FAR_MS, "route": "hook"}
+            writer.write(request_bytes("POST", f"{_PATH}/jobs", json.dumps(job).encode()))
+            head = await reader.readuntil(b"\r\n\r\n")
+            at = head.lower().find(b"content-length:")
+            await reader.readexactly(int(head[at + 15 :].split(b"\r\n", 1)[0]))
+            sent += 1
+        writer.close()
+
+    async def prober() -> None:
+        reader, writer = await asyncio.open_connection(measured.host, measured.port)
+        await asyncio.sleep(1.0)
+        while time.perf_counter() < stop_s:
+            began_s = time.perf_counter()
+            writer.write(request_bytes("GET", "/healthz"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            at = head.lower().find(b"content-length:")
+            await reader.readexactly(int(head[at + 15 :].split(b"\r\n", 1)[0]))
+            times.append((time.perf_counter() - began_s) * 1000)
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    tasks = [pusher(number) for number in range(connections)]
+    await asyncio.gather(prober(), *tasks, return_exceptions=True)
+    return times
+
+
+def run(*, quick: bool) -> None:
+    """Measure at several sizes in one run."""
+    sizes = [0, 100_000] if quick else [0, 1_000_000, 5_000_000]
+    count = 20_000 if quick else 50_000
+    receiver = Process(["-m", "bench.baselines", "receiver"], processor=1)
+    ingest: list[float] = []
+    fire: list[float] = []
+    longest_ms = 0.0
+    pending = 0
+    try:
+        with node() as measured:
+            ask(measured, "PUT", _PATH)
+            body = {"webhook_url": f"http://127.0.0.1:{receiver.port}/x", "max_in_flight": 500}
+            ask(measured, "PUT", "/v1/dbs/default/routes/hook", body)
+            for size in sizes:
+                if size > pending:
+                    _, longest = _ingest_rate(measured, f"grow{size}", size - pending)
+                    longest_ms = max(longest_ms, longest)
+                    pending = size
+                rate, longest = _ingest_rate(measured, f"in{size}", count)
+                longest_ms = max(longest_ms, longest)
+                ingest.append(rate)
+                fire.append(_fire_rate(measured, f"fire{size}", count))
+                print(f"  {size} pending: ingest {ingest[-1]:.0f}/s, fire {fire[-1]:.0f}/s")
+            connections = 500 if quick else 5_000
+            health = uvloop.run(_health_under_load(measured, connections, 8.0))
+    finally:
+        receiver.stop()
+    slowest = min(min(rate / rates[0] for rate in rates) for rates in (ingest, fire))
+    report("growth: slowest rate against empty", f"{slowest:.2f}", ">= 0.75", holds=slowest >= 0.75)
+    report(
+        "growth: longest batch request",
+        f"{longest_ms:.0f} ms",
+        "<= 500 ms",
+        holds=longest_ms <= 500,
+    )
+    worst = max(health, default=float("inf"))
+    figure = f"max {worst:.0f}, p99 {percentile(health, 0.99):.0f} ms"
+    report(f"/healthz under {connections} pushers", figure, "< 100 ms", holds=worst < 100)

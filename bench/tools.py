@@ -1,0 +1,196 @@
+"""What the workloads share: processes, their CPU time, a cheap HTTP load, a table."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process:
+    """A measured process, pinned to one processor where there are two."""
+
+    def __init__(self, arguments: list[str], *, processor: int = 0) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+        )
+        pin(self.popen.pid, processor)
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        self.host, _, port = words["http"].rpartition(":")
+        self.port = int(port)
+
+    def cpu_s(self) -> float:
+        """User and system time of all its threads so far."""
+        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    def anonymous_bytes(self) -> int:
+        """Its anonymous memory: what it allocated, without mapped files."""
+        for line in Path(f"/proc/{self.popen.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.popen.send_signal(signal.SIGTERM)
+        try:
+            self.popen.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+
+
+def pin(pid: int, processor: int) -> None:
+    """Keep a process on one processor, if the machine has it."""
+    if processor in os.sched_getaffinity(0):
+        os.sched_setaffinity(pid, {processor})
+
+
+@contextmanager
+def node(**flags: str) -> Iterator[Process]:
+    """A node on a new data directory."""
+    with tempfile.TemporaryDirectory(prefix="timemachine-bench-") as folder:
+        more = [word for name, value in flags.items() for word in (f"--{name}", value)]
+        process = Process(
+            [
+                *("-m", "node", "serve", "--data", f"{folder}/data", "--http", "127.0.0.1:0"),
+                *("--allow-private", "127.0.0.0/8", *more),
+            ]
+        )
+        try:
+            yield process
+        finally:
+            process.stop()
+
+
+class _Client(asyncio.Protocol):
+    """One keep-alive connection that sends prepared requests one after the other."""
+
+    def __init__(
+        self, take: Callable[[], bytes | None], done: Callable[[float, int], None]
+    ) -> None:
+        self.take = take
+        self.done = done
+        self.buffer = b""
+        self.sent_s = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        self.next()
+
+    def next(self) -> None:
+        """Send the next request, or stop."""
+        request = self.take()
+        if request is None:
+            self.transport.close()
+            return
+        self.sent_s = time.perf_counter()
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Find the end of the answer by its Content-Length."""
+        self.buffer += data
+        head, found, rest = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        at = head.lower().find(b"content-length:")
+        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(rest) < length:
+            return
+        self.buffer = b""
+        self.done(time.perf_counter() - self.sent_s, int(head[9:12]))
+        self.next()
+
+
+async def _push(
+    host: str, port: int, requests: Iterator[bytes], connections: int
+) -> tuple[list[float], dict[int, int]]:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    statuses: dict[int, int] = {}
+    finished = loop.create_future()
+    open_count = connections
+
+    def take() -> bytes | None:
+        nonlocal open_count
+        request = next(requests, None)
+        if request is None:
+            open_count -= 1
+            if open_count == 0 and not finished.done():
+                finished.set_result(None)
+        return request
+
+    def done(took_s: float, status: int) -> None:
+        times.append(took_s)
+        statuses[status] = statuses.get(status, 0) + 1
+
+    for _ in range(connections):
+        await loop.create_connection(lambda: _Client(take, done), host, port)
+    await finished
+    return times, statuses
+
+
+def push(
+    process: Process, requests: Iterator[bytes], connections: int = 64
+) -> tuple[list[float], dict[int, int]]:
+    """Send requests over keep-alive connections; returns times in seconds, and statuses."""
+    return uvloop.run(_push(process.host, process.port, requests, connections))
+
+
+def request_bytes(method: str, path: str, body: bytes = b"", *, headers: str = "") -> bytes:
+    """The bytes of one request."""
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"{headers}Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+def ask(process: Process, method: str, path: str, body: Any = None) -> Any:
+    """One request, by the simplest means."""
+    connection = http.client.HTTPConnection(process.host, process.port, timeout=60)
+    data = b"" if body is None else json.dumps(body).encode()
+    connection.request(method, path, data, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    answer = response.read()
+    connection.close()
+    assert response.status < 300, (response.status, answer[:300])
+    return json.loads(answer)
+
+
+def median(values: list[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` of all lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+def report(name: str, figure: str, bar: str, *, holds: bool | None) -> None:
+    """One line of the table."""
+    mark = "     " if holds is None else "holds" if holds else "MISSED"
+    load = os.getloadavg()[0]
+    print(f"{name:<44} {figure:>26}   bar: {bar:<22} {mark:<6} load {load:.1f}", flush=True)

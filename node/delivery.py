@@ -112,6 +112,7 @@ class Delivery:
         state = machine.state
         start = vnode.keys.due + u64(state.offset_due_ms) + state.offset_job_id.encode()
         head = VnodeHead(vnode, start, machine.applied_index)
+        head.scanned_ms = state.offset_due_ms
         self._heads[vnode] = head
         self._wake(head, 0)
         for uid, counts in machine.routes.items():
@@ -196,6 +197,10 @@ class Delivery:
         due_prefix = vnode.keys.due
         for effect in effects:
             if type(effect) is DueInserted:
+                if effect.due_ms > head.scanned_ms:
+                    if effect.due_ms < head.next_due_ms:
+                        self._wake(head, effect.due_ms)
+                    continue
                 key = due_prefix + u64(effect.due_ms) + effect.job_id.encode()
                 if key < cursor:
                     head.moving.pop(effect.job_id, None)
@@ -357,9 +362,11 @@ class Delivery:
             self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
         if len(rows) == budget:
             head.cursor = rows[-1][0] + b"\0"
+            head.scanned_ms = max(head.scanned_ms, horizon_ms)
             self._wake(head, horizon_ms - limits.SCAN_AHEAD_MS)
             return budget
-        head.cursor = max(head.cursor, stop)
+        if head.cursor < stop:
+            head.cursor, head.scanned_ms = stop, horizon_ms
         following = self._store.scan(head.cursor, keys.due_stop, 1)
         if following:
             next_ms = int.from_bytes(following[0][0][at : at + 8], "big")

@@ -187,6 +187,7 @@ class VnodeHead:
 
     Every row below `cursor` is either in `known`, behind a `lag` mark of its route, on its way to
     a waiting index (`moving`), or gone. Rows from `cursor` on have not been looked at.
+    `scanned_ms` is the due time of the cursor or later, for a quick look.
     """
 
     __slots__ = (
@@ -196,6 +197,7 @@ class VnodeHead:
         "moving",
         "next_due_ms",
         "offset_asked",
+        "scanned_ms",
         "seen_index",
         "settles",
         "vnode",
@@ -209,6 +211,7 @@ class VnodeHead:
         self.lag: dict[int, bytes] = {}
         self.moving: dict[str, int] = {}
         self.next_due_ms = 0
+        self.scanned_ms = 0
         self.settles: list[Any] = []
         self.offset_asked = False
 

@@ -169,8 +169,7 @@ class Vnode:
 
     def is_leader(self) -> bool:
         """Whether this replica may propose and fire."""
-        status = self.core.status()
-        return status.leader == status.id
+        return self.core.leads
 
     @property
     def term(self) -> int:
@@ -282,21 +281,11 @@ class Vnode:
         if applied - self._base[0] > 2 * limits.LOG_ENTRIES_KEPT:
             self._truncate_to = applied - limits.LOG_ENTRIES_KEPT
         # What the core now calls committed is applied and stored as such already.
-        while core.has_ready() and not self._has_news():
+        while core.has_ready() and not core.must_persist:
             core.ready()
             core.advance()
         answers, self._answers = self._answers, []
         return Outcome(answers, self.machine.take_effects(), applied)
-
-    def _has_news(self) -> bool:
-        """Whether the core's next Ready holds something that must be persisted."""
-        status = self.core.status()
-        return (
-            status.last_index > self._storage.last_index()
-            or status.term != self._hard_state.term
-            or status.vote != self._hard_state.vote
-            or status.commit > self._hard_state.commit
-        )
 
     def fail(self, error: TimeMachineError) -> list[tuple[Done, Any]]:
         """The node must stop: whoever waits for an answer gets `error` instead."""

@@ -6,10 +6,19 @@ from typing import Any
 
 import msgspec
 
-from node.api.conventions import Answer, Call, checked_job_id, encode_json, idempotency_key
+from node.api.conventions import (
+    NDJSON_TYPES,
+    Answer,
+    Call,
+    checked_job_id,
+    content_type,
+    decoded,
+    encode_json,
+    idempotency_key,
+)
 from node.api.databases import find_collection
-from node.api.jobs import JobHandlers
-from node.api.problems import from_validation, problem, refusal, too_large
+from node.api.jobs import JobHandlers, decode_job
+from node.api.problems import problem, refusal, too_large
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import TimeMachineError
@@ -17,7 +26,6 @@ from timemachine.model import Collection
 from timemachine.replica import commands as c
 
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _BUILT_BETWEEN_YIELDS = 200
 _STATUS = {"created": 201, "unchanged": 200}
 
@@ -33,18 +41,16 @@ class BatchHandlers:
         """Create many jobs."""
         call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names[:2])
-        kind = call.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        lines = kind in _NDJSON
+        lines = content_type(call.headers) in NDJSON_TYPES
         contents: list[Any]
         if lines:
             contents = [line for line in call.body.split(b"\n") if line.strip()]
         else:
-            try:
-                contents = _decode_array(call.body)
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise from_validation(error) from None
+            contents = decoded(_decode_array, call.body)
         if len(contents) > limits.BATCH_JOBS_MAX:
-            raise too_large("/", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs.")
+            raise too_large(
+                "", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs; this one {len(contents)}."
+            )
         results = await self._create_all(call, collection, contents)
         items = []
         created = failed = 0
@@ -82,20 +88,20 @@ class BatchHandlers:
         for number, content in enumerate(contents):
             job_id = ""
             try:
-                body = self._jobs.decode(content, f"/{number}")
-                if isinstance(body.id, str):
-                    job_id = checked_job_id(body.id, f"/{number}/id")
-                else:
+                prefix = f"/{number}"
+                body = decoded(decode_job, content, prefix)
+                if body.id is None:
                     job_id = self._jobs.new_id(collection, key, number)
+                else:
+                    job_id = checked_job_id(body.id, f"{prefix}/id")
                 command = self._jobs.build_put(
                     collection,
                     job_id,
                     body,
-                    create_only=True,
-                    key=None if key is None else f"{key}/{number}",
-                    content=bytes(content),
+                    key=key,
                     allow_missing=allow_missing,
-                    prefix=f"/{number}",
+                    prefix=prefix,
+                    item=number,
                 )
             except TimeMachineError as error:
                 settle(number, job_id, None, error)
@@ -117,5 +123,5 @@ class BatchHandlers:
             return {"status": status, "error": problem(result)}, status
         assert command is not None
         status = _STATUS[result.kind]
-        view = self._jobs.view(collection, job_id, result, command.meta, command.now_ms)
+        view = self._jobs.view(collection, job_id, result, command.meta)
         return {"status": status, "job": view}, status

@@ -6,21 +6,19 @@ from typing import Any
 import msgspec
 
 from node import telemetry
-from node.api.conventions import Answer, Call, ask_meta, json_answer
-from node.api.problems import from_validation, invalid
+from node.api.conventions import Answer, Call, ask_meta, decoded, json_answer
+from node.api.problems import invalid
 from node.engine import Engine
-from timemachine import __version__
+from timemachine import __version__, limits
 from timemachine.errors import Unavailable
 from timemachine.model import Settings
 from timemachine.replica import meta as m
-
-_CIDRS_MAX = 100
 
 
 class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
     """What PUT of the settings takes."""
 
-    allowed_private_cidrs: tuple[str, ...]
+    allowed_private_cidrs: tuple[str, ...] = ()
 
 
 _decode_settings = msgspec.json.Decoder(SettingsBody).decode
@@ -34,7 +32,7 @@ class ClusterHandlers:
 
     async def get_cluster(self, call: Call) -> Answer:
         """GET /v1/cluster."""
-        call.only()
+        call.reads()
         engine = self._engine
         rows = engine.vnodes()
         leaders = sum(row["leader"] == engine.node_id for row in rows)
@@ -64,7 +62,7 @@ class ClusterHandlers:
 
     async def get_vnodes(self, call: Call) -> Answer:
         """GET /v1/cluster/vnodes."""
-        call.only()
+        call.reads()
         return json_answer({"items": self._engine.vnodes()})
 
     def _settings(self, settings: Settings) -> dict[str, Any]:
@@ -72,18 +70,17 @@ class ClusterHandlers:
 
     async def get_settings(self, call: Call) -> Answer:
         """GET /v1/cluster/settings."""
-        call.only()
+        call.reads()
         return json_answer(self._settings(self._engine.meta.settings))
 
     async def put_settings(self, call: Call) -> Answer:
         """PUT /v1/cluster/settings."""
         call.only()
-        try:
-            body = _decode_settings(call.body or b"{}")
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise from_validation(error) from None
-        if len(body.allowed_private_cidrs) > _CIDRS_MAX:
-            raise invalid("/allowed_private_cidrs", f"There are at most {_CIDRS_MAX} ranges.")
+        body = decoded(_decode_settings, call.body or b"{}")
+        if len(body.allowed_private_cidrs) > limits.SETTINGS_CIDRS_MAX:
+            raise invalid(
+                "/allowed_private_cidrs", f"There are at most {limits.SETTINGS_CIDRS_MAX} ranges."
+            )
         for number, text in enumerate(body.allowed_private_cidrs):
             try:
                 ip_network(text, strict=False)

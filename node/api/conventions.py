@@ -23,6 +23,8 @@ _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -85,6 +87,12 @@ class Answer(msgspec.Struct, kw_only=True):
     body: bytes = b"{}"
     headers: dict[str, str] = {}
     content_type: str = "application/json"
+
+
+def content_type(headers: Any) -> str:
+    """The media type of a body, without parameters; empty where none is named."""
+    text: str = headers.get("Content-Type", "")
+    return text.partition(";")[0].strip().lower()
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

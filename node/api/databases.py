@@ -134,7 +134,9 @@ class DatabaseHandlers:
                 code="database_not_empty",
             )
         command = m.DeleteDatabase(
-            now_ms=self._engine.now_ms(), name=name, request=request_of(key, f"db/{name}", b"delete")
+            now_ms=self._engine.now_ms(),
+            name=name,
+            request=request_of(key, f"db/{name}", b"delete"),
         )
         result = await ask_meta(self._engine, command, missing="database_not_found")
         return meta_answer(self._view(result.database), result)

@@ -1,5 +1,6 @@
 """Who answers which path: one table, looked up with the variable parts left out."""
 
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote_to_bytes
 
@@ -8,6 +9,7 @@ from node.api.cluster import ClusterHandlers
 from node.api.conventions import Answer, Call
 from node.api.databases import DatabaseHandlers
 from node.api.jobs import JobHandlers
+from node.api.listing import ListHandlers
 from node.api.problems import invalid
 from node.api.routes import CheckTarget, RouteHandlers
 from node.engine import Engine
@@ -16,6 +18,8 @@ from timemachine.errors import MethodNotAllowed, NotFound
 Handler = Callable[[Call], Awaitable[Answer]]
 
 _VARIABLE_AT = (2, 4, 6)
+_ONE_JOB = "v1/dbs/*/collections/*/jobs/*"
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class NoSuchMethod(MethodNotAllowed):
@@ -34,6 +38,7 @@ class Dispatch:
         routes = RouteHandlers(engine, check_target)
         jobs = JobHandlers(engine)
         batch = BatchHandlers(engine, jobs)
+        lists = ListHandlers(engine)
         cluster = ClusterHandlers(engine)
         in_database = "v1/dbs/*/"
         in_collection = "v1/dbs/*/collections/*/"
@@ -69,7 +74,7 @@ class Dispatch:
             in_database + "routes/*/pause": {"POST": routes.pause},
             in_database + "routes/*/resume": {"POST": routes.resume},
             in_database + "routes/*/send-example": {"POST": routes.send_example},
-            in_collection + "jobs": {"GET": jobs.list_jobs, "POST": jobs.post_job},
+            in_collection + "jobs": {"GET": lists.list_jobs, "POST": jobs.post_job},
             in_collection + "jobs/*": {
                 "GET": jobs.get_job,
                 "PUT": jobs.put_job,
@@ -80,7 +85,11 @@ class Dispatch:
             in_collection + "jobs/*/redrive": {"POST": jobs.redrive_job},
             in_collection + "jobs/*/attempts": {"GET": jobs.list_attempts},
         }
-        self._post_batch: Handler = batch.post_batch
+        self._on_jobs: dict[str, Handler] = {
+            "batch": batch.post_batch,
+            "cancel": _not_there,
+            "reschedule": _not_there,
+        }
         self._table = {tuple(path.split("/")): methods for path, methods in table.items()}
 
     def find(self, method: str, raw_path: str) -> tuple[Handler, str, list[str]]:
@@ -94,23 +103,32 @@ class Dispatch:
                     parts[at] = "*"
         methods = self._table.get(tuple(parts))
         if methods is None:
-            raise NotFound("There is nothing at this address.")
+            raise NotFound
         operation = "/".join(parts)
         handler = methods.get(method)
         if handler is None:
-            if method == "POST" and operation.endswith("/jobs/*") and names[-1] == "batch":
-                return self._post_batch, operation, names
+            # These are no jobs to POST; as jobs, of which one may have such an id, they are.
+            if method == "POST" and operation == _ONE_JOB and names[2] in self._on_jobs:
+                return self._on_jobs[names[2]], operation + ":" + names[2], names
             if method == "HEAD" and "GET" in methods:
                 return methods["GET"], operation, names
             raise NoSuchMethod(sorted(methods))
         return handler, operation, names
 
 
+async def _not_there(call: Call) -> Answer:
+    """What the contract names and this version does not have."""
+    raise NotFound(f"This version does not {call.names[2]} many jobs at once.")
+
+
 def _decoded(part: str) -> str:
     """A path segment without its percent-encoding: strictly UTF-8."""
-    if "%" not in part and part.isascii():
-        return part
+    if "%" not in part:
+        if part.isascii():
+            return part
+    elif _BROKEN_ESCAPE.search(part) is not None:
+        raise invalid("", "The path has a percent sign that escapes nothing.")
     try:
         return unquote_to_bytes(part).decode()
     except (UnicodeDecodeError, UnicodeEncodeError):
-        raise invalid("/path", "The path is not valid UTF-8.") from None
+        raise invalid("", "The path is not valid UTF-8.") from None

@@ -83,7 +83,7 @@ def invalid(pointer: str, detail: str, *, code: str | None = None) -> errors.Inv
 
 def too_large(pointer: str, detail: str) -> errors.TooLarge:
     """A 413 that names the field and its limit."""
-    return errors.TooLarge(f"{pointer.lstrip('/')}: {detail}")
+    return errors.TooLarge(f"{pointer.lstrip('/') or 'body'}: {detail}")
 
 
 def from_validation(error: Exception, prefix: str = "") -> errors.InvalidRequest:

@@ -1,21 +1,28 @@
-"""The HTTP server: aiohttp's low-level server, with our own dispatch and bounds."""
+"""The HTTP server: aiohttp's low-level server, with our own dispatch, bounds and answers.
+
+One coroutine a request and nothing between: no application, no middleware. What a request costs
+here is paid by every job that is created.
+"""
 
 import asyncio
 import re
+import resource
 from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.web_protocol import RequestHandler
 
-from node.api.conventions import Answer, Call, encode_json
+from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type, encode_json
 from node.api.dispatch import Dispatch, NoSuchMethod
 from node.api.problems import invalid, problem
 from node.api.routes import CheckTarget
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import (
+    InvalidRequest,
     Overloaded,
     TimeMachineError,
     TooLarge,
@@ -23,173 +30,308 @@ from timemachine.errors import (
     UnsupportedMediaType,
 )
 
-_BODY_TIMEOUT_S = 30.0
-_KEEPALIVE_S = 75.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_BODY_TYPES = frozenset(
-    {
-        "",
-        "application/json",
-        "application/octet-stream",
-        "application/x-ndjson",
-        "application/ndjson",
-        "application/jsonl",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    }
-)
+_PROBLEM = "application/problem+json"
+_JSON = "application/json"
+_ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+"""What tools put on a body when nobody tells them what it is."""
+
+_ALWAYS_ANSWERED = frozenset({"healthz", "readyz", "metrics"})
+_EMPTY: dict[str, str] = {}
 log = structlog.get_logger()
 
 
+class _Vanished(ConnectionError):
+    """The client is gone, or so slow that it is sent away: there is nobody to answer."""
+
+
+class _Connection(RequestHandler):
+    """One connection: what is no HTTP is answered as a problem, like everything else."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Called by aiohttp for requests that it cannot read."""
+        error: TimeMachineError
+        if status < 500 and isinstance(exc, BadHttpMessage | None):
+            error = InvalidRequest("This is no HTTP request that can be read.", code="bad_http")
+        else:
+            log.error("connection failed", error=repr(exc), status=status)
+            error = TimeMachineError("Something went wrong inside the node.")
+        answer = refused(error)
+        response = web.Response(
+            status=answer.status, body=answer.body, headers={"Content-Type": _PROBLEM}
+        )
+        response.headers["Server"] = "TimeMachine"
+        response.force_close()
+        return response
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many: told so, and closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See Protocol."""
+        answer = refused(Unavailable("The node has too many connections.", retry_after_s=5))
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: %b\r\nRetry-After: 5\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
+            % (_PROBLEM.encode(), len(answer.body), answer.body)
+        )
+        transport.close()
+
+
+class _Server(web.Server):
+    """Makes connections, up to a number."""
+
+    def __init__(self, handler: Any, *, connections_max: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._connections_max = connections_max
+
+    def __call__(self) -> Any:
+        """A protocol for a new connection."""
+        if len(self._connections) >= self._connections_max:
+            return _Full()
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def connections_allowed(open_files_max: int) -> int:
+    """How many connections the API may have, where a process may have so many files open."""
+    left = open_files_max - limits.DESCRIPTORS_RESERVED
+    return max(min(limits.CONNECTIONS_MAX, left), open_files_max // 4, 16)
+
+
 class ApiServer:
-    """Serves the developer API. `start` binds, `stop` refuses new work and lets the rest finish."""
+    """Serves the developer API. `start` binds; `stop_accepting`, then `stop`, end it."""
 
     def __init__(
-        self, engine: Engine, check_target: CheckTarget, *, connections_max: int = 10_000
+        self,
+        engine: Engine,
+        check_target: CheckTarget,
+        *,
+        connections_max: int | None = None,
+        requests_max: int = limits.HTTP_REQUESTS_OPEN_MAX,
+        body_timeout_s: float = limits.HTTP_BODY_TIMEOUT_S,
     ) -> None:
+        if connections_max is None:
+            connections_max = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._engine = engine
         self._dispatch = Dispatch(engine, check_target)
         self._connections_max = connections_max
-        self._runner: web.ServerRunner | None = None
+        self._requests_max = requests_max
+        self._body_timeout_s = body_timeout_s
+        self._server: _Server | None = None
+        self._listener: asyncio.Server | None = None
         self._open = 0
+        self._body_bytes_open = 0
         self._stopping = False
+        self._id_prefix = engine.random_bytes(6).hex()
+        self._id_number = 0
         self._requests: dict[int, int] = {}
         statistics = engine.statistics
         engine.statistics = lambda: {  # type: ignore[method-assign]
             **statistics(),
             "http_requests": dict(self._requests),
+            "http_requests_open": self._open,
+            "http_connections": 0 if self._server is None else len(self._server.connections),
         }
+
+    # --- life ------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address that was bound. Raises OSError."""
-        server = web.Server(
+        loop = asyncio.get_running_loop()
+        self._server = _Server(
             self._handle,
-            request_factory=self._make_request,
-            keepalive_timeout=_KEEPALIVE_S,
+            connections_max=self._connections_max,
+            request_factory=web.BaseRequest,
+            keepalive_timeout=limits.HTTP_IDLE_S,
+            lingering_time=limits.HTTP_LINGER_S,
             access_log=None,
-            max_line_size=16_384,
-            max_field_size=16_384,
+            # A body is taken as it comes: a small one may hold gigabytes when it is unpacked.
+            auto_decompress=False,
+            max_line_size=limits.HTTP_LINE_BYTES_MAX,
+            max_field_size=limits.HTTP_LINE_BYTES_MAX,
+            max_headers=limits.HTTP_HEADERS_COUNT_MAX,
         )
-        self._runner = web.ServerRunner(server, handle_signals=False)
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, host, port, backlog=4096, reuse_address=True, shutdown_timeout=1.0
+        self._server.request_factory = _request_factory(loop)
+        self._listener = await loop.create_server(
+            self._server, host, port, backlog=4096, reuse_address=True
         )
-        await site.start()
-        bound = self._runner.addresses[0]
+        bound = self._listener.sockets[0].getsockname()
         return bound[0], bound[1]
 
     def stop_accepting(self) -> None:
         """Refuse new requests from now on; open ones are finished."""
         self._stopping = True
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                listening = getattr(site, "_server", None)
-                if listening is not None:
-                    listening.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._server is not None:
+            # Idle connections would otherwise only learn of it with their next request.
+            self._server.pre_shutdown()
 
     async def stop(self) -> None:
-        """Close everything."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        """Close everything; open requests have a second."""
+        self.stop_accepting()
+        if self._server is not None:
+            await self._server.shutdown(1.0)
 
-    def _new_id(self) -> str:
-        return self._engine.random_bytes(8).hex()
-
-    @staticmethod
-    def _make_request(
-        message: Any, payload: Any, protocol: Any, writer: Any, task: Any
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message,
-            payload,
-            protocol,
-            writer,
-            task,
-            asyncio.get_running_loop(),
-            client_max_size=limits.REQUEST_BODY_BYTES_MAX,
-        )
+    # --- one request -----------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        sent_id = request.headers.get("X-Request-Id")
-        request_id = sent_id if sent_id and _REQUEST_ID.fullmatch(sent_id) else self._new_id()
+        headers = request.headers
+        request_id = headers.get("X-Request-Id")
+        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+            self._id_number = number = self._id_number + 1
+            request_id = f"{self._id_prefix}{number:08x}"
         self._open += 1
-        close = False
         try:
-            answer = await self._answer(request)
+            answer = await self._answer(request, headers)
         except TimeMachineError as error:
-            close = isinstance(error, TooLarge)
-            answer = self._refused(error)
-        except asyncio.CancelledError:
-            raise
+            answer = self._refused(error, request_id, request)
+        except (ConnectionError, web.RequestPayloadError):
+            raise _Vanished from None
         except Exception:
             log.exception("request failed", request_id=request_id, path=request.path)
-            answer = self._refused(TimeMachineError("Something went wrong inside the node."))
+            answer = refused(TimeMachineError("Something went wrong inside the node."))
         finally:
             self._open -= 1
         status = answer.status
         self._requests[status] = self._requests.get(status, 0) + 1
-        headers = CIMultiDict(answer.headers)
-        headers["Content-Type"] = answer.content_type
-        headers["X-Request-Id"] = request_id
-        response = web.Response(status=status, body=answer.body, headers=headers)
-        if close or self._stopping:
+        sent = answer.headers
+        sent["Content-Type"] = answer.content_type
+        sent["X-Request-Id"] = request_id
+        sent["Server"] = "TimeMachine"
+        response = web.Response(status=status, body=answer.body, headers=sent)
+        if self._stopping or status == 413:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
+    async def _answer(self, request: web.BaseRequest, headers: Any) -> Answer:
+        raw_path, _, raw_query = request._message.path.partition("?")
+        if raw_path[:1] != "/":
+            raw_path = request.url.raw_path  # `GET http://host/path`, as proxies are asked
+        method = request.method
+        handler, operation, names = self._dispatch.find(method, raw_path)
+        if self._open > self._requests_max or self._stopping:
+            self._shed(operation)
+        payload = request.content
+        # A small body has come with its head, and needs no waiting.
+        if payload.is_eof():
+            body = payload.read_nowait()
+        else:
+            body = await self._receive(request, headers)
+        if body:
+            _check_type(headers)
+        return await handler(
+            Call(
+                method=method,
+                operation=operation,
+                names=names,
+                query=_query(raw_query) if raw_query else _EMPTY,
+                headers=headers,
+                body=body,
+            )
+        )
+
+    def _shed(self, operation: str) -> None:
+        if operation in _ALWAYS_ANSWERED:
+            return
         if self._stopping:
             raise Unavailable("The node is stopping.")
-        if self._open > self._connections_max:
-            raise Unavailable("Too many requests are open.")
-        raw_path, _, raw_query = request.raw_path.partition("?")
-        handler, operation, names = self._dispatch.find(request.method, raw_path)
-        body = b""
-        if request.body_exists:
-            body = await self._body(request)
-        call = Call(
-            method=request.method,
-            operation=operation,
-            names=names,
-            query=_query(raw_query) if raw_query else {},
-            headers=request.headers,
-            body=body,
-        )
-        return await handler(call)
+        raise Unavailable("Too many requests are open on this node.")
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in _BODY_TYPES and not kind.endswith("+json"):
-            raise UnsupportedMediaType("Send application/json or application/x-ndjson.")
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UnsupportedMediaType("Send the body without a content encoding.")
+    async def _receive(self, request: web.BaseRequest, headers: Any) -> bytes:
+        """The rest of the body, as long as it is within the limits of size and time."""
+        _check_type(headers)
         length = request.content_length
         if length is not None and length > limits.REQUEST_BODY_BYTES_MAX:
-            raise TooLarge(f"A body has at most {limits.REQUEST_BODY_BYTES_MAX} bytes.")
+            raise _body_too_large()
+        if headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        received = bytearray()
         try:
-            if request.content.is_eof():
-                return await request.read()
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise TooLarge(f"A body has at most {limits.REQUEST_BODY_BYTES_MAX} bytes.") from None
+            async with asyncio.timeout(self._body_timeout_s):
+                while chunk := await request.content.readany():
+                    received += chunk
+                    self._body_bytes_open += len(chunk)
+                    if len(received) > limits.REQUEST_BODY_BYTES_MAX:
+                        raise _body_too_large()
+                    if self._body_bytes_open > limits.HTTP_BODY_BYTES_OPEN_MAX:
+                        raise Unavailable("Too many large requests are being received.")
         except TimeoutError:
-            request.protocol.force_close()
-            raise invalid("/", "The body did not arrive in time.") from None
+            if request.transport is not None:
+                request.transport.abort()
+            raise _Vanished from None
+        finally:
+            self._body_bytes_open -= len(received)
+        return bytes(received)
 
-    @staticmethod
-    def _refused(error: TimeMachineError) -> Answer:
-        headers = {}
-        if isinstance(error, Overloaded):
-            headers["Retry-After"] = str(error.retry_after_s)
-        if isinstance(error, NoSuchMethod):
-            headers["Allow"] = ", ".join(error.allowed)
-        return Answer(
-            status=error.http_status,
-            body=encode_json(problem(error)),
-            headers=headers,
-            content_type="application/problem+json",
-        )
+    def _refused(
+        self, error: TimeMachineError, request_id: str, request: web.BaseRequest
+    ) -> Answer:
+        if error.http_status >= 500 and not isinstance(error, Overloaded):
+            log.error(
+                "request failed",
+                request_id=request_id,
+                path=request.path,
+                code=error.specific_code,
+                reason=error.detail,
+            )
+            error = TimeMachineError("Something went wrong inside the node.")
+        return refused(error)
+
+
+def refused(error: TimeMachineError) -> Answer:
+    """The answer that tells an error."""
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, NoSuchMethod):
+        headers["Allow"] = ", ".join(error.allowed)
+    return Answer(
+        status=error.http_status,
+        body=encode_json(problem(error)),
+        headers=headers,
+        content_type=_PROBLEM,
+    )
+
+
+def _body_too_large() -> TooLarge:
+    return TooLarge(f"body: A request body has at most {limits.REQUEST_BODY_BYTES_MAX} bytes.")
+
+
+def _request_factory(loop: asyncio.AbstractEventLoop) -> Any:
+    def make(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop)
+
+    return make
+
+
+def _check_type(headers: Any) -> None:
+    """Refuse a body that is no JSON by its own account."""
+    if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
+        raise UnsupportedMediaType("Send the body without a content encoding.")
+    if headers.get("Content-Type") == _JSON:
+        return
+    kind = content_type(headers)
+    if kind == _JSON or kind in NDJSON_TYPES:
+        return
+    # Tools send these when nobody names a type. So do pages of other sites that a browser shows:
+    # it tells their origin, and without this check would let them write here.
+    if kind in _ANY_TYPES and "Origin" not in headers:
+        return
+    raise UnsupportedMediaType(
+        "Send application/json" + (f", not {kind}." if kind else "; the body has no Content-Type.")
+    )
 
 
 def _query(raw: str) -> dict[str, str]:

@@ -156,14 +156,19 @@ def route_view(route: Route) -> dict[str, Any]:
         "client_cert_pem": route.client_cert_pem,
         "client_key_pem": None if route.client_key_pem is None else MASK,
         "dangerous_skip_tls_verify": route.dangerous_skip_tls_verify,
-        "enabled": route.enabled,
+        "enabled": route.enabled and route.disabled is None,
         "paused": route.paused,
         "disabled": route.disabled,
-        "state": "open"
-        if route.open
-        else "paused"
-        if route.paused
-        else f"disabled: {route.disabled or 'enabled is false'}",
+        "state": _route_state(route),
         "created_time": route.created_ms,
         "updated_time": route.updated_ms,
     }
+
+
+def _route_state(route: Route) -> str:
+    """Whether attempts may start, and if not, why."""
+    if route.open:
+        return "open"
+    if route.paused:
+        return "paused"
+    return f"disabled: {route.disabled or 'enabled is false'}"

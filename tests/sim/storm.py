@@ -120,7 +120,7 @@ def storm(seed: int) -> int:
 
 
 def _never_lost(node: SimNode, history: History) -> None:
-    """What was acknowledged is there after the crash, at the version acknowledged or a later one."""
+    """What was acknowledged is there after the crash, at its version or a later one."""
     collection = node.engine.meta.collections["default", "jobs"]
     for job_id, version in history.acked.items():
         read = node.engine.read_job(collection, job_id)

@@ -292,6 +292,23 @@ class RawNode:
         for message in steps:
             step(message)
 
+    @property
+    def must_persist(self) -> bool:
+        """Whether the next Ready holds more than what follows from what is stored already."""
+        raft = self._raft
+        told = self._hard_state
+        return bool(
+            raft.log.unstable.has_next_entries()
+            or raft.messages_after_append
+            or raft.term != told.term
+            or raft.vote != told.vote
+        )
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica is the leader of its term: `status()` without making one."""
+        return self._raft.role is _LEADER
+
     def status(self) -> Status:
         """A copy of the replica's vital signs."""
         raft = self._raft

@@ -1,6 +1,7 @@
 """The reference engine: a sorted map in memory, for tests and as the twin of the real one."""
 
 from bisect import bisect_left, insort
+from typing import Any
 
 from timemachine.errors import StoreFailed
 from timemachine.storage.api import Batch, Row
@@ -30,11 +31,11 @@ class MemoryStore:
             keys = self._keys[low : min(high, low + limit)]
         return [(key, self._rows[key]) for key in keys]
 
-    def prepare(self, batch: Batch) -> Batch:
+    def prepare(self, batch: Batch) -> Any:
         """See Store."""
         return dict(batch)
 
-    def write(self, prepared: Batch) -> None:
+    def write(self, prepared: Any) -> None:
         """See Store."""
         if self._closed:
             raise StoreFailed("The store is closed.")

@@ -1,0 +1,201 @@
+"""A node's engine and API on the test's own event loop: a store in memory, recipients that obey.
+
+Requests go through a socket, byte for byte as a test writes them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from node.api.server import ApiServer
+from node.clock import RealWorld
+from node.engine import Engine
+from timemachine.errors import InvalidRequest, StoreError, TimeMachineError
+from timemachine.model import Node, Settings
+from timemachine.outbound import Outcome, Request, Target
+from timemachine.sealing import MasterKey
+from timemachine.storage.memory import MemoryStore
+
+KEY = MasterKey(b"k" * 32)
+JOBS = "/v1/dbs/default/collections/carts/jobs"
+ROUTE = "/v1/dbs/default/routes/hello"
+FAR_MS = 4_000_000_000_000
+"""A trigger time that no test lives to see."""
+
+
+class Disk:
+    """A `Disk` that is done at once; `hold` keeps what comes from then on."""
+
+    def __init__(self, world: RealWorld, store: MemoryStore) -> None:
+        self._world = world
+        self._store = store
+        self.held: list[Callable[[], None]] | None = None
+
+    def write(self, prepared: Any, done: Callable[[StoreError | None], None]) -> None:
+        def written() -> None:
+            self._store.write(prepared)
+            done(None)
+
+        if self.held is not None:
+            self.held.append(written)
+        else:
+            self._world.call_soon(written)
+
+    def hold(self) -> None:
+        """Finish no write from now on."""
+        self.held = []
+
+    def release(self) -> None:
+        """Finish what is held, and whatever comes."""
+        held, self.held = self.held or [], None
+        for written in held:
+            written()
+
+
+class Handle:
+    """A request under way."""
+
+    def abort_if_unsent(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+class Recipient:
+    """A `Sender` whose requests end at once with what `answer` says."""
+
+    def __init__(self, world: RealWorld) -> None:
+        self._world = world
+        self.received: list[Request] = []
+        self.answer = Outcome(status=200, bytes_sent=True)
+
+    def send(self, request: Request, done: Callable[[Outcome], None]) -> Handle:
+        self.received.append(request)
+        self._world.call_soon(lambda: done(self.answer))
+        return Handle()
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the API answered; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem."""
+        assert "application/problem+json" == self.headers["content-type"], self.body
+        problem = self.json
+        assert self.status == problem["status"]
+        assert problem["detail"] == problem["error"]
+        assert {"type", "title"} <= set(problem)
+        return str(problem["code"])
+
+    @property
+    def pointers(self) -> list[str]:
+        """Where a bad request is wrong."""
+        return [error["pointer"] for error in self.json.get("errors", [])]
+
+
+class Api:
+    """The API of one engine, and what stands around it."""
+
+    def __init__(self, world: RealWorld) -> None:
+        self.world = world
+        self.store = MemoryStore()
+        self.disk = Disk(world, self.store)
+        self.recipient = Recipient(world)
+        self.failures: list[TimeMachineError] = []
+        self.targets: list[Target] = []
+        self.refused_host = "blocked.example"
+        self.engine = Engine(
+            world,
+            self.store,
+            self.disk,
+            self.recipient,
+            cluster_id="c0ffee",
+            node=Node(id="n1", name="one", http="h:1", rpc="r:1", zone="z", version="0"),
+            master_keys=[KEY],
+            on_failure=self.failures.append,
+        )
+        self.server = ApiServer(self.engine, self.check)
+        self.host = ""
+        self.port = 0
+
+    async def check(self, target: Target) -> None:
+        """Stands for the check of addresses."""
+        self.targets.append(target)
+        await asyncio.sleep(0)
+        if target.host == self.refused_host:
+            detail = "Allow it with --allow-private 10.0.0.0/8."
+            raise InvalidRequest(detail, errors=[("/webhook_url", detail)])
+
+    async def raw(self, data: bytes, *, until_closed: bool = False) -> bytes:
+        """Send bytes on a connection of its own, and read what comes until it is closed."""
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            writer.write(data)
+            await writer.drain()
+            return await reader.read(-1)
+        finally:
+            writer.close()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """One request; a body that is no bytes is sent as JSON."""
+        given = {"Host": "test", "Connection": "close"}
+        content = b""
+        if body is not None:
+            content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+            given |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        given |= headers or {}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {given[name]}" for name in given)]
+        head = "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
+        return parse(await self.raw(head + content))
+
+
+def parse(data: bytes) -> Reply:
+    """One answer, whole."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    pairs = (line.partition(": ") for line in lines)
+    headers = {name.lower(): value for name, _, value in pairs}
+    return Reply(int(first.split(" ")[1]), headers, body)
+
+
+@asynccontextmanager
+async def started() -> AsyncIterator[Api]:
+    """A started API, with the collection `carts` and the route `hello`."""
+    loop = asyncio.get_running_loop()
+    api = Api(RealWorld(loop))
+    ready = asyncio.Event()
+    api.engine.start(Settings(), ready.set)
+    await ready.wait()
+    api.host, api.port = await api.server.start("127.0.0.1", 0)
+    assert 201 == (await api.ask("PUT", JOBS.removesuffix("/jobs"), {"num_vnodes": 3})).status
+    assert 201 == (await api.ask("PUT", ROUTE, {"webhook_url": "http://one.example/x"})).status
+    try:
+        yield api
+    finally:
+        stopped = asyncio.Event()
+        api.server.stop_accepting()
+        api.engine.stop(stopped.set)
+        await stopped.wait()
+        await api.server.stop()
+    assert [] == api.failures

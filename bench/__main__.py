@@ -4,7 +4,6 @@ import argparse
 import os
 
 from bench import fire, growth, ingest, lateness, memory
-from bench.tools import pin
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -25,7 +24,6 @@ def main() -> None:
     if unknown:
         parser.error(f"no such workload: {', '.join(unknown)}")
     print(f"processors {os.cpu_count()}, load {os.getloadavg()}")
-    pin(0, 1)
     for name in given.workloads or _WORKLOADS:
         _WORKLOADS[name](quick=given.quick)
 

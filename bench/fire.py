@@ -38,7 +38,7 @@ def run(*, quick: bool) -> None:
     """Measure, side by side."""
     rounds, count = (2, 20_000) if quick else (5, 200_000)
     added, rates = [], []
-    receiver = Process(["-m", "bench.baselines", "receiver"], processor=1)
+    receiver = Process(["-m", "bench.baselines", "receiver"])
     try:
         with node() as measured:
             ask(measured, "PUT", _PATH)

@@ -74,7 +74,7 @@ def run(*, quick: bool) -> None:
     """Measure at several sizes in one run."""
     sizes = [0, 100_000] if quick else [0, 1_000_000, 5_000_000]
     count = 20_000 if quick else 50_000
-    receiver = Process(["-m", "bench.baselines", "receiver"], processor=1)
+    receiver = Process(["-m", "bench.baselines", "receiver"])
     ingest: list[float] = []
     fire: list[float] = []
     longest_ms = 0.0

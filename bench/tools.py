@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Process:
-    """A measured process, pinned to one processor where there are two."""
+    """A measured process."""
 
-    def __init__(self, arguments: list[str], *, processor: int = 0) -> None:
+    def __init__(self, arguments: list[str]) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, *arguments],
             stdout=subprocess.PIPE,
@@ -32,7 +32,6 @@ class Process:
             text=True,
             cwd=ROOT,
         )
-        pin(self.popen.pid, processor)
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
@@ -58,12 +57,6 @@ class Process:
             self.popen.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.popen.kill()
-
-
-def pin(pid: int, processor: int) -> None:
-    """Keep a process on one processor, if the machine has it."""
-    if processor in os.sched_getaffinity(0):
-        os.sched_setaffinity(pid, {processor})
 
 
 @contextmanager

@@ -32,6 +32,9 @@ _MILLISECOND = timedelta(milliseconds=1)
 NO_VERSION: Final = 0
 """No job and no route ever has it: as a condition it never holds."""
 
+IGNORED: Final = msgspec.Raw()
+"""The default of members that GET shows and that PUT takes back without looking at them."""
+
 encode_json = msgspec.json.Encoder().encode
 encode_content = msgspec.msgpack.Encoder().encode
 """What was asked, in one form whatever its spelling: for the fingerprints of requests."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from node.api.conventions import (
+    IGNORED,
     Answer,
     Call,
     ask_meta,
@@ -32,8 +33,8 @@ from timemachine.replica import meta as m
 class DatabaseBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What PUT of a database takes: nothing; what GET shows is ignored."""
 
-    name: msgspec.Raw | None = None
-    created_time: msgspec.Raw | None = None
+    name: msgspec.Raw = IGNORED
+    created_time: msgspec.Raw = IGNORED
 
 
 class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -42,12 +43,12 @@ class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     num_vnodes: int | None = None
     replicas: int | None = None
     history_retention_ms: int | None = None
-    db: msgspec.Raw | None = None
-    name: msgspec.Raw | None = None
-    under_replicated: msgspec.Raw | None = None
-    created_time: msgspec.Raw | None = None
-    version: msgspec.Raw | None = None
-    counts: msgspec.Raw | None = None
+    db: msgspec.Raw = IGNORED
+    name: msgspec.Raw = IGNORED
+    under_replicated: msgspec.Raw = IGNORED
+    created_time: msgspec.Raw = IGNORED
+    version: msgspec.Raw = IGNORED
+    counts: msgspec.Raw = IGNORED
 
 
 _decode_database = msgspec.json.Decoder(DatabaseBody).decode

@@ -6,6 +6,7 @@ from urllib.parse import quote
 import msgspec
 
 from node.api.conventions import (
+    IGNORED,
     NAME,
     Answer,
     Call,
@@ -66,22 +67,22 @@ class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class JobPutBody(JobBody, forbid_unknown_fields=True, kw_only=True):
     """A job as sent, to be created or replaced. What GET shows beside it is ignored."""
 
-    db: msgspec.Raw | None = None
-    collection: msgspec.Raw | None = None
-    uid: msgspec.Raw | None = None
-    state: msgspec.Raw | None = None
-    version: msgspec.Raw | None = None
-    vnode: msgspec.Raw | None = None
-    created_time: msgspec.Raw | None = None
-    updated_time: msgspec.Raw | None = None
-    attempts: msgspec.Raw | None = None
-    next_attempt_time: msgspec.Raw | None = None
-    last_error: msgspec.Raw | None = None
-    webhook_id: msgspec.Raw | None = None
-    reason: msgspec.Raw | None = None
-    past_due: msgspec.Raw | None = None
-    previous: msgspec.Raw | None = None
-    outcome: msgspec.Raw | None = None
+    db: msgspec.Raw = IGNORED
+    collection: msgspec.Raw = IGNORED
+    uid: msgspec.Raw = IGNORED
+    state: msgspec.Raw = IGNORED
+    version: msgspec.Raw = IGNORED
+    vnode: msgspec.Raw = IGNORED
+    created_time: msgspec.Raw = IGNORED
+    updated_time: msgspec.Raw = IGNORED
+    attempts: msgspec.Raw = IGNORED
+    next_attempt_time: msgspec.Raw = IGNORED
+    last_error: msgspec.Raw = IGNORED
+    webhook_id: msgspec.Raw = IGNORED
+    reason: msgspec.Raw = IGNORED
+    past_due: msgspec.Raw = IGNORED
+    previous: msgspec.Raw = IGNORED
+    outcome: msgspec.Raw = IGNORED
 
 
 class JobPatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

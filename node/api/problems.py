@@ -77,7 +77,7 @@ def problem(error: errors.TimeMachineError) -> dict[str, Any]:
 
 def invalid(pointer: str, detail: str, *, code: str | None = None) -> errors.InvalidRequest:
     """A 400 that names one field. `pointer` is a JSON pointer into the body, or `?name`."""
-    name = pointer.lstrip("/?") or "body"
+    name = pointer.lstrip("/?") or ("query" if pointer else "body")
     return errors.InvalidRequest(f"{name}: {detail}", errors=[(pointer, detail)], code=code)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import msgspec
 from cryptography import x509
 
+from node.api.conventions import IGNORED
 from node.api.problems import invalid
 from node.api.views import MASK
 from node.engine import Engine
@@ -92,14 +93,14 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     client_key_pem: str | _Maybe | None = _UNSET
     dangerous_skip_tls_verify: bool | _Maybe = _UNSET
     enabled: bool | _Maybe = _UNSET
-    db: msgspec.Raw | None = None
-    name: msgspec.Raw | None = None
-    version: msgspec.Raw | None = None
-    paused: msgspec.Raw | None = None
-    disabled: msgspec.Raw | None = None
-    state: msgspec.Raw | None = None
-    created_time: msgspec.Raw | None = None
-    updated_time: msgspec.Raw | None = None
+    db: msgspec.Raw = IGNORED
+    name: msgspec.Raw = IGNORED
+    version: msgspec.Raw = IGNORED
+    paused: msgspec.Raw = IGNORED
+    disabled: msgspec.Raw = IGNORED
+    state: msgspec.Raw = IGNORED
+    created_time: msgspec.Raw = IGNORED
+    updated_time: msgspec.Raw = IGNORED
 
 
 decode_route = msgspec.json.Decoder(RouteBody).decode

@@ -338,8 +338,10 @@ def _query(raw: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=32, errors="strict")
     except ValueError:
-        raise invalid("?", "The query cannot be read.") from None
-    query = dict(pairs)
-    if len(query) != len(pairs):
-        raise invalid("?", "A parameter is given twice.")
+        raise invalid("?", "The query cannot be read; it is percent-encoded UTF-8.") from None
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name in query:
+            raise invalid(f"?{name}", "This parameter is given twice.")
+        query[name] = value
     return query

@@ -114,12 +114,20 @@ class NodeProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        self._close()
 
     def stop(self) -> int:
         """Ask it to stop; returns its exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(timeout=30)
+        code = self._process.wait(timeout=30)
+        self._close()
+        return code
+
+    def _close(self) -> None:
+        assert self._process is not None
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def run_demo() -> int:

@@ -4,6 +4,7 @@ They are shipped so that nobody has to write them again, and used by our own tes
 """
 
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -32,11 +33,15 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class ReceivedWebhook:
-    """One request that a RecordingReceiver got; header names are in lower case."""
+    """One request that a RecordingReceiver got; header names are in lower case.
+
+    `arrived_ms` is the receiver's wall clock when the whole request was there.
+    """
 
     path: str
     headers: dict[str, str]
     body: bytes
+    arrived_ms: int
 
 
 class RecordingReceiver:
@@ -87,15 +92,23 @@ class RecordingReceiver:
                 """Remember the request and answer it."""
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                self.send_response(take(ReceivedWebhook(self.path, headers, body)))
+                arrived_ms = time.time_ns() // 1_000_000
+                webhook = ReceivedWebhook(self.path, headers, body, arrived_ms)
+                self.send_response(take(webhook))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+            def handle_error(self, *_: Any) -> None:
+                """A sender that died in the middle is nothing to tell of."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 

@@ -163,7 +163,7 @@ class PooledSender:
         policy: AddressPolicy,
         *,
         resolver: Resolver = system_resolver,
-        idle_max: int = 512,
+        idle_max: int = 2_000,
     ) -> None:
         self.loop = loop
         self._policy = policy

@@ -238,7 +238,7 @@ def _watch_space(config: Config, world: RealWorld, engine: Engine) -> None:
         engine.space_low = low
         if free < reserve_bytes // 4 and give_up_ballast(directory):
             log.warning("gave up the ballast file to go on firing")
-        elif not low and free > reserve_bytes * 2:
+        elif free > reserve_bytes * 2 + _BALLAST_BYTES:
             keep_ballast(directory, _BALLAST_BYTES)
         world.call_later(_SPACE_CHECK_MS, look)
 

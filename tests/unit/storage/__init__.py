@@ -1,1 +1,1 @@
-"""The store, its twin and its keys."""
+"""Tests of the storage engines."""

@@ -342,7 +342,7 @@ async def disable(api: Api) -> None:
 
 
 async def test_enabling_again_what_the_system_disabled(api: Api) -> None:
-    """`enabled: true` and `resume` clear it; sending back what was read, or other changes, do not."""
+    """`enabled: true` and `resume` clear it; sending back what was read does not."""
     await disable(api)
     read = (await api.ask("GET", ROUTE)).json
     assert (False, "gone", "disabled: gone") == (read["enabled"], read["disabled"], read["state"])

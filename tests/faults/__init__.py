@@ -1,0 +1,1 @@
+"""Faults of disks, injected below a running node."""

@@ -1,0 +1,74 @@
+"""What can be configured, measured, refused or called is documented, and the figure is the table."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from node.__main__ import main
+from node.api.problems import REFUSALS
+from node.config import NOT_YET, Config
+from node.telemetry import METRICS
+from timemachine import errors
+from timemachine.model import JOB_TRANSITIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def _error_codes() -> set[str]:
+    codes = {
+        kind.code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.TimeMachineError)
+    }
+    for path in (*(ROOT / "node" / "api").glob("*.py"), *(ROOT / "node" / "sender").glob("*.py")):
+        codes |= set(re.findall(r'code="(\w+)"', path.read_text()))
+    return codes | REFUSALS.keys()
+
+
+@pytest.mark.parametrize("code", sorted(_error_codes()))
+def test_every_error_code_is_documented(code: str) -> None:
+    """Each code has a row that says what it means."""
+    page = (REFERENCE / "errors.md").read_text()
+    assert re.search(rf"^\| `{code}` \| \S+ \| \S.* \|$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [*Config.__struct_fields__, *NOT_YET])
+def test_every_setting_is_documented(name: str) -> None:
+    """Each setting stands in the reference, also those refused for now."""
+    assert f"`{name}`" in (REFERENCE / "config.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_every_metric_is_documented(name: str) -> None:
+    """Each metric stands in the reference with what it means."""
+    assert f"| `{name}` | {METRICS[name]} |" in (REFERENCE / "metrics.md").read_text()
+
+
+def _commands(group: click.Group, path: str) -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        found.append(f"{path} {name}")
+        if isinstance(command, click.Group):
+            found += _commands(command, f"{path} {name}")
+    return found
+
+
+@pytest.mark.parametrize("command", _commands(main, "timemachine"))
+def test_every_command_is_documented(command: str) -> None:
+    """Each command has a section in the reference."""
+    assert f"## {command}\n" in (REFERENCE / "cli.md").read_text()
+
+
+def test_the_figure_of_states_is_the_table() -> None:
+    """The figure in the semantics shows every allowed move, and no other."""
+    lines = {
+        f"    {'[*]' if before is None else before.text} --> {after.text}: {event}"
+        for before, moves in JOB_TRANSITIONS.items()
+        for event, after in moves.items()
+    }
+    page = (ROOT / "docs" / "semantics.md").read_text()
+    figure = page.partition("stateDiagram-v2\n")[2].partition("```")[0]
+    assert lines == set(figure.splitlines())

@@ -160,7 +160,7 @@ def test_a_nearly_full_disk_refuses_creators_and_still_deletes(tmp_path: Path) -
         _set_up(node)
         acked, _ = _fill(node, "early", 5)
         ballast = mounted / "data" / ".filler"
-        ballast.write_bytes(b"x" * (14 * 1024 * 1024))
+        ballast.write_bytes(b"x" * (18 * 1024 * 1024))
         time.sleep(1.2)
         status, problem = node.ask(
             "POST", JOBS, {"id": "late", "trigger_time": FAR_MS, "route": "hook"}

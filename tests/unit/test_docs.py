@@ -1,4 +1,4 @@
-"""What can be configured, measured, refused or called is documented, and the figure is the table."""
+"""What can be set, measured, refused or called is documented, and the figure is the table."""
 
 import re
 from pathlib import Path

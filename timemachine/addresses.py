@@ -41,7 +41,8 @@ BLOCKED_RANGES: Final[tuple[Network, ...]] = tuple(
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
         "168.63.129.16/32",  # Azure's inner services, at a public address
-        "::/96",  # unspecified, loopback, and the old way to wrap an IPv4 address
+        "::1/128",  # loopback
+        "::/96",  # unspecified, and the old way to wrap an IPv4 address
         "64:ff9b::/96",  # NAT64
         "64:ff9b:1::/48",  # local NAT64
         "100::/64",  # discard
@@ -57,6 +58,8 @@ BLOCKED_RANGES: Final[tuple[Network, ...]] = tuple(
     )
 )
 """What is refused by name. Of IPv6, all that is outside 2000::/3 is refused too."""
+
+OWN_ADDRESS: Final = "This address and port are the node's own."
 
 _GLOBAL_IPV6: Final = IPv6Network("2000::/3")
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
@@ -163,8 +166,8 @@ class AddressPolicy:
         address = parse_address(given)
         if address is None:
             return "The address cannot be read."
-        if port is not None and (self._is_own(address, port) or self.listens_everywhere(port)):
-            return "This address and port are the node's own."
+        if port is not None and self._is_own(address, port):
+            return OWN_ADDRESS
         network = blocked_range(address)
         if network is None:
             return "The address is public and may be connected to."

@@ -121,7 +121,12 @@ async def test_settings(api: Api) -> None:
     wanted = {"allowed_private_cidrs": ["127.0.0.0/8", "::1/128"]}
     assert wanted == (await api.ask("PUT", path, wanted)).json
     assert wanted == (await api.ask("GET", path)).json
-    for bad in ({"allowed_private_cidrs": ["all"]}, {"allow": []}, {"allowed_private_cidrs": 1}):
+    bads: list[Any] = [
+        {"allowed_private_cidrs": ["all"]},
+        {"allow": []},
+        {"allowed_private_cidrs": 1},
+    ]
+    for bad in bads:
         assert 400 == (await api.ask("PUT", path, bad)).status
     assert wanted == (await api.ask("GET", path)).json
 

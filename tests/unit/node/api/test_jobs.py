@@ -81,7 +81,8 @@ async def test_post_again(api: Api) -> None:
     await post(api)
     repeat = await post(api)
     assert (200, "true") == (repeat.status, repeat.headers["idempotent-replayed"])
-    for change in ({"trigger_time": FAR_MS + 1}, {"meta": {"n": 2}}, {"tags": []}):
+    changes: list[Any] = [{"trigger_time": FAR_MS + 1}, {"meta": {"n": 2}}, {"tags": []}]
+    for change in changes:
         other = await post(api, JOB | change)
         assert (409, "job_exists") == (other.status, other.code)
     await api.ask("DELETE", f"{JOBS}/a")
@@ -161,7 +162,8 @@ async def test_patch(api: Api) -> None:
     assert FAR_MS + 5 == moved.json["trigger_time"]
     later = await api.ask("PATCH", path, {"delay_ms": 3_600_000})
     assert later.json["trigger_time"] == later.json["updated_time"] + 3_600_000
-    for bad in ({"state": "dead"}, {"trigger_time": None}, {"id": "b"}, {"route": 1}, []):
+    bads: list[Any] = [{"state": "dead"}, {"trigger_time": None}, {"id": "b"}, {"route": 1}, []]
+    for bad in bads:
         assert 400 == (await api.ask("PATCH", path, bad)).status
     gone = await api.ask("PATCH", path, {"route": "nowhere"})
     assert (409, "route_not_found") == (gone.status, gone.code)

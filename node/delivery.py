@@ -285,6 +285,8 @@ class Delivery:
             self._grant(now_ms)
         self._sweep()
         self._move_offsets()
+        # A claim that was taken back, or did not hold, was the last one open.
+        self._check_drained()
         self._arm(self._world.wall_ms())
 
     def _arm(self, now_ms: int) -> None:
@@ -944,6 +946,7 @@ class Delivery:
             for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
                 chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
                 self._runtime.propose(head.vnode, c.Settle(now_ms=now_ms, items=chunk))
+        self._check_drained()
 
     # --- stopping --------------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ METRICS = {
     "timemachine_vnodes": "Replicas on this node, the meta group included.",
     "timemachine_level0_files": "LevelDB's level-0 files; writers slow down from 6 on.",
     "timemachine_http_requests": "API requests by status.",
+    "timemachine_http_requests_open": "API requests that are being answered.",
+    "timemachine_http_connections": "Open connections of the API.",
     "timemachine_lateness_seconds": "How late first attempts started after their trigger time.",
 }
 """Every metric and what it means; the reference page is checked against this table."""
@@ -75,8 +77,10 @@ class _Numbers(Collector):
             ("timemachine_in_flight", "in_flight"),
             ("timemachine_vnodes", "vnodes"),
             ("timemachine_level0_files", "level0_files"),
+            ("timemachine_http_requests_open", "http_requests_open"),
+            ("timemachine_http_connections", "http_connections"),
         ):
-            yield GaugeMetricFamily(name, METRICS[name], value=numbers[key])
+            yield GaugeMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         name = "timemachine_outcomes"
         outcomes = CounterMetricFamily(name, METRICS[name], labels=["outcome"])
         for outcome, count in sorted(numbers["outcomes"].items()):

@@ -134,3 +134,17 @@ assert REQUEST_BODY_BYTES_MAX * 4 < HTTP_BODY_BYTES_OPEN_MAX
 # A job id has up to three characters a byte in a path.
 assert JOB_ID_BYTES_MAX * 3 + 4 * NAME_CHARACTERS_MAX < HTTP_LINE_BYTES_MAX
 assert HTTP_BODY_TIMEOUT_S < HTTP_IDLE_S
+
+# --- sending webhooks ------------------------------------------------------------------------
+SENDER_HEAD_BYTES_MAX = 64 * 1024  # of a response, its interim responses counted
+SENDER_RESPONSE_BYTES_MAX = 256 * 1024  # as received: chunk sizes, extensions, trailers
+SENDER_CONNECTIONS_MAX = SENDS_PER_NODE_MAX  # open and idle, where the system allows as many
+SENDER_WAITING_MAX = 10_000  # requests that wait for a connection to be free
+SENDER_IDLE_S = 30  # shorter than what servers and balancers commonly keep idle
+SENDER_CONNECTION_AGE_S = 300  # after that a changed address is followed even under steady load
+SENDER_ADDRESSES_TRIED_MAX = 8  # of one name, for one request
+SENDER_TLS_CONTEXTS_MAX = 256  # each holds about 1 MB: the system's authorities
+
+assert SENDER_CONNECTIONS_MAX < DESCRIPTORS_RESERVED
+# The whole capture fits even if it comes in chunks of one byte, with six bytes around each.
+assert ATTEMPT_BODY_BYTES_MAX * 7 + SENDER_HEAD_BYTES_MAX < SENDER_RESPONSE_BYTES_MAX

@@ -98,7 +98,8 @@ def from_validation(error: Exception, prefix: str = "") -> errors.InvalidRequest
     if found is not None:
         text = text[: found.start()]
         pointer += "".join(
-            "/" + (step["name"] or step["index"]) for step in _STEP.finditer(found["path"])
+            "/" + (step["name"] or step["index"])
+            for step in _STEP.finditer(found["path"].replace("[...]", ""))
         )
     named = _UNKNOWN.match(text) or _MISSING.match(text)
     if named is not None:

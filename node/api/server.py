@@ -105,7 +105,7 @@ class _Server(web.Server):
 def connections_allowed(open_files_max: int) -> int:
     """How many connections the API may have, where a process may have so many files open."""
     left = open_files_max - limits.DESCRIPTORS_RESERVED
-    return max(min(limits.CONNECTIONS_MAX, left), open_files_max // 4, 16)
+    return min(limits.CONNECTIONS_MAX, max(left, open_files_max // 4, 16))
 
 
 class ApiServer:

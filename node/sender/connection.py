@@ -1,194 +1,301 @@
 """HTTP/1.1 on one connection, one request at a time."""
 
 import asyncio
-from collections.abc import Callable
+import select
+from typing import Any, Final, Protocol
 
 import httptools
 
+from node.sender.failures import Failure, of_losing
 from timemachine import limits
 
-_KEPT_HEADERS = frozenset(
-    {"content-type", "retry-after", "webhook-delivery", "server", "date", "location"}
-)
-_HEADER_BYTES_MAX = 64 * 1024
-_HEADER_VALUE_CHARACTERS_MAX = 1024
+_KEPT_HEADERS: Final = {
+    name.encode(): name
+    for name in ("content-type", "date", "location", "retry-after", "server", "webhook-delivery")
+}
+_FRAMING_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+_VERSION: Final = b"HTTP/1."
+
+# Six of them, at up to two bytes a character, still leave room in an attempt record.
+_HEADER_CHARACTERS_MAX: Final = 1024
+# Of all interim responses and the final one's head together.
+_HEAD_BYTES_MAX: Final = limits.SENDER_HEAD_BYTES_MAX
+# Chunk extensions and trailers are read and forgotten, but not without end.
+_RESPONSE_BYTES_MAX: Final = limits.SENDER_RESPONSE_BYTES_MAX
+_BODY_BYTES_MAX: Final = limits.ATTEMPT_BODY_BYTES_MAX
+
+_BROKEN: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+
+
+class Exchange(Protocol):
+    """What waits for the response."""
+
+    def answered(self, connection: "Connection") -> None:
+        """The response is in the connection's fields: complete, cut, or broken off."""
+
+    def failed(self, failure: Failure) -> None:
+        """There is no response."""
+
+
+class Owner(Protocol):
+    """What a connection belongs to."""
+
+    def lost(self, connection: "Connection") -> None:
+        """An adopted connection is gone, and its descriptor with it. Called once."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one recipient.
+    """A connection to one recipient; it calls its Exchange once for each request.
 
-    `ended(error_code, phase)` is called once for each request: with None when the response is
-    complete, or complete enough (its head arrived with a 2xx, or the cap of its body is reached).
-    `lost()` is called when an idle connection cannot be used any more.
+    Between two requests it must be silent: whatever arrives without having been asked for, an end
+    of file included, makes it useless. `reusable` tells whether it may carry another request.
+    It is nobody's until `adopt`.
     """
 
     __slots__ = (
-        "_ended",
-        "_header_bytes",
-        "_lost",
+        "_complete",
+        "_exchange",
+        "_framed",
+        "_loop",
+        "_owner",
         "_parser",
+        "_poll",
+        "_received_bytes",
+        "_transport",
         "body",
-        "busy",
-        "bytes_sent",
-        "first_byte_at_s",
+        "first_byte_s",
         "head_complete",
         "headers",
         "idle_since_s",
-        "loop",
+        "made_s",
+        "place",
+        "policy_number",
         "remote_ip",
         "reusable",
         "status",
-        "transport",
         "truncated",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, remote_ip: str) -> None:
-        self.loop = loop
+        self._loop = loop
+        self._owner: Owner | None = None
+        self._transport: Any = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._poll: Any = None
+        self._exchange: Exchange | None = None
+        self.place: Any = None
         self.remote_ip = remote_ip
-        self.transport: asyncio.Transport | None = None
-        self.busy = False
-        self.reusable = True
-        self.idle_since_s = 0.0
-        self._lost: Callable[[Connection], None] | None = None
-        self._ended: Callable[[str | None, str | None], None] | None = None
+        self.made_s = self.idle_since_s = loop.time()
+        self.policy_number = 0
+        self.reusable = False
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self.status: int | None = None
         self.headers: dict[str, str] = {}
-        self.body = bytearray()
+        self.body: bytes | bytearray = b""
         self.truncated = False
         self.head_complete = False
-        self.bytes_sent = False
-        self.first_byte_at_s = 0.0
-        self._header_bytes = 0
+        self.first_byte_s = 0.0
+        self._complete = False
+        self._framed = False
+        self._received_bytes = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
-        self.transport = transport  # type: ignore[assignment]
+    # --- what the pool asks ----------------------------------------------------------------
 
-    def start(
-        self,
-        data: bytes,
-        ended: Callable[[str | None, str | None], None],
-        lost: Callable[["Connection"], None],
-    ) -> None:
-        """Send one request, head and body in one write."""
-        assert self.transport is not None
-        assert not self.busy
+    def adopt(self, owner: Owner, place: Any) -> None:
+        """Belong to `owner`, who keeps it under `place`."""
+        self._owner = owner
+        self.place = place
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be started on it."""
+        return self.reusable and not self._transport.is_closing()
+
+    def rest(self, now_s: float) -> None:
+        """Be idle from now on, and forget the last response."""
+        self.idle_since_s = now_s
         self._reset()
-        self.busy = True
-        self._ended = ended
-        self._lost = lost
-        self.bytes_sent = True
-        self.transport.write(data)
 
-    def _end(self, error_code: str | None, phase: str | None) -> None:
-        ended, self._ended = self._ended, None
-        if ended is None:
+    def start(self, exchange: Exchange, data: bytes) -> None:
+        """Send one request, head and body in one write."""
+        assert self._exchange is None
+        assert not self._received_bytes
+        self._exchange = exchange
+        self.reusable = False
+        self._transport.write(data)
+
+    def is_silent(self) -> bool:
+        """Whether there is nothing to read yet, an end of file included: asks the system.
+
+        The event loop may not have come to it. A request sent on a connection that the recipient
+        has closed is lost, and must not be repeated.
+        """
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def stop(self, code: str) -> None:
+        """End the request now, with `timeout` or `shutdown`, unless the response has begun."""
+        if self._exchange is None:
             return
-        self.busy = False
-        ended(error_code, phase)
+        if self.head_complete:
+            self.truncated = True
+            self.cut()
+            self._answered()
+            return
+        unsent = self._transport is not None and self._transport.get_write_buffer_size() > 0
+        self._fail(Failure(code, "send" if unsent else "headers", remote_ip=self.remote_ip))
+
+    def cut(self) -> None:
+        """Close at once, whatever is in the buffers."""
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
-        """Give the connection up at once."""
+        """Close an idle connection in order: over TLS, with its farewell."""
         self.reusable = False
-        if self.transport is not None:
-            self.transport.abort()
+        if self._transport is not None:
+            self._transport.close()
 
     # --- from the transport ----------------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = transport
+        self.reusable = True
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._ended is None:
-            # Bytes that nobody asked for: whatever they are, they must not answer a later request.
-            self.close()
+        if self._exchange is None:
+            # Nobody asked. It must not become the answer to a later request.
+            self.cut()
             return
-        if not self.first_byte_at_s:
-            self.first_byte_at_s = self.loop.time()
-        if not self.head_complete:
-            self._header_bytes += len(data)
+        received_bytes = self._received_bytes
+        if not received_bytes:
+            self.first_byte_s = self._loop.time()
+            if not data.startswith(_VERSION) and not _VERSION.startswith(data):
+                self._fail_protocol()
+                return
+        self._received_bytes = received_bytes + len(data)
         try:
+            if not self.head_complete and self._received_bytes > _HEAD_BYTES_MAX:
+                room = _HEAD_BYTES_MAX - received_bytes
+                self._parser.feed_data(data[:room])
+                if not self.head_complete:
+                    self._fail_protocol()
+                    return
+                data = data[room:]
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._broken("protocol_error")
+        except _BROKEN:
+            self.cut()
+            if not self.head_complete:
+                self._fail_protocol()
+                return
+            # What came after a complete response is none of it.
+            self.truncated = self.truncated or not self._complete
+            self._answered()
             return
-        if not self.head_complete and self._header_bytes > _HEADER_BYTES_MAX:
-            self._broken("protocol_error")
-
-    def _broken(self, error_code: str) -> None:
-        """The response cannot be read on. A 2xx whose head has arrived stays a success."""
-        self.close()
-        if self._ended is None:
-            return
-        if self.head_complete and self.status is not None:
+        if self._complete:
+            if self._transport.get_write_buffer_size():
+                # Answered before the request was taken: the rest of it would come as the next.
+                self.cut()
+            self._answered()
+        elif self.truncated or self._received_bytes > _RESPONSE_BYTES_MAX:
             self.truncated = True
-            self._end(None, None)
-        else:
-            self.status = None
-            self._end(error_code, "headers" if self.first_byte_at_s else "send")
+            self.cut()
+            self._answered()
 
-    def eof_received(self) -> bool:
-        """See asyncio.Protocol."""
-        return False
+    def eof_received(self) -> None:
+        """See asyncio.Protocol: the transport closes itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.reusable = False
-        if self._ended is not None:
+        self._transport = self._poll = None
+        if self._exchange is not None:
             if self.head_complete:
                 # A body without a length ends with its connection.
-                self._end(None, None)
+                self.truncated = self._framed
+                self._answered()
             else:
-                self.status = None
-                self._end("connection_reset", "headers")
-        if self._lost is not None:
-            self._lost(self)
+                self._fail(of_losing(exc, self.remote_ip))
+        # It holds this object's methods: without it, both are freed at once.
+        self._parser = None
+        if self._owner is not None:
+            self._owner.lost(self)
 
-    def timed_out(self) -> None:
-        """The deadline of the request has come."""
-        self.close()
-        if self.head_complete and self.status is not None and 200 <= self.status <= 299:
-            self.truncated = True
-            self._end(None, None)
-            return
-        self.status = None
-        self._end("timeout", "body" if self.head_complete else "headers")
+    def _answered(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.answered(self)
+
+    def _fail_protocol(self) -> None:
+        self._fail(Failure("protocol_error", "headers", remote_ip=self.remote_ip))
+
+    def _fail(self, failure: Failure) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        self.cut()
+        exchange.failed(failure)
 
     # --- from the parser -------------------------------------------------------------------
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def on_message_begin(self) -> None:
         """See httptools."""
-        lower = name.decode("latin-1").lower()
-        if lower in _KEPT_HEADERS and lower not in self.headers:
-            self.headers[lower] = value.decode("latin-1")[:_HEADER_VALUE_CHARACTERS_MAX]
+        if self._complete:
+            # A second response, or the beginning of one.
+            self.reusable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. The first of each name counts; trailers do not."""
+        if self.head_complete:
+            return
+        name = name.lower()
+        kept = _KEPT_HEADERS.get(name)
+        if kept is not None:
+            if kept not in self.headers:
+                self.headers[kept] = value.decode("latin-1")[:_HEADER_CHARACTERS_MAX]
+        elif name in _FRAMING_HEADERS:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         """See httptools."""
+        if self.head_complete:
+            return
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
+        if status < 200:
+            # Interim, the final one is still to come. But nobody asked for another protocol.
+            if status < 100 or status == 101:
+                raise ValueError(status)
             self.headers = {}
+            self._framed = False
             return
         self.status = status
         self.head_complete = True
 
     def on_body(self, data: bytes) -> None:
         """See httptools."""
-        room = limits.ATTEMPT_BODY_BYTES_MAX - len(self.body)
+        if self._complete or self.truncated:
+            return
+        room = _BODY_BYTES_MAX - len(self.body)
         if len(data) > room:
-            self.body += data[:room]
             self.truncated = True
-            self.close()
-            self._end(None, None)
+            data = data[:room]
+        if not self.body:
+            self.body = data
         else:
+            # Many small chunks would make adding bytes to bytes slow.
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
             self.body += data
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if not self.head_complete:
-            # An interim response (1xx): the final one is still to come.
+        if not self.head_complete or self._complete:
             return
-        if not self._parser.should_keep_alive():
-            self.close()
-        self._end(None, None)
+        self._complete = True
+        self.reusable = self._parser.should_keep_alive()

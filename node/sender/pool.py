@@ -1,52 +1,66 @@
 """Connections by recipient, and one deadline for each request.
 
-One deadline covers resolving, connecting, TLS, writing and reading. Deadlines are not timers of
-their own: requests stand in one list per time-out in the order of their ends, and one timer looks
-at the heads. A connection is used again only while the server has said nothing since its last
-answer, and not after 30 s: whatever is closed under a request is a failure of that attempt, and
-nothing is ever sent twice.
+One deadline covers waiting, resolving, connecting, TLS, writing and reading. Deadlines are not
+timers of their own: requests stand in one list per time-out in the order of their ends, and one
+timer looks at the heads.
+
+A connection carries another request only while the recipient has said nothing since its last
+answer, and not after 30 s of silence. Whatever is closed under a request is a failure of that
+attempt: nothing is ever sent twice. There are as many connections as requests at a time, up to a
+number; beyond it requests wait, by turns over the recipients.
 """
 
 import asyncio
-import os
-import socket
-import ssl
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import resource
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from node.sender.connection import Connection
-from node.sender.resolve import (
-    Blocked,
-    Resolver,
-    check_target,
-    permitted_addresses,
-    system_resolver,
-)
+from node.sender.dial import PHASE_TIMEOUT_S, Dialler
+from node.sender.failures import QUEUE_FULL, Failure, NoDescriptors
+from node.sender.resolve import Resolver, SystemResolver
+from node.sender.tls import make_context
+from timemachine import limits
 from timemachine.addresses import AddressPolicy
 from timemachine.outbound import Outcome, Request, Target, TlsOptions
 
-IDLE_S = 30.0
-CONNECT_TIMEOUT_S = 5.0
-DEADLINE_TICK_S = 0.05
-_ADDRESSES_KEPT_S = 2.0
+__all__ = ["PooledSender", "connections_allowed", "make_context"]
 
-_SENTENCES = {
-    "dns_error": "The name {host} could not be resolved.",
-    "connection_refused": "{host} refused the connection.",
-    "connection_reset": "{host} closed the connection without an answer.",
-    "network_unreachable": "{host} cannot be reached.",
-    "timeout": "{host} did not answer in time.",
-    "tls_error": "The TLS handshake with {host} failed.",
-    "network_error": "The connection to {host} failed.",
-    "blocked_address": "{host} has no address that may be connected to.",
-    "protocol_error": "{host} did not answer in HTTP.",
-    "shutdown": "The node stopped before {host} answered.",
-}
+TICK_S: Final = 0.05
+"""How late a deadline may be noticed."""
+
+# A loop that was away for so long (the process was stopped, say) first reads what has arrived.
+_STALL_S: Final = 0.25
+# Not 0: timers that are due at once come before the sockets, in uvloop.
+_READ_FIRST_S: Final = 0.002
+# After so long an idle connection is looked at before it is used again. Before that, the event
+# loop would have told of an end of file but for a moment.
+_FRESH_S: Final = 0.05
+_CLOSE_S: Final = 2.0
+# How long no new connection is tried when the process has no descriptors left.
+_DESCRIPTORS_PAUSE_S: Final = 0.1
 
 _Key = tuple[str, str, int, TlsOptions | None]
+
+
+def connections_allowed(open_files_max: int) -> int:
+    """How many connections to recipients are right where a process may have so many files open."""
+    return max(4, min(limits.SENDER_CONNECTIONS_MAX, open_files_max // 4))
+
+
+class _Place:
+    """A recipient: scheme, host, port and TLS identity; its connections and who waits for one."""
+
+    __slots__ = ("connections", "idle", "key", "waiting")
+
+    def __init__(self, key: _Key) -> None:
+        self.key = key
+        # Open ones and those being made.
+        self.connections = 0
+        # The last one used is the next one taken, so that those too many become old.
+        self.idle: dict[Connection, None] = {}
+        self.waiting: dict[_Send, None] = {}
 
 
 class _Send:
@@ -57,26 +71,35 @@ class _Send:
         "connection",
         "deadline_s",
         "done",
+        "phase",
+        "place",
         "request",
         "resolve_ms",
         "sender",
-        "sent_at_s",
+        "sent_s",
         "started_s",
         "task",
         "tls_ms",
+        "turn_s",
     )
 
     def __init__(
-        self, sender: "PooledSender", request: Request, done: Callable[[Outcome], None]
+        self,
+        sender: "PooledSender",
+        request: Request,
+        done: Callable[[Outcome], None],
+        now_s: float,
     ) -> None:
         self.sender = sender
         self.request = request
         self.done: Callable[[Outcome], None] | None = done
+        self.place: Any = None
         self.connection: Connection | None = None
         self.task: asyncio.Task[None] | None = None
-        self.started_s = sender.loop.time()
-        self.deadline_s = self.started_s + request.timeout_ms / 1000.0
-        self.sent_at_s = 0.0
+        self.phase: str | None = None
+        self.started_s = self.turn_s = now_s
+        self.deadline_s = now_s + request.timeout_ms / 1000.0
+        self.sent_s = 0.0
         self.resolve_ms = 0.0
         self.connect_ms = 0.0
         self.tls_ms = 0.0
@@ -85,376 +108,426 @@ class _Send:
         """See Handle."""
         if self.done is None or self.connection is not None:
             return False
-        self.done = None
-        if self.task is not None:
-            self.task.cancel()
+        self._leave()
         return True
 
     def abort(self) -> None:
         """See Handle."""
-        self.fail("shutdown", "connect" if self.connection is None else "headers")
+        self.sender.loop.call_soon(self.stop, "shutdown")
 
-    def fail(self, error_code: str, phase: str) -> None:
-        """End without a response."""
-        connection = self.connection
+    def stop(self, code: str) -> None:
+        """End it now: `timeout` or `shutdown`."""
+        if self.done is None:
+            return
+        if self.connection is not None:
+            self.connection.stop(code)
+        else:
+            self.failed(Failure(code, self.phase))
+
+    def _leave(self) -> Callable[[Outcome], None]:
+        """Take it out of everything that it stands in; returns its `done`."""
+        done, self.done = self.done, None
+        assert done is not None
+        self.sender.forget(self)
         if self.task is not None:
             self.task.cancel()
-        if connection is not None:
-            connection.close()
-        self.finish(error_code, phase)
+            self.task = None
+        return done
 
-    def finish(self, error_code: str | None, phase: str | None) -> None:
-        """Report how it ended, once."""
-        done, self.done = self.done, None
-        if done is None:
-            return
-        now_s = self.sender.loop.time()
-        connection = self.connection
-        message = None
-        if error_code is not None:
-            message = _SENTENCES[error_code].format(host=self.request.target.host)
-        if connection is None:
-            outcome = Outcome(
-                error_code=error_code,
-                error_phase=phase,
-                error_message=message,
-                resolve_ms=self.resolve_ms,
-                connect_ms=self.connect_ms,
-                tls_ms=self.tls_ms,
-                total_ms=(now_s - self.started_s) * 1000.0,
-            )
-        else:
-            headers = connection.headers if connection.status is not None else {}
-            if "location" in headers:
-                headers["location"] = _host_only(headers["location"])
-            first_s = connection.first_byte_at_s
-            outcome = Outcome(
-                status=connection.status if error_code is None else None,
-                headers=headers,
-                body=bytes(connection.body),
-                truncated=connection.truncated,
-                error_code=error_code,
-                error_phase=phase,
-                error_message=message,
-                bytes_sent=connection.bytes_sent,
-                remote_ip=connection.remote_ip,
-                resolve_ms=self.resolve_ms,
-                connect_ms=self.connect_ms,
-                tls_ms=self.tls_ms,
-                first_byte_ms=(first_s - self.sent_at_s) * 1000.0 if first_s else 0.0,
-                total_ms=(now_s - self.started_s) * 1000.0,
-            )
+    # --- how it ends -----------------------------------------------------------------------
+
+    def answered(self, connection: Connection) -> None:
+        """See Exchange."""
+        done = self._leave()
+        headers = connection.headers
+        if "location" in headers:
+            _keep_host(headers)
+        outcome = Outcome(
+            status=connection.status,
+            headers=headers,
+            body=bytes(connection.body),
+            truncated=connection.truncated,
+            bytes_sent=True,
+            remote_ip=connection.remote_ip,
+            queue_ms=(self.turn_s - self.started_s) * 1000.0,
+            resolve_ms=self.resolve_ms,
+            connect_ms=self.connect_ms,
+            tls_ms=self.tls_ms,
+            first_byte_ms=(connection.first_byte_s - self.sent_s) * 1000.0,
+            total_ms=(self.sender.loop.time() - self.turn_s) * 1000.0,
+        )
+        # First the connection, so that what follows from the outcome can use it.
+        self.sender.give_back(connection)
         done(outcome)
 
+    def failed(self, failure: Failure) -> None:
+        """See Exchange."""
+        done = self._leave()
+        now_s = self.sender.loop.time()
+        done(
+            Outcome(
+                error_code=failure.code,
+                error_phase=failure.phase,
+                error_message=failure.message(self.request.target.host),
+                bytes_sent=self.connection is not None,
+                remote_ip=failure.remote_ip,
+                queue_ms=(self.turn_s - self.started_s) * 1000.0,
+                resolve_ms=self.resolve_ms,
+                connect_ms=self.connect_ms,
+                tls_ms=self.tls_ms,
+                total_ms=(now_s - self.turn_s) * 1000.0 if self.phase is not None else 0.0,
+            )
+        )
 
-def _host_only(location: str) -> str:
+
+def _keep_host(headers: dict[str, str]) -> None:
+    """Reduce a Location to its host: where it points is of interest, its secrets are not."""
     try:
-        return urlsplit(location).hostname or ""
+        host = urlsplit(headers.pop("location")).hostname
     except ValueError:
-        return ""
+        return
+    if host:
+        headers["location"] = host
 
 
 class PooledSender:
-    """The `Sender` of production. Runs on one event loop."""
+    """The `Sender` of production. Runs on one event loop; reads no clock but the loop's.
+
+    resolver                     names to addresses; the system's, when None
+    connections_max              open connections at a time, idle ones included; by the limit of
+                                 the process, when None
+    connections_per_target_max   of them to one recipient
+    waiting_max                  requests that may wait for one
+    phase_timeout_s              for resolving, connecting and TLS each, inside the deadline
+    idle_s                       how long a silent connection is kept
+    wall_ms                      the wall clock, to see that a client certificate has expired
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         policy: AddressPolicy,
         *,
-        resolver: Resolver = system_resolver,
-        idle_max: int = 2_000,
+        resolver: Resolver | None = None,
+        connections_max: int | None = None,
+        connections_per_target_max: int | None = None,
+        waiting_max: int = limits.SENDER_WAITING_MAX,
+        phase_timeout_s: float = PHASE_TIMEOUT_S,
+        idle_s: float = limits.SENDER_IDLE_S,
+        wall_ms: Callable[[], int] | None = None,
     ) -> None:
+        if connections_max is None:
+            connections_max = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.loop = loop
-        self._policy = policy
-        self._resolver = resolver
-        self._idle_max = idle_max
-        self._idle: dict[_Key, deque[Connection]] = {}
-        self._idle_count = 0
-        self._addresses: dict[tuple[str, int], tuple[float, list[str]]] = {}
-        self._contexts: dict[TlsOptions | None, ssl.SSLContext] = {}
-        self._deadlines: dict[int, deque[_Send]] = {}
-        self._open: set[_Send] = set()
+        self._dialler = Dialler(
+            loop,
+            policy,
+            resolver or SystemResolver(),
+            phase_timeout_s=phase_timeout_s,
+            wall_ms=wall_ms,
+        )
+        self._connections_max = connections_max
+        self._per_target_max = connections_per_target_max or connections_max
+        self._waiting_max = waiting_max
+        self._idle_s = idle_s
+        self._places: dict[_Key, _Place] = {}
+        # Those with requests that wait: the first is served and goes to the end.
+        self._places_waiting: dict[_Place, None] = {}
+        self._waiting = 0
+        self._connections = 0
+        # All idle ones, the longest silent first.
+        self._idle: dict[Connection, None] = {}
+        # By time-out, requests in the order of their deadlines.
+        self._deadlines: dict[int, dict[_Send, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_due_s = 0.0
+        self._postponed = False
+        self._no_descriptors_until_s = 0.0
         self._closed = False
+        self._all_lost: asyncio.Event | None = None
+
+    # --- what others ask -------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Connections open or being made."""
+        return self._connections
+
+    @property
+    def idle(self) -> int:
+        """Those of them without a request."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return self._waiting
 
     def set_policy(self, policy: AddressPolicy) -> None:
-        """Judge by another policy from now on; connections made under the old one are dropped."""
-        self._policy = policy
-        self._addresses.clear()
+        """Judge by another policy from now on.
+
+        Idle connections made under the old one are dropped, the others after their request.
+        """
+        self._dialler.set_policy(policy)
         self._drop_idle()
 
     async def check(self, target: Target) -> None:
-        """Whether a route to `target` may be stored. Raises InvalidRequest."""
-        await check_target(self._resolver, self._policy, target)
+        """Whether a route to `target` may be stored: one of its addresses is permitted.
+
+        A name that cannot be resolved now is accepted, since its record may come later. Raises
+        InvalidRequest, whose sentence names the range to allow.
+        """
+        await self._dialler.check(target)
 
     def send(self, request: Request, done: Callable[[Outcome], None]) -> _Send:
         """See Sender."""
-        send = _Send(self, request, done)
-        queue = self._deadlines.get(request.timeout_ms)
-        if queue is None:
-            queue = self._deadlines[request.timeout_ms] = deque()
-        queue.append(send)
+        now_s = self.loop.time()
+        send = _Send(self, request, done, now_s)
+        deadlines = self._deadlines.get(request.timeout_ms)
+        if deadlines is None:
+            deadlines = self._deadlines[request.timeout_ms] = {}
+        deadlines[send] = None
+        target = request.target
+        key = (target.scheme, target.host, target.port, target.tls)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(key)
+        send.place = place
+        if not place.idle or not self._start_on_idle(send, place, now_s):
+            self._want_connection(send)
         if self._timer is None:
-            self._timer = self.loop.call_later(DEADLINE_TICK_S, self._check_deadlines)
-        connection = self._take_idle(request.target)
-        if connection is not None:
-            self._start(send, connection)
-        else:
-            self._open.add(send)
-            send.task = self.loop.create_task(self._connect(send))
+            self._set_timer()
         return send
 
-    def _start(self, send: _Send, connection: Connection) -> None:
-        send.connection = connection
-        send.sent_at_s = self.loop.time()
-        request = send.request
-
-        def ended(error_code: str | None, phase: str | None) -> None:
-            if connection.reusable:
-                self._keep(request.target, connection)
-            send.finish(error_code, phase)
-
-        connection.start(request.head + request.body, ended, self._forget)
-
-    # --- deadlines -------------------------------------------------------------------------
-
-    def _check_deadlines(self) -> None:
-        now_s = self.loop.time()
-        for timeout_ms, queue in list(self._deadlines.items()):
-            while queue and (queue[0].done is None or queue[0].deadline_s <= now_s):
-                send = queue.popleft()
-                if send.done is not None:
-                    self._time_out(send)
-            if not queue:
-                del self._deadlines[timeout_ms]
-        self._expire_idle(now_s)
-        self._timer = None
-        if self._deadlines or self._idle_count:
-            self._timer = self.loop.call_later(DEADLINE_TICK_S, self._check_deadlines)
-
-    def _time_out(self, send: _Send) -> None:
-        if send.connection is not None:
-            send.connection.timed_out()
-        else:
-            send.fail("timeout", "connect" if send.resolve_ms else "resolve")
-
-    # --- idle connections ------------------------------------------------------------------
-
-    @staticmethod
-    def _key(target: Target) -> _Key:
-        return target.scheme, target.host, target.port, target.tls
-
-    def _take_idle(self, target: Target) -> Connection | None:
-        idle = self._idle.get(self._key(target))
-        while idle:
-            connection = idle.pop()
-            self._idle_count -= 1
-            transport = connection.transport
-            if connection.reusable and transport is not None and not transport.is_closing():
-                return connection
-        return None
-
-    def _keep(self, target: Target, connection: Connection) -> None:
-        if self._closed or self._idle_count >= self._idle_max:
-            connection.close()
-            return
-        connection.idle_since_s = self.loop.time()
-        self._idle.setdefault(self._key(target), deque()).append(connection)
-        self._idle_count += 1
-
-    def _forget(self, connection: Connection) -> None:
-        """An idle connection was closed by the other side; it is skipped when its turn comes."""
-        connection.reusable = False
-
-    def _expire_idle(self, now_s: float) -> None:
-        for key, idle in list(self._idle.items()):
-            while idle and (not idle[0].reusable or now_s - idle[0].idle_since_s > IDLE_S):
-                idle.popleft().close()
-                self._idle_count -= 1
-            if not idle:
-                del self._idle[key]
-
-    def _drop_idle(self) -> None:
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.close()
-        self._idle.clear()
-        self._idle_count = 0
-
-    # --- new connections -------------------------------------------------------------------
-
-    async def _connect(self, send: _Send) -> None:
-        try:
-            connection = await self._open_connection(send)
-        except _ConnectFailed as failed:
-            send.task = None
-            send.finish(failed.error_code, failed.phase)
-        except asyncio.CancelledError:
-            pass
-        except Exception:  # noqa: BLE001 - whatever went wrong, the attempt must end
-            send.task = None
-            send.finish("network_error", "connect")
-        else:
-            send.task = None
-            if send.done is None:
-                connection.close()
-            else:
-                self._start(send, connection)
-        finally:
-            self._open.discard(send)
-
-    async def _open_connection(self, send: _Send) -> Connection:
-        target = send.request.target
-        began_s = self.loop.time()
-        addresses = await self._resolve(target)
-        resolved_s = self.loop.time()
-        send.resolve_ms = max(0.001, (resolved_s - began_s) * 1000.0)
-        failure = _ConnectFailed("network_error", "connect")
-        for address in addresses:
-            try:
-                stream = await self._tcp(address, target.port)
-            except _ConnectFailed as failed:
-                failure = failed
-                continue
-            connected_s = self.loop.time()
-            send.connect_ms = (connected_s - resolved_s) * 1000.0
-            connection = await self._handshake(stream, address, target)
-            if target.scheme == "https":
-                send.tls_ms = (self.loop.time() - connected_s) * 1000.0
-            return connection
-        raise failure
-
-    async def _resolve(self, target: Target) -> list[str]:
-        place = target.host, target.port
-        known = self._addresses.get(place)
-        now_s = self.loop.time()
-        if known is not None and now_s - known[0] < _ADDRESSES_KEPT_S:
-            return known[1]
-        try:
-            addresses = await permitted_addresses(self._resolver, self._policy, *place)
-        except Blocked:
-            raise _ConnectFailed("blocked_address", "resolve") from None
-        except TimeoutError:
-            raise _ConnectFailed("dns_error", "resolve") from None
-        except (OSError, UnicodeError):
-            raise _ConnectFailed("dns_error", "resolve") from None
-        if len(self._addresses) > 10_000:
-            self._addresses.clear()
-        self._addresses[place] = (now_s, addresses)
-        return addresses
-
-    async def _tcp(self, address: str, port: int) -> socket.socket:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        stream = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            stream.setblocking(False)
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self.loop.sock_connect(stream, (address.partition("%")[0], port))
-        except BaseException as error:
-            stream.close()
-            match error:
-                case TimeoutError():
-                    raise _ConnectFailed("timeout", "connect") from None
-                case ConnectionRefusedError():
-                    raise _ConnectFailed("connection_refused", "connect") from None
-                case ConnectionError():
-                    raise _ConnectFailed("connection_reset", "connect") from None
-                case OSError():
-                    raise _ConnectFailed("network_unreachable", "connect") from None
-            raise
-        return stream
-
-    async def _handshake(self, stream: socket.socket, address: str, target: Target) -> Connection:
-        context = self._context(target.tls) if target.scheme == "https" else None
-        tls: dict[str, Any] = {}
-        if context is not None:
-            tls = {
-                "ssl": context,
-                "server_hostname": target.host,
-                "ssl_handshake_timeout": CONNECT_TIMEOUT_S,
-            }
-        try:
-            _, connection = await self.loop.create_connection(
-                lambda: Connection(self.loop, address), sock=stream, **tls
-            )
-        except (ssl.SSLError, ssl.CertificateError):
-            stream.close()
-            raise _ConnectFailed("tls_error", "tls") from None
-        except (OSError, TimeoutError):
-            stream.close()
-            raise _ConnectFailed("tls_error" if tls else "network_error", "tls") from None
-        except BaseException:
-            stream.close()
-            raise
-        return connection
-
-    def _context(self, options: TlsOptions | None) -> ssl.SSLContext:
-        context = self._contexts.get(options)
-        if context is None:
-            if len(self._contexts) > 1_000:
-                self._contexts.clear()
-            try:
-                context = self._contexts[options] = make_context(options)
-            except (ssl.SSLError, ValueError):
-                raise _ConnectFailed("tls_error", "tls") from None
-        return context
-
     async def close(self) -> None:
-        """Cut what is open and drop all connections."""
+        """End what is open with `shutdown`, and close all connections."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for send in list(self._open):
-            send.abort()
-        for queue in self._deadlines.values():
-            for send in queue:
+            self._timer = None
+        for deadlines in list(self._deadlines.values()):
+            for send in list(deadlines):
                 send.abort()
-        self._deadlines.clear()
-        self._drop_idle()
+        # Their `done` is called in the turn of the loop that begins here.
         await asyncio.sleep(0)
+        self._drop_idle()
+        self._dialler.close()
+        if self._connections:
+            self._all_lost = asyncio.Event()
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._all_lost.wait()
+            except TimeoutError:
+                pass  # a recipient that does not take its TLS farewell; the process ends anyway
 
+    # --- from a request --------------------------------------------------------------------
 
-class _ConnectFailed(Exception):
-    """No connection, and why."""
+    def forget(self, send: _Send) -> None:
+        """A request has ended: it waits for nothing any more."""
+        del self._deadlines[send.request.timeout_ms][send]
+        place: _Place = send.place
+        if send in place.waiting:
+            self._stop_waiting(place, send)
+            self._tidy(place)
 
-    def __init__(self, error_code: str, phase: str) -> None:
-        super().__init__(error_code)
-        self.error_code = error_code
-        self.phase = phase
-
-
-def make_context(options: TlsOptions | None) -> ssl.SSLContext:
-    """TLS as a route wants it: verified, 1.2 or newer, with its own authorities and certificate.
-
-    Raises ssl.SSLError or ValueError for PEM that cannot be used.
-    """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if options is None:
-        return context
-    if options.ca_pem is not None:
-        context.load_verify_locations(cadata=options.ca_pem)
-    if options.client_cert_pem is not None and options.client_key_pem is not None:
-        # The ssl module reads certificates from files only: these have no place on any disk.
-        with (
-            _memory_file(options.client_cert_pem) as certificate,
-            _memory_file(options.client_key_pem) as key,
+    def give_back(self, connection: Connection) -> None:
+        """A request has ended with a response: keep its connection, if it is good for more."""
+        place: _Place = connection.place
+        now_s = self.loop.time()
+        if (
+            not connection.reusable
+            or self._closed
+            or connection.policy_number != self._dialler.policy_number
+            or now_s - connection.made_s > limits.SENDER_CONNECTION_AGE_S
         ):
-            context.load_cert_chain(certificate, key)
-    if options.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+            connection.cut()
+            return
+        connection.rest(now_s)
+        if place.waiting:
+            send = next(iter(place.waiting))
+            self._stop_waiting(place, send)
+            send.turn_s = now_s
+            self._start(send, connection, now_s)
+            return
+        place.idle[connection] = None
+        self._idle[connection] = None
+        if self._waiting:
+            self._serve_waiting()
 
+    def _start_on_idle(self, send: _Send, place: _Place, now_s: float) -> bool:
+        """Start a request on an idle connection, if there is one that is good for it."""
+        while place.idle:
+            connection, _ = place.idle.popitem()
+            del self._idle[connection]
+            if connection.usable and (
+                now_s - connection.idle_since_s < _FRESH_S or connection.is_silent()
+            ):
+                self._start(send, connection, now_s)
+                return True
+            connection.cut()
+        return False
 
-@contextmanager
-def _memory_file(text: str) -> Iterator[str]:
-    """A path under which `text` can be read, in memory only."""
-    handle = os.memfd_create("pem", os.MFD_CLOEXEC)
-    try:
-        os.write(handle, text.encode())
-        yield f"/proc/self/fd/{handle}"
-    finally:
-        os.close(handle)
+    def _start(self, send: _Send, connection: Connection, now_s: float) -> None:
+        request = send.request
+        send.connection = connection
+        send.phase = "headers"
+        send.sent_s = now_s
+        connection.start(send, request.head + request.body)
+
+    # --- connections -----------------------------------------------------------------------
+
+    def _want_connection(self, send: _Send) -> None:
+        """A new connection for a request, now or when there is room."""
+        place: _Place = send.place
+        if self._closed:
+            send.abort()
+        elif self._waiting >= self._waiting_max:
+            self.loop.call_soon(self._refuse, send)
+        else:
+            # Through the queue even if there is room: nobody overtakes who waits already.
+            place.waiting[send] = None
+            self._places_waiting[place] = None
+            self._waiting += 1
+            self._serve_waiting()
+
+    @staticmethod
+    def _refuse(send: _Send) -> None:
+        if send.done is not None:
+            send.failed(Failure("network_error", None, QUEUE_FULL))
+
+    def _stop_waiting(self, place: _Place, send: _Send) -> None:
+        del place.waiting[send]
+        self._waiting -= 1
+        if not place.waiting:
+            del self._places_waiting[place]
+
+    def _serve_waiting(self) -> None:
+        """Make connections for those who wait, as far as there is room."""
+        if self._closed or self.loop.time() < self._no_descriptors_until_s:
+            return
+        # Each recipient's turn comes once before anybody's comes again.
+        full = 0
+        while full < len(self._places_waiting):
+            place = next(iter(self._places_waiting))
+            del self._places_waiting[place]
+            self._places_waiting[place] = None
+            if place.connections >= self._per_target_max:
+                full += 1
+                continue
+            if self._connections >= self._connections_max:
+                # The one that has been silent longest goes; its place is free when it is closed.
+                if self._idle:
+                    self._drop(next(iter(self._idle)))
+                return
+            full = 0
+            send = next(iter(place.waiting))
+            self._stop_waiting(place, send)
+            place.connections += 1
+            self._connections += 1
+            send.turn_s = self.loop.time()
+            send.phase = "resolve"
+            send.task = self.loop.create_task(self._connect(send, place))
+
+    async def _connect(self, send: _Send, place: _Place) -> None:
+        """Make one connection and start the request on it."""
+        connection = None
+        try:
+            connection = await self._dialler.connect(send.request.target, send)
+            connection.adopt(self, place)
+            send.task = None
+            self._start(send, connection, self.loop.time())
+        except NoDescriptors:
+            send.task = None
+            self._pause(send, place)
+        except Failure as failure:
+            send.task = None
+            send.failed(failure)
+        finally:
+            if connection is None:
+                self._one_less(place)
+
+    def _pause(self, send: _Send, place: _Place) -> None:
+        """There are no descriptors: the request waits on, and idle connections make room."""
+        self._no_descriptors_until_s = self.loop.time() + _DESCRIPTORS_PAUSE_S
+        if place.idle and self._start_on_idle(send, place, self.loop.time()):
+            return
+        send.phase = None
+        place.waiting = {send: None, **place.waiting}
+        self._places_waiting[place] = None
+        self._waiting += 1
+        if self._idle:
+            self._drop(next(iter(self._idle)))
+
+    def lost(self, connection: Connection) -> None:
+        """See Owner."""
+        place: _Place = connection.place
+        if connection in place.idle:
+            del place.idle[connection]
+            del self._idle[connection]
+        self._one_less(place)
+
+    def _one_less(self, place: _Place) -> None:
+        place.connections -= 1
+        self._connections -= 1
+        if self._waiting:
+            self._serve_waiting()
+        self._tidy(place)
+        if not self._connections and self._all_lost is not None:
+            self._all_lost.set()
+
+    def _tidy(self, place: _Place) -> None:
+        """Forget a recipient without connections and requests."""
+        if not place.connections and not place.waiting and self._places.get(place.key) is place:
+            del self._places[place.key]
+
+    def _drop(self, connection: Connection) -> None:
+        """Close an idle connection."""
+        place: _Place = connection.place
+        del place.idle[connection]
+        del self._idle[connection]
+        connection.close()
+
+    def _drop_idle(self) -> None:
+        for connection in list(self._idle):
+            self._drop(connection)
+
+    # --- time ------------------------------------------------------------------------------
+
+    def _set_timer(self, delay_s: float = TICK_S) -> None:
+        self._tick_due_s = self.loop.time() + delay_s
+        self._timer = self.loop.call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        now_s = self.loop.time()
+        self._timer = None
+        if now_s - self._tick_due_s > _STALL_S and not self._postponed:
+            # Answers may lie in the sockets that came in time: they are read before anybody is
+            # called too late.
+            self._postponed = True
+            self._set_timer(_READ_FIRST_S)
+            return
+        self._postponed = False
+        try:
+            self._end_overdue(now_s)
+        finally:
+            if self._deadlines:
+                self._set_timer()
+            elif self._idle:
+                self._set_timer(min(1.0, self._idle_s))
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if now_s - oldest.idle_since_s <= self._idle_s:
+                break
+            self._drop(oldest)
+        if self._waiting:
+            self._serve_waiting()
+
+    def _end_overdue(self, now_s: float) -> None:
+        for timeout_ms, deadlines in list(self._deadlines.items()):
+            while deadlines:
+                send = next(iter(deadlines))
+                if send.deadline_s > now_s:
+                    break
+                send.stop("timeout")
+            if not deadlines:
+                del self._deadlines[timeout_ms]

@@ -1,1 +1,1 @@
-"""Faults of disks, injected below a running node."""
+"""What can go wrong outside of a node: recipients that misbehave, certificates that do not fit."""

@@ -140,7 +140,7 @@ class Api:
             detail = "Allow it with --allow-private 10.0.0.0/8."
             raise InvalidRequest(detail, errors=[("/webhook_url", detail)])
 
-    async def raw(self, data: bytes, *, until_closed: bool = False) -> bytes:
+    async def raw(self, data: bytes) -> bytes:
         """Send bytes on a connection of its own, and read what comes until it is closed."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
@@ -193,6 +193,7 @@ async def started() -> AsyncIterator[Api]:
     try:
         yield api
     finally:
+        api.disk.release()
         stopped = asyncio.Event()
         api.server.stop_accepting()
         api.engine.stop(stopped.set)

@@ -1,5 +1,7 @@
 """Databases, collections and the cluster over HTTP."""
 
+from typing import Any
+
 import pytest
 
 from tests.unit.node.api.harness import FAR_MS, JOBS, Api

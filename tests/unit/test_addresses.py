@@ -76,7 +76,7 @@ def test_blocked(address: str) -> None:
 
 @pytest.mark.parametrize("address", UNREADABLE)
 def test_unreadable(address: str) -> None:
-    """What is no address is refused; legacy forms are judged after resolution, as what they mean."""
+    """What is no address is refused; legacy forms are judged after resolution."""
     assert Verdict.UNREADABLE is classify(address)
     assert not AddressPolicy(("0.0.0.0/0", "::/0")).permits(address, 443)
 

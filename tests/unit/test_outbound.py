@@ -11,7 +11,14 @@ from timemachine.outbound import Target, TlsOptions, parse_target
     ("url", "scheme", "host", "port", "path", "host_header"),
     [
         ("http://example.com", "http", "example.com", 80, b"/", b"example.com"),
-        ("https://example.com/a/b?c=d&e", "https", "example.com", 443, b"/a/b?c=d&e", b"example.com"),
+        (
+            "https://example.com/a/b?c=d&e",
+            "https",
+            "example.com",
+            443,
+            b"/a/b?c=d&e",
+            b"example.com",
+        ),
         ("http://example.com:80/", "http", "example.com", 80, b"/", b"example.com"),
         ("https://example.com:80/", "https", "example.com", 80, b"/", b"example.com:80"),
         ("http://example.com:/x", "http", "example.com", 80, b"/x", b"example.com"),
@@ -21,12 +28,19 @@ from timemachine.outbound import Target, TlsOptions, parse_target
         ("http://[::1]:4000/x", "http", "::1", 4000, b"/x", b"[::1]:4000"),
         ("https://[2606:4700::1]/", "https", "2606:4700::1", 443, b"/", b"[2606:4700::1]"),
         ("http://[fe80::1%25eth0]/", "http", "fe80::1", 80, b"/", b"[fe80::1]"),
-        ("http://bücher.example/", "http", "xn--bcher-kva.example", 80, b"/", b"xn--bcher-kva.example"),
+        (
+            "http://bücher.example/",
+            "http",
+            "xn--bcher-kva.example",
+            80,
+            b"/",
+            b"xn--bcher-kva.example",
+        ),
         ("http://①②⑦.⓪.⓪.①/", "http", "127.0.0.1", 80, b"/", b"127.0.0.1"),
         ("http://a_b.example./", "http", "a_b.example.", 80, b"/", b"a_b.example."),
         ("http://h:65535/;p?a=%20%0d", "http", "h", 65535, b"/;p?a=%20%0d", b"h:65535"),
     ],
-)  # fmt: skip
+)
 def test_target(
     url: str, scheme: str, host: str, port: int, path: bytes, host_header: bytes
 ) -> None:

@@ -1,0 +1,193 @@
+"""Settings: their three spellings and order, and what is refused with which words."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from node import config
+from node.__main__ import main
+from node.config import Config, as_toml, is_loopback, load, split_address
+from timemachine.errors import ConfigError
+
+DATA = {"data": "d"}
+
+
+def toml(folder: Path, text: str) -> str:
+    """A configuration file."""
+    path = folder / "node.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_later_ones_win(tmp_path: Path) -> None:
+    """Flags win over the environment, the environment over the file, the file over defaults."""
+    file = toml(tmp_path, 'data = "f"\nhttp = "127.0.0.1:1"\nzone = "f"\nnode_name = "f"\n')
+    environment = {"TIMEMACHINE_HTTP": "127.0.0.1:2", "TIMEMACHINE_ZONE": "e"}
+    flags = {"http": "127.0.0.1:3", "zone": None}
+    loaded, unknown = load(flags, environment, file)
+    assert ("f", "127.0.0.1:3", "e", "f", "127.0.0.1:9001") == (
+        loaded.data,
+        loaded.http,
+        loaded.zone,
+        loaded.node_name,
+        loaded.rpc,
+    )
+    assert [] == unknown
+
+
+@pytest.mark.parametrize("name", Config.__struct_fields__)
+def test_every_setting_has_three_spellings(name: str, tmp_path: Path) -> None:
+    """`name` in TOML, TIMEMACHINE_NAME in the environment, --na-me as a flag."""
+    values: dict[str, tuple[Any, str]] = {
+        "http": ("127.0.0.1:1", "127.0.0.1:1"),
+        "rpc": ("127.0.0.1:1", "127.0.0.1:1"),
+        "advertise_http": ("h:1", "h:1"),
+        "bootstrap": ("never", "never"),
+        "allow_private": (["10.0.0.0/8", "::1/128"], "10.0.0.0/8, ::1/128"),
+        "insecure": (True, "true"),
+        "disk_reserve_mb": (7, "7"),
+    }
+    value, text = values.get(name, ("x", "x"))
+    file = toml(tmp_path, f"{name} = {msgspec.json.encode(value).decode()}\n")
+    base = {} if name == "data" else DATA
+    from_file, _ = load(base, {}, file)
+    from_environment, _ = load(base, {f"TIMEMACHINE_{name.upper()}": text}, None)
+    from_flags, _ = load(base | {name: value}, {}, None)
+    assert from_file == from_environment == from_flags
+    assert from_file != Config(data="d")
+    help_text = CliRunner().invoke(main, ["serve", "--help"]).output
+    assert f"--{name.replace('_', '-')}" in help_text
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    """An unknown key of the file is refused; unknown variables are only told of."""
+    with pytest.raises(ConfigError, match="`htp` is not a setting"):
+        load(DATA, {}, toml(tmp_path, 'htp = "x"'))
+    # What Kubernetes sets for a service of our name.
+    environment = {"TIMEMACHINE_PORT": "tcp://1:2", "TIMEMACHINE_SERVICE_HOST": "1", "HOME": "x"}
+    _, unknown = load(DATA, environment, None)
+    assert ["TIMEMACHINE_PORT", "TIMEMACHINE_SERVICE_HOST"] == unknown
+    assert not {"port", *(n for n in Config.__struct_fields__ if n.startswith("service"))} & set(
+        Config.__struct_fields__
+    )
+
+
+@pytest.mark.parametrize("name", config.NOT_YET)
+def test_what_has_no_meaning_yet_is_refused(name: str, tmp_path: Path) -> None:
+    """A promise that is not kept yet is refused in every spelling, never ignored."""
+    with pytest.raises(ConfigError, match="no meaning"):
+        load(DATA, {}, toml(tmp_path, f'{name} = "x"'))
+    with pytest.raises(ConfigError, match="no meaning"):
+        load(DATA, {f"TIMEMACHINE_{name.upper()}": "x"}, None)
+    flag = f"--{name.replace('_', '-')}"
+    run = CliRunner().invoke(main, ["serve", "--data", "d", flag, "x", "--print-config"])
+    assert 2 == run.exit_code
+    assert f"{flag} has no meaning" in run.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "data:"),
+        ({"data": ""}, "data:"),
+        (DATA | {"http": "127.0.0.1:65536"}, "http:"),
+        (DATA | {"http": "127.0.0.1:²"}, "http:"),
+        (DATA | {"http": "::1:80"}, "http:"),
+        (DATA | {"http": "http://127.0.0.1:1"}, "http:"),
+        (DATA | {"rpc": "a b:1"}, "rpc:"),
+        (DATA | {"advertise_http": "x:y"}, "advertise_http:"),
+        (DATA | {"http": "0.0.0.0:80"}, "--insecure"),
+        (DATA | {"http": "[::]:80"}, "--insecure"),
+        (DATA | {"http": "example.com:80"}, "--insecure"),
+        (DATA | {"bootstrap": "maybe"}, "bootstrap:"),
+        (DATA | {"allow_private": ["lan"]}, "allow_private:"),
+        (DATA | {"disk_reserve_mb": -1}, "disk_reserve_mb:"),
+        (DATA | {"zone": 7}, "zone:"),
+    ],
+)
+def test_wrong_values(flags: dict[str, Any], words: str) -> None:
+    """A wrong value is refused with the name of its setting."""
+    with pytest.raises(ConfigError) as caught:
+        load(flags, {}, None)
+    assert words in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("INSECURE", "maybe"), ("DISK_RESERVE_MB", "²"), ("DISK_RESERVE_MB", "-1")],
+)
+def test_wrong_text_in_the_environment(variable: str, text: str) -> None:
+    """Text that is no value of its setting is refused, and the variable named."""
+    with pytest.raises(ConfigError, match=variable):
+        load(DATA, {f"TIMEMACHINE_{variable}": text}, None)
+
+
+@pytest.mark.parametrize("text", ["http = ", "http = 1", "data = []", "\x00"])
+def test_wrong_files(text: str, tmp_path: Path) -> None:
+    """A file that cannot be read or holds the wrong types is refused."""
+    with pytest.raises(ConfigError):
+        load(DATA, {}, toml(tmp_path, text) if "data" not in text else toml(tmp_path, text))
+        load({}, {}, toml(tmp_path, text))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(DATA, {}, str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("localhost", ("localhost", 7)),
+        (":80", ("127.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("[::1]", ("::1", 7)),
+        ("a.example:0", ("a.example", 0)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    """HOST:PORT, with brackets around IPv6, with the default port, with any port."""
+    assert address == split_address(text, "http", default_port=7)
+
+
+def test_loopback() -> None:
+    """Only what is surely this machine alone counts as loopback."""
+    assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.com"))
+
+
+def test_beyond_loopback_when_told_so() -> None:
+    """--insecure is the way to say that the network is trusted."""
+    loaded, _ = load(DATA | {"http": "0.0.0.0:80", "insecure": True}, {}, None)
+    assert "0.0.0.0:80" == loaded.http
+
+
+def test_print_config_can_be_read_again(tmp_path: Path) -> None:
+    """--print-config prints TOML that gives the same configuration, and exits with 0."""
+    arguments = ["serve", "--data", 'a"b\\c', "--zone", "ä", "--allow-private", "::1/128"]
+    run = CliRunner().invoke(main, [*arguments, "--print-config"])
+    assert 0 == run.exit_code
+    again, _ = load({}, {}, toml(tmp_path, run.output))
+    assert ('a"b\\c', "ä", ("::1/128",)) == (again.data, again.zone, again.allow_private)
+    assert run.output == as_toml(again)
+    assert set(Config.__struct_fields__) == set(tomllib.loads(run.output))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve"],
+        ["serve", "--data", "d", "--frobnicate"],
+        ["serve", "--data", "d", "--http", "0.0.0.0:1"],
+        ["serve", "--data", "d", "--config", "no such file"],
+        ["dev", "--nodes", "2"],
+        ["fly"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    """Wrong usage and wrong configuration exit with 2 and say why on standard error."""
+    run = CliRunner().invoke(main, arguments)
+    assert 2 == run.exit_code
+    assert "Error" in run.output

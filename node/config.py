@@ -1,5 +1,6 @@
 """Settings: defaults, then TOML, then `TIMEMACHINE_*`, then flags; one name in all spellings."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
@@ -11,6 +12,9 @@ import msgspec
 from timemachine.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "TIMEMACHINE_"
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/]*))(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +62,15 @@ NOT_YET = (
 
 
 def split_address(text: str, setting: str, *, default_port: int) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `[V6]:PORT` or `HOST`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or port.endswith("]"):
-        host, port = text, str(default_port)
-    host = host.strip("[]") or "127.0.0.1"
-    if not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"{setting}: {text!r} is not HOST:PORT.")
-    return host, int(port)
+    """Host and port of `HOST:PORT`, `[V6]:PORT` or `HOST`; `:PORT` is loopback.
+
+    Port 0 lets the system choose. Raises ConfigError.
+    """
+    found = _ADDRESS.fullmatch(text)
+    port = default_port if found is None or found["port"] is None else int(found["port"])
+    if found is None or port > 65_535:
+        raise ConfigError(f"{setting}: {text!r} is not HOST:PORT (IPv6: [HOST]:PORT).")
+    return found["v6"] or found["host"] or "127.0.0.1", port
 
 
 def is_loopback(host: str) -> bool:
@@ -101,12 +106,14 @@ def load(
         elif name not in ("config", "server"):
             unknown.append(variable)
     values |= {name: value for name, value in flags.items() if value is not None}
-    if "data" not in values:
+    if not values.get("data"):
         raise ConfigError("data: name a data directory with --data DIR.")
     try:
         config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"The configuration is wrong: {error}") from None
+        # msgspec ends with " - at `$.http`"; users know no `$`.
+        sentence, _, place = str(error).partition(" - at `$.")
+        raise ConfigError(f"{place.rstrip('`') or 'configuration'}: {sentence}.") from None
     _validate(config)
     return config, unknown
 
@@ -134,7 +141,7 @@ def _from_text(name: str, text: str) -> Any:
     if name == "allow_private":
         return [part.strip() for part in text.split(",") if part.strip()]
     if name == "disk_reserve_mb":
-        if not text.isdigit():
+        if re.fullmatch(r"[0-9]{1,9}", text) is None:
             raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is a number.")
         return int(text)
     return text
@@ -143,6 +150,8 @@ def _from_text(name: str, text: str) -> Any:
 def _validate(config: Config) -> None:
     host, _ = split_address(config.http, "http", default_port=8001)
     split_address(config.rpc, "rpc", default_port=9001)
+    if config.advertise_http:
+        split_address(config.advertise_http, "advertise_http", default_port=8001)
     if config.bootstrap not in ("auto", "never"):
         raise ConfigError("bootstrap: this is `auto` or `never`.")
     if not 0 <= config.disk_reserve_mb <= 1_000_000:

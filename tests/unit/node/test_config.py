@@ -129,9 +129,9 @@ def test_wrong_text_in_the_environment(variable: str, text: str) -> None:
 @pytest.mark.parametrize("text", ["http = ", "http = 1", "data = []", "\x00"])
 def test_wrong_files(text: str, tmp_path: Path) -> None:
     """A file that cannot be read or holds the wrong types is refused."""
+    file = toml(tmp_path, text)
     with pytest.raises(ConfigError):
-        load(DATA, {}, toml(tmp_path, text) if "data" not in text else toml(tmp_path, text))
-        load({}, {}, toml(tmp_path, text))
+        load({}, {}, file)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(DATA, {}, str(tmp_path / "none.toml"))
 

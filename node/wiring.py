@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -128,11 +129,6 @@ def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> Addres
 
 async def _serve(config: Config, say: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(
-        lambda _, context: log.error(
-            "unhandled", error=repr(context.get("exception")), message=context.get("message")
-        )
-    )
     world = RealWorld(loop)
     # The store first: if the directory is not ours, nothing else must happen.
     store, identity, keys = _open(config, world)
@@ -144,6 +140,16 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
         failures.append(error)
         started.set()
         stopping.set()
+
+    def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        log.error("unhandled", error=repr(error), message=context.get("message"))
+        if isinstance(error, StoreError):
+            # A row that cannot be read, found by a timer: whoever ran there will not run again,
+            # so without this the node would go on as if it fired.
+            failed(error)
+
+    loop.set_exception_handler(unhandled)
 
     disk = CommitThread(loop, store)
     host, port = split_address(config.http, "http", default_port=8001)
@@ -174,6 +180,8 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
     # Vnodes elect themselves and take up their offsets before anybody may ask.
     engine.start(settings, started.set)
     await started.wait()
+    if failures:
+        raise failures[0]
     server = ApiServer(engine, sender.check)
     try:
         bound_host, bound_port = await server.start(host, port)

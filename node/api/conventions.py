@@ -266,19 +266,23 @@ def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:
         raise from_validation(error, prefix) from None
 
 
-async def ask(propose: Callable[[Callable[[Any], None]], None]) -> Any:
-    """Propose something and wait for its result; an error that comes back is raised."""
+def ask(propose: Callable[..., None], *arguments: Any) -> asyncio.Future[Any]:
+    """Call `propose(*arguments, done)`, and wait for what `done` is called with.
+
+    An error is raised. No coroutine: this is on the way of every write.
+    """
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    def answered(result: Any) -> None:
-        if not future.done():
+    def done(result: Any) -> None:
+        if future.done():
+            return  # the request was given up; its command goes on
+        if isinstance(result, errors.TimeMachineError):
+            future.set_exception(result)
+        else:
             future.set_result(result)
 
-    propose(answered)
-    result = await future
-    if isinstance(result, errors.TimeMachineError):
-        raise result
-    return result
+    propose(*arguments, done)
+    return future
 
 
 async def ask_meta(
@@ -288,7 +292,7 @@ async def ask_meta(
 
     `missing` is the code for what is not there, `limit` the sentence for too many.
     """
-    result = await ask(lambda done: engine.propose_meta(command, done))
+    result = await ask(engine.propose_meta, command)
     if result.kind == "refused":
         code = missing if result.code == "not_found" else result.code
         raise refusal(code, limit if code == "limit_reached" else None)

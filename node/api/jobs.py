@@ -284,9 +284,7 @@ class JobHandlers:
     async def _propose(
         self, collection: Collection, job_id: str, command: Any, meta: bytes | None = None
     ) -> Answer:
-        result: JobResult = await ask(
-            lambda done: self._engine.propose_job(collection, job_id, command, done)
-        )
+        result: JobResult = await ask(self._engine.propose_job, collection, job_id, command)
         return self._answer(collection, job_id, result, meta)
 
     # --- operations ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from node.api.problems import invalid
 from node.api.views import MASK
 from node.engine import Engine
 from node.secrets import open_value, seal_value
-from node.sender.pool import make_context
+from node.sender.tls import make_context
 from timemachine import limits
 from timemachine.errors import InvalidSecret
 from timemachine.model import Rate, Retry, Route, SealedKey

@@ -1,7 +1,6 @@
 """Routes: where jobs are sent."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -127,7 +126,7 @@ class RouteHandlers:
                 expected_version=expected,
                 request=request,
             )
-            result = await ask(partial(self._engine.propose_meta, command))
+            result = await ask(self._engine.propose_meta, command)
             if result.code == "version_moved" and not conditional:
                 continue
             if result.kind == "refused":
@@ -227,4 +226,4 @@ class RouteHandlers:
         call.only()
         call.no_members()
         route = self._find(call)
-        return json_answer(await ask(lambda done: self._engine.send_example(route, done)))
+        return json_answer(await ask(self._engine.send_example, route))

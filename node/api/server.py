@@ -7,11 +7,12 @@ here is paid by every job that is created.
 import asyncio
 import re
 import resource
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import RequestHandler
 
@@ -43,6 +44,50 @@ log = structlog.get_logger()
 
 class _Vanished(ConnectionError):
     """The client is gone, or so slow that it is sent away: there is nobody to answer."""
+
+
+class _Reply(web.StreamResponse):
+    """An answer that leaves as one buffer, head and body together.
+
+    aiohttp's own Response builds its head from a multidict, and is sent in parts: a third of what
+    a small request costs. It asks a response only to `prepare` and to `write_eof`.
+    """
+
+    def __init__(self, answer: Answer, request_id: str, date: str, *, close: bool) -> None:
+        super().__init__(status=answer.status)
+        self._answer = answer
+        self._request_id = request_id
+        self._date = date
+        self._close = close
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Send it."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise _Vanished
+        answer, body = self._answer, self._answer.body
+        if self._close or not request.keep_alive:
+            self.force_close()
+            connection = "Connection: close\r\n"
+        else:
+            self._keep_alive = True
+            connection = "Connection: keep-alive\r\n" if request.version < HttpVersion11 else ""
+        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+        head = (
+            f"HTTP/1.1 {answer.status} {self.reason}\r\n"
+            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(body)}\r\n"
+            f"Date: {self._date}\r\nServer: TimeMachine\r\nX-Request-Id: {self._request_id}\r\n"
+            f"{more}{connection}\r\n"
+        )
+        if request.method == "HEAD":
+            body = b""
+        transport.write(head.encode("ascii") + body)
+        # A client that does not read its answers must not fill our memory with them.
+        if request.protocol.writing_paused:
+            await request.protocol._drain_helper()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Everything was sent already."""
 
 
 class _Connection(RequestHandler):
@@ -134,6 +179,8 @@ class ApiServer:
         self._stopping = False
         self._id_prefix = engine.random_bytes(6).hex()
         self._id_number = 0
+        self._date_s = -1
+        self._date = ""
         self._requests: dict[int, int] = {}
         statistics = engine.statistics
         engine.statistics = lambda: {  # type: ignore[method-assign]
@@ -205,14 +252,15 @@ class ApiServer:
             self._open -= 1
         status = answer.status
         self._requests[status] = self._requests.get(status, 0) + 1
-        sent = answer.headers
-        sent["Content-Type"] = answer.content_type
-        sent["X-Request-Id"] = request_id
-        sent["Server"] = "TimeMachine"
-        response = web.Response(status=status, body=answer.body, headers=sent)
-        if self._stopping or status == 413:
-            response.force_close()
-        return response
+        close = self._stopping or status == 413
+        return _Reply(answer, request_id, self._now_as_date(), close=close)
+
+    def _now_as_date(self) -> str:
+        second = self._engine.now_ms() // 1000
+        if second != self._date_s:
+            self._date_s = second
+            self._date = formatdate(second, usegmt=True)
+        return self._date
 
     async def _answer(self, request: web.BaseRequest, headers: Any) -> Answer:
         raw_path, _, raw_query = request._message.path.partition("?")

@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "head_complete",
         "headers",
         "idle_since_s",
+        "loss",
         "made_s",
         "place",
         "policy_number",
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol):
         self.made_s = self.idle_since_s = loop.time()
         self.policy_number = 0
         self.reusable = False
+        self.loss: Failure | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -216,13 +218,14 @@ class Connection(asyncio.Protocol):
         """See asyncio.Protocol."""
         self.reusable = False
         self._transport = self._poll = None
+        self.loss = of_losing(exc, self.remote_ip)
         if self._exchange is not None:
             if self.head_complete:
                 # A body without a length ends with its connection.
                 self.truncated = self._framed
                 self._answered()
             else:
-                self._fail(of_losing(exc, self.remote_ip))
+                self._fail(self.loss)
         # It holds this object's methods: without it, both are freed at once.
         self._parser = None
         if self._owner is not None:

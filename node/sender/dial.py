@@ -82,7 +82,7 @@ class Dialler:
         self._names.close()
 
     async def connect(self, target: Target, progress: Progress) -> Connection:
-        """A connection to the target, usable now. Raises Failure, or NoDescriptors."""
+        """A connection to the target. Raises Failure, or NoDescriptors."""
         began_s = self._loop.time()
         progress.phase = "resolve"
         policy_number = self._policy_number
@@ -104,13 +104,17 @@ class Dialler:
         await self._attach(connection, stream, target)
         if target.scheme == "https":
             progress.tls_ms = (self._loop.time() - connected_s) * 1000.0
-        if policy_number != self._policy_number and not self._policy.permits(address, target.port):
-            connection.cut()
-            raise Failure("blocked_address", "connect")
-        if not connection.usable:
-            connection.cut()
-            raise Failure("connection_reset", "send", remote_ip=address)
         return connection
+
+    def objection(self, connection: Connection, target: Target) -> Failure | None:
+        """Why nothing may be sent on a new connection after all; to be asked right before."""
+        if connection.policy_number != self._policy_number and not self._policy.permits(
+            connection.remote_ip, target.port
+        ):
+            return Failure("blocked_address", "connect")
+        # In TLS 1.3 the recipient may refuse our certificate after the handshake has ended here.
+        # While the connection is only about to close, its end tells the request why.
+        return connection.loss
 
     # --- resolving and connecting ----------------------------------------------------------
 

@@ -125,7 +125,7 @@ def of_tls(error: Exception, remote_ip: str) -> Failure:
     if isinstance(error, ssl.SSLCertVerificationError):
         sentence = _CERTIFICATE_SENTENCES.get(error.verify_code)
     elif isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
+        reason = getattr(error, "reason", None) or ""  # unset when made by hand
         if any(alert in reason for alert in _CLIENT_CERTIFICATE_ALERTS):
             sentence = CLIENT_CERTIFICATE_REFUSED
     elif isinstance(error, TimeoutError):

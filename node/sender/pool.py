@@ -13,6 +13,7 @@ number; beyond it requests wait, by turns over the recipients.
 import asyncio
 import resource
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -34,9 +35,8 @@ TICK_S: Final = 0.05
 _STALL_S: Final = 0.25
 # Not 0: timers that are due at once come before the sockets, in uvloop.
 _READ_FIRST_S: Final = 0.002
-# After so long an idle connection is looked at before it is used again. Before that, the event
-# loop would have told of an end of file but for a moment.
-_FRESH_S: Final = 0.05
+# What was read in this turn of the loop need not be looked at again before it is used.
+_FRESH_S: Final = 0.001
 _CLOSE_S: Final = 2.0
 # How long no new connection is tried when the process has no descriptors left.
 _DESCRIPTORS_PAUSE_S: Final = 0.1
@@ -95,7 +95,7 @@ class _Send:
         self.done: Callable[[Outcome], None] | None = done
         self.place: Any = None
         self.connection: Connection | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Connection] | None = None
         self.phase: str | None = None
         self.started_s = self.turn_s = now_s
         self.deadline_s = now_s + request.timeout_ms / 1000.0
@@ -426,25 +426,35 @@ class PooledSender:
             self._connections += 1
             send.turn_s = self.loop.time()
             send.phase = "resolve"
-            send.task = self.loop.create_task(self._connect(send, place))
+            send.task = self.loop.create_task(self._dialler.connect(send.request.target, send))
+            send.task.add_done_callback(partial(self._connected, send))
 
-    async def _connect(self, send: _Send, place: _Place) -> None:
-        """Make one connection and start the request on it."""
-        connection = None
-        try:
-            connection = await self._dialler.connect(send.request.target, send)
-            connection.adopt(self, place)
-            send.task = None
-            self._start(send, connection, self.loop.time())
-        except NoDescriptors:
-            send.task = None
+    def _connected(self, send: _Send, task: asyncio.Task[Connection]) -> None:
+        """A connection was made for a request, or not."""
+        place: _Place = send.place
+        send.task = None
+        error: BaseException | None = None
+        if not task.cancelled() and (error := task.exception()) is None:
+            connection = task.result()
+            error = self._dialler.objection(connection, send.request.target)
+            if error is None and send.done is not None:
+                connection.adopt(self, place)
+                self._start(send, connection, self.loop.time())
+                return
+            connection.cut()
+        # The room that it took first: what follows from the outcome may need it.
+        self._one_less(place)
+        if send.done is None:
+            return
+        if isinstance(error, NoDescriptors):
             self._pause(send, place)
-        except Failure as failure:
-            send.task = None
-            send.failed(failure)
-        finally:
-            if connection is None:
-                self._one_less(place)
+        elif isinstance(error, Failure):
+            send.failed(error)
+        else:
+            self.loop.call_exception_handler(
+                {"message": "connecting to a recipient failed", "exception": error}
+            )
+            send.failed(Failure("network_error", "connect"))
 
     def _pause(self, send: _Send, place: _Place) -> None:
         """There are no descriptors: the request waits on, and idle connections make room."""

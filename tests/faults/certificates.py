@@ -1,6 +1,7 @@
 """Certificates that fit, and ones that do not, for recipients on loopback."""
 
 import ssl
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import trustme
@@ -50,7 +51,9 @@ class Certificates:
             context.verify_mode = ssl.CERT_REQUIRED
         if kind == "old":
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
-            context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                context.minimum_version = ssl.TLSVersion.TLSv1
+                context.maximum_version = ssl.TLSVersion.TLSv1_1
         return context
 
     def client(self, *, known: bool = True, expired: bool = False) -> TlsOptions:

@@ -49,6 +49,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -332,6 +333,15 @@ def _reset(visit: _Visit) -> bool:
     return False
 
 
+def _linger(stream: socket.socket) -> None:
+    """Read what still comes, as it is: closed over unread bytes, TCP resets and drops our alert."""
+    with suppress(OSError):
+        socket.socket.shutdown(stream, socket.SHUT_WR)
+        stream.settimeout(5)
+        while socket.socket.recv(stream, 65_536):
+            pass
+
+
 def _stall(visit: _Visit) -> bool:
     match visit.words[1]:
         case "head":
@@ -344,8 +354,8 @@ def _stall(visit: _Visit) -> bool:
 
 def _drip(visit: _Visit) -> bool:
     if visit.words[1] == "body":
-        visit.send(b"HTTP/1.1 %d Answer\r\nTransfer-Encoding: chunked\r\n\r\n" % visit.code())
-        visit.drip(b"1\r\nx\r\n")
+        visit.send(b"HTTP/1.1 %d Answer\r\nContent-Length: 1000000\r\n\r\n" % visit.code())
+        visit.drip(b"x")
     visit.send(b"HTTP/1.1 200 OK\r\n")
     visit.drip(b"X-Drop: x\r\n")
     return False
@@ -381,7 +391,7 @@ def _trailers(visit: _Visit) -> bool:
 
 
 def _gzip_bomb(visit: _Visit) -> bool:
-    bomb = gzip.compress(b"\0" * 16 * 1024 * 1024)
+    bomb = gzip.compress(b"\0" * 16 * 1024 * 1024, mtime=0)
     visit.answer(200, bomb, headers=["Content-Encoding: gzip"])
     return True
 
@@ -593,10 +603,14 @@ class FaultReceiver:
         plain = stream
         try:
             if self._context is not None:
+                stream = self._context.wrap_socket(
+                    stream, server_side=True, do_handshake_on_connect=False
+                )
                 try:
-                    stream = self._context.wrap_socket(stream, server_side=True)
+                    stream.do_handshake()
                 except OSError:
                     self.tls_failures += 1
+                    _linger(stream)
                     return
             _Visit(self, stream, number).serve()
         except (_Gone, OSError):

@@ -25,6 +25,7 @@ class MemoryStore:
         """See Store."""
         low = bisect_left(self._keys, start)
         high = max(low, bisect_left(self._keys, stop))
+        limit = max(0, limit)
         if reverse:
             keys = self._keys[max(low, high - limit) : high][::-1]
         else:

@@ -1,0 +1,1 @@
+"""The webhook sender against recipients that misbehave, on both event loops."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ _BALLAST_BYTES = 16 * 1024 * 1024
 _SPACE_CHECK_MS = 500.0
 _STOP_LIMIT_S = 15.0
 _MIB = 1024 * 1024
+_CORE = frozenset({"node.engine", "node.runtime", "node.delivery"})
 
 log = structlog.get_logger()
 
@@ -136,18 +138,27 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
     failures: list[TimeMachineError] = []
 
     def failed(error: TimeMachineError) -> None:
-        log.critical("the store failed; the node stops", code=error.code, reason=error.detail)
+        log.critical("the node cannot go on; it stops", code=error.code, reason=error.detail)
         failures.append(error)
         started.set()
         stopping.set()
 
     def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        log.error("unhandled", error=repr(error), message=context.get("message"))
+        log.error(
+            "unhandled",
+            error=repr(error),
+            message=context.get("message"),
+            trace=traceback.format_exception(error) if error is not None else None,
+        )
+        # Whoever ran there has lost its place: firing may have ended for good while the API goes
+        # on to accept. A node that stops is replaced; one that only seems to run is not.
+        if "future" in context or not isinstance(error, Exception):
+            return
         if isinstance(error, StoreError):
-            # A row that cannot be read, found by a timer: whoever ran there will not run again,
-            # so without this the node would go on as if it fired.
             failed(error)
+        elif _escaped_from_core(error):
+            failed(TimeMachineError(f"An internal fault: {type(error).__name__}."))
 
     loop.set_exception_handler(unhandled)
 
@@ -194,6 +205,12 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
     await stopping.wait()
     await _stop(engine, server, sender, disk, store, failed=bool(failures))
     return EXIT_FAILED if failures else EXIT_OK
+
+
+def _escaped_from_core(error: Exception) -> bool:
+    """Whether an exception ended a callback of the engine, and not one of some connection."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") in _CORE for frame, _ in frames)
 
 
 def _shown(host: str, port: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.process import JOBS, NodeProcess
+from tests.cluster.process import JOBS, NodeProcess, now_ms
 from timemachine.storage.walcheck import check_wal
 
 SHIM = Path(__file__).resolve().parents[1] / "faults" / "shim.c"
@@ -110,7 +110,7 @@ def test_a_failing_disk_stops_the_node_and_loses_nothing(
         assert not rules.exists(), "the fault never happened"
         assert writers.acked
         assert writers.refusals <= {503}
-        assert "the store failed; the node stops" in node.log_tail()
+        assert "the node cannot go on; it stops" in node.log_tail()
         assert "unhandled" not in node.log_tail()
         assert not _missing(node, writers.acked), "acknowledged and lost"
 
@@ -150,7 +150,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, reserve_mib: int) -> None:
             node.kill()
         else:
             assert 1 == node.wait(), node.log_tail()
-            assert "the store failed; the node stops" in node.log_tail()
+            assert "the node cannot go on; it stops" in node.log_tail()
             writers.join()
         assert writers.acked
         subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
@@ -328,3 +328,25 @@ def test_an_unreadable_table_is_an_error_and_not_a_missing_job(tmp_path: Path) -
                 statuses.add(node.ask("GET", f"{JOBS}/j{number}")[0])
         assert 404 not in statuses, "damage is served as `never existed`"
         assert statuses - {200}, "the damage was not found"
+
+
+def test_an_unreadable_due_index_stops_the_node(tmp_path: Path) -> None:
+    """Rather none than one that takes jobs and fires none: the process ends, and says why."""
+    data = tmp_path / "data"
+    with NodeProcess(data) as node:
+        node.start().set_up(NOWHERE, num_vnodes=1)
+        due_ms = now_ms() + 5_000
+        node.create([{"id": f"j{n:04}", "trigger_time": due_ms} for n in range(2_000)])
+        assert 0 == node.stop()
+        node.start()  # turns the log into a table
+        assert 0 == node.stop()
+        table = max((data / "store").glob("*.ldb"), key=lambda file: file.stat().st_size)
+        content = bytearray(table.read_bytes())
+        place = content.find(b"d" + due_ms.to_bytes(8, "big"))
+        assert place > 0
+        content[place : place + 8_192] = bytes(8_192)
+        table.write_bytes(content)
+        node.launch()
+        expected = 1 if node.becomes_ready() else 3
+        assert expected == node.wait(), node.log_tail()
+        assert "store_damaged" in node.log_tail()

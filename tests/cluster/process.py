@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -26,6 +26,14 @@ STOP_S = 40.0
 def now_ms() -> int:
     """The wall clock of this machine, in milliseconds since the Unix epoch."""
     return time.time_ns() // 1_000_000
+
+
+def wait_until(holds: Callable[[], bool], otherwise: str, patience_s: float = 30.0) -> None:
+    """Wait until something can be seen; fails with the sentence `otherwise` if it never can."""
+    end = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.02)
 
 
 class NodeProcess:

@@ -1,0 +1,194 @@
+"""A whole node against recipients that do everything but answer as they should."""
+
+from base64 import b64decode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.process import COLLECTION, JOBS, ROUTES, NodeProcess, Recipient, wait_until
+from tests.faults.receiver import FaultReceiver
+
+MIB: Final = 1024 * 1024
+KEPT_BYTES: Final = 16 * 1024
+"""What is kept of a response body."""
+
+Ending = tuple[str, int | None, str | None, str | None, bool]
+"""Of an attempt: status, response status, error code, error phase, response truncated."""
+
+_SILENT: Final[Ending] = ("failed", None, "timeout", "headers", False)
+_CUT: Final[Ending] = ("failed", None, "connection_reset", "headers", False)
+_NO_HTTP: Final[Ending] = ("failed", None, "protocol_error", "headers", False)
+ENDINGS: Final[dict[str, Ending]] = {
+    # Nothing, or not enough, until the deadline.
+    "/stall/before-reading": _SILENT,
+    "/stall/head": _SILENT,
+    "/drip/head": _SILENT,
+    # The status has come: whatever happens to the body, it counts.
+    "/stall/body": ("succeeded", 200, None, None, True),
+    "/stall/body?code=503": ("failed", 503, "status", None, True),
+    "/drip/body": ("succeeded", 200, None, None, True),
+    "/drip/body?code=500": ("failed", 500, "status", None, True),
+    "/close/in-body": ("succeeded", 200, None, None, True),
+    "/reset/in-body": ("succeeded", 200, None, None, True),
+    "/reset/in-body?code=500": ("failed", 500, "status", None, True),
+    # Gone before a status.
+    "/close/after-request": _CUT,
+    "/close/in-head": _CUT,
+    "/reset/after-request": _CUT,
+    # Redirects are answers, and no success.
+    "/redirect/301": ("failed", 301, "status", None, False),
+    "/redirect/302": ("failed", 302, "status", None, False),
+    "/redirect/307": ("failed", 307, "status", None, False),
+    "/redirect/308": ("failed", 308, "status", None, False),
+    # Too much.
+    f"/big/{KEPT_BYTES}": ("succeeded", 200, None, None, False),
+    f"/big/{MIB}": ("succeeded", 200, None, None, True),
+    f"/big/{100 * MIB}": ("succeeded", 200, None, None, True),
+    f"/big/{MIB}?chunk=1": ("succeeded", 200, None, None, True),
+    f"/trailers/{100 * MIB}": ("succeeded", 200, None, None, True),
+    f"/header/{MIB}": _NO_HTTP,
+    "/interim/flood": _NO_HTTP,
+    "/gzip-bomb": ("succeeded", 200, None, None, False),
+    # No HTTP, or too much of it.
+    "/invalid/garbage": _NO_HTTP,
+    "/invalid/both-lengths": _NO_HTTP,
+    "/two-responses": ("succeeded", 200, None, None, False),
+    "/switch": _NO_HTTP,
+}
+
+
+def _routes(node: NodeProcess, receiver: FaultReceiver, paths: Sequence[str], **more: Any) -> None:
+    """A route for each path, named by its place."""
+    for number, path in enumerate(paths):
+        route = {"webhook_url": receiver.url(path), "retry": {"schedule_ms": []}, **more}
+        status, answer = node.ask("PUT", f"{ROUTES}/r{number}", route)
+        assert 201 == status, answer
+
+
+def _attempt(node: NodeProcess, job_id: str) -> dict[str, Any]:
+    """The only attempt of a job, once it has ended."""
+    items: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        items[:] = node.ask("GET", f"{JOBS}/{job_id}/attempts")[1]["items"]
+        return bool(items)
+
+    wait_until(ended, f"the attempt of {job_id} does not end")
+    (attempt,) = items
+    return attempt
+
+
+def _ending(attempt: dict[str, Any]) -> Ending:
+    return (
+        attempt["status"],
+        attempt["response_status"],
+        attempt["error_code"],
+        attempt["error_phase"],
+        attempt["response_truncated"],
+    )
+
+
+def _body(attempt: dict[str, Any]) -> bytes:
+    """What is kept of the body of a response."""
+    body: str = attempt["response_body"]
+    return b64decode(body) if attempt["response_body_encoding"] == "base64" else body.encode()
+
+
+def test_every_attempt_says_how_it_ended(tmp_path: Path) -> None:
+    """One request each; the attempt tells code, phase and status, and what is kept is bounded.
+
+    A redirect is never followed, and only the host of where it points to is kept.
+    """
+    paths = list(ENDINGS)
+    with FaultReceiver() as receiver, NodeProcess(tmp_path / "data") as node:
+        assert 201 == node.start().ask("PUT", COLLECTION)[0]
+        _routes(node, receiver, paths, timeout_ms=1_000)
+        node.create(
+            [
+                {"id": f"j{number}", "route": f"r{number}", "delay_ms": 0}
+                for number in range(len(paths))
+            ]
+        )
+        attempts = {path: _attempt(node, f"j{number}") for number, path in enumerate(paths)}
+        jobs = node.drain()
+        assert 0 == node.stop()
+    assert ENDINGS == {path: _ending(attempt) for path, attempt in attempts.items()}
+    states = {"succeeded": ("delivered", None), "failed": ("dead", "exhausted")}
+    for number, path in enumerate(paths):
+        job = jobs[f"j{number}"]
+        assert states[ENDINGS[path][0]] == (job["state"], job["reason"]), path
+        assert len(_body(attempts[path])) <= KEPT_BYTES, path
+    assert KEPT_BYTES == len(_body(attempts[f"/big/{100 * MIB}"]))
+    assert 0 == receiver.visited
+    assert "secret" not in str(attempts["/redirect/302"]["response_headers"])
+    asked = [seen.path for seen in receiver.requests]
+    assert len(set(asked)) == len(asked), "one attempt is one request"
+
+
+def test_others_are_served_while_the_bad_ones_are_open(tmp_path: Path) -> None:
+    """Sends that hang hold their own route's slots only, however many jobs wait behind them.
+
+    All of a healthy route's jobs are delivered before a single one of the hanging sends ends.
+    """
+    paths = ["/stall/after-request", "/stall/head", "/stall/body", "/drip/head", "/drip/body"]
+    flights, healthy = 30, 500
+    with (
+        FaultReceiver() as receiver,
+        Recipient() as recipient,
+        NodeProcess(tmp_path / "data") as node,
+    ):
+        node.start().set_up(recipient.url)
+        _routes(node, receiver, paths, timeout_ms=60_000, max_in_flight=flights)
+        node.create(
+            [
+                {"id": f"bad{number}", "route": f"r{number % len(paths)}", "delay_ms": 0}
+                for number in range(10 * flights * len(paths))
+            ]
+        )
+        hanging = flights * len(paths)
+        receiver.wait(hanging)
+        node.create([{"id": f"good{number}", "delay_ms": 0} for number in range(healthy)])
+        recipient.wait(healthy)
+        good = f"{JOBS}?limit=1000&state=delivered"
+        wait_until(lambda: healthy == len(node.ask("GET", good)[1]["items"]), "they do not settle")
+        assert (hanging, hanging, 0) == (len(receiver.requests), receiver.open, receiver.left)
+        assert healthy == len(recipient.arrivals())
+
+
+def _memory_bytes(node: NodeProcess, name: str) -> int:
+    """A line of the process's status: VmRSS, or VmHWM, the highest it has been."""
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
+
+def test_endless_answers_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """Thirty answers of 100 MiB at once, in bodies, trailers and heads: read no further than kept.
+
+    The node's memory at its highest is hardly above what it was after thirty of 1 MiB, and most of
+    the bytes never leave the recipient.
+    """
+    kinds = ("big", "trailers", "header")
+    paths = [f"/{kind}/{size * MIB}" for size in (1, 100) for kind in kinds]
+    with FaultReceiver() as receiver, NodeProcess(tmp_path / "data") as node:
+        assert 201 == node.start().ask("PUT", COLLECTION)[0]
+        _routes(node, receiver, paths)
+
+        def send(first: int) -> None:
+            jobs = [
+                {"id": f"j{first}-{number}", "route": f"r{first + number % 3}", "delay_ms": 0}
+                for number in range(30)
+            ]
+            node.create(jobs)
+            node.drain()
+
+        send(0)
+        before_bytes, sent_bytes = _memory_bytes(node, "VmRSS"), receiver.sent_bytes
+        Path(f"/proc/{node.process.pid}/clear_refs").write_text("5")  # the highest begins anew
+        send(3)
+        grown_bytes = _memory_bytes(node, "VmHWM") - before_bytes
+        sent_bytes = receiver.sent_bytes - sent_bytes
+        assert 0 == node.stop()
+    assert 60 == len(receiver.requests)
+    assert grown_bytes < 8 * MIB, f"{grown_bytes} bytes more"
+    assert sent_bytes < 30 * 100 * MIB / 5, f"{sent_bytes} bytes were taken"
+    print(f"{grown_bytes} bytes more, {sent_bytes} bytes taken")

@@ -84,11 +84,17 @@ def _wait_for(recipient: Recipient, wanted: set[str]) -> Counter[str]:
 
 
 def _none_early(node: NodeProcess, jobs: set[str]) -> None:
-    """By the node's own clock, as its attempts tell."""
+    """By the node's own clock, as its attempts tell.
+
+    An attempt is on record once it is settled, which is a moment after the recipient has it.
+    """
+    end = time.monotonic() + 20
     for job_id in jobs:
         job: dict[str, Any] = node.ask("GET", f"{JOBS}/{job_id}")[1]
-        attempts = node.ask("GET", f"{JOBS}/{job_id}/attempts")[1]["items"]
-        assert attempts
+        attempts: list[dict[str, Any]] = []
+        while not attempts:
+            assert time.monotonic() < end, f"{job_id} was sent and never settled"
+            attempts = node.ask("GET", f"{JOBS}/{job_id}/attempts")[1]["items"]
         for attempt in attempts:
             assert attempt["started_time"] >= job["trigger_time"], (job, attempt)
 

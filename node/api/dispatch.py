@@ -18,7 +18,9 @@ from timemachine.errors import MethodNotAllowed, NotFound
 Handler = Callable[[Call], Awaitable[Answer]]
 
 _VARIABLE_AT = (2, 4, 6)
-_JOBS = "v1/dbs/*/collections/*/jobs"
+JOBS = "v1/dbs/*/collections/*/jobs"
+"""The operation of creating one job, and of listing them."""
+
 _ONE_JOB = "v1/dbs/*/collections/*/jobs/*"
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -37,7 +39,7 @@ class Dispatch:
     def __init__(self, engine: Engine, check_target: CheckTarget) -> None:
         databases = DatabaseHandlers(engine)
         routes = RouteHandlers(engine, check_target)
-        jobs = JobHandlers(engine)
+        self.jobs = jobs = JobHandlers(engine)
         batch = BatchHandlers(engine, jobs)
         lists = ListHandlers(engine)
         cluster = ClusterHandlers(engine)
@@ -75,7 +77,7 @@ class Dispatch:
             in_database + "routes/*/pause": {"POST": routes.pause},
             in_database + "routes/*/resume": {"POST": routes.resume},
             in_database + "routes/*/send-example": {"POST": routes.send_example},
-            in_collection + "jobs": {"GET": lists.list_jobs, "POST": jobs.post_job},
+            JOBS: {"GET": lists.list_jobs, "POST": jobs.post_job},
             in_collection + "jobs/*": {
                 "GET": jobs.get_job,
                 "PUT": jobs.put_job,
@@ -86,7 +88,6 @@ class Dispatch:
             in_collection + "jobs/*/redrive": {"POST": jobs.redrive_job},
             in_collection + "jobs/*/attempts": {"GET": jobs.list_attempts},
         }
-        self._post_job: Handler = jobs.post_job
         self._on_jobs: dict[str, Handler] = {
             "batch": batch.post_batch,
             "cancel": _not_there,
@@ -96,20 +97,7 @@ class Dispatch:
 
     def find(self, method: str, raw_path: str) -> tuple[Handler, str, list[str]]:
         """(handler, operation, names) of a raw path. Raises NotFound, MethodNotAllowed, 400."""
-        parts = raw_path.split("/")
-        # The path that nearly all requests take.
-        if (
-            len(parts) == 7
-            and parts[6] == "jobs"
-            and parts[4] == "collections"
-            and parts[2] == "dbs"
-            and parts[1] == "v1"
-            and method == "POST"
-            and "%" not in raw_path
-            and raw_path.isascii()
-        ):
-            return self._post_job, _JOBS, [parts[3], parts[5]]
-        del parts[0]
+        parts = raw_path.split("/")[1:]
         names: list[str] = []
         if len(parts) > 2 and parts[0] == "v1" and parts[1] == "dbs":
             for at in _VARIABLE_AT:

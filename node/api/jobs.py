@@ -1,5 +1,6 @@
 """Jobs: create, replace, change, read, delete, run, redrive, attempts."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ from node.api.problems import invalid, refusal
 from node.api.views import JobView, Previous, attempt_view, job_view
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Conflict
+from timemachine.errors import Conflict, TimeMachineError
 from timemachine.identifiers import uuid7, uuid8
 from timemachine.model import Collection, JobRecord
 from timemachine.replica import commands as c
@@ -289,8 +290,11 @@ class JobHandlers:
 
     # --- operations ------------------------------------------------------------------------
 
-    async def post_job(self, call: Call) -> Answer:
-        """POST .../jobs."""
+    def prepare_post(self, call: Call) -> Callable[[Callable[[Any], None]], None]:
+        """What POST .../jobs asks for, checked: a function that does it and calls with the result.
+
+        The result is an Answer or a TimeMachineError. Raises what is wrong with the request.
+        """
         call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names)
         body = decoded(decode_job, call.body)
@@ -304,7 +308,26 @@ class JobHandlers:
             allow_missing=call.flag("allow_missing_route"),
             absent=if_none_match(call),
         )
-        return await self._propose(collection, job_id, command, command.meta)
+
+        def start(done: Callable[[Any], None]) -> None:
+            def committed(result: Any) -> None:
+                if not isinstance(result, TimeMachineError):
+                    try:
+                        result = self._answer(collection, job_id, result, command.meta)
+                    except TimeMachineError as error:
+                        result = error
+                    except Exception as error:  # noqa: BLE001 - of one request, not of the log
+                        result = TimeMachineError(repr(error))
+                done(result)
+
+            self._engine.propose_job(collection, job_id, command, committed)
+
+        return start
+
+    async def post_job(self, call: Call) -> Answer:
+        """POST .../jobs."""
+        answer: Answer = await ask(self.prepare_post(call))
+        return answer
 
     async def put_job(self, call: Call) -> Answer:
         """PUT .../jobs/{id}."""

@@ -12,18 +12,18 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
-from aiohttp import HttpVersion11, web
-from aiohttp.http_exceptions import BadHttpMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import web
 
-from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type, encode_json
-from node.api.dispatch import Dispatch, NoSuchMethod
-from node.api.problems import invalid, problem
+from node.api.answers import refused, render
+from node.api.connection import Reply, Replying, Server, Vanished
+from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
+from node.api.dispatch import JOBS, Dispatch
+from node.api.express import Head, HeadReader
+from node.api.problems import invalid
 from node.api.routes import CheckTarget
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import (
-    InvalidRequest,
     Overloaded,
     TimeMachineError,
     TooLarge,
@@ -32,7 +32,6 @@ from timemachine.errors import (
 )
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_PROBLEM = "application/problem+json"
 _JSON = "application/json"
 _ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """What tools put on a body when nobody tells them what it is."""
@@ -40,111 +39,6 @@ _ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-
 _ALWAYS_ANSWERED = frozenset({"healthz", "readyz", "metrics"})
 _EMPTY: dict[str, str] = {}
 log = structlog.get_logger()
-
-
-class _Vanished(ConnectionError):
-    """The client is gone, or so slow that it is sent away: there is nobody to answer."""
-
-
-class _Reply(web.StreamResponse):
-    """An answer that leaves as one buffer, head and body together.
-
-    aiohttp's own Response builds its head from a multidict, and is sent in parts: a third of what
-    a small request costs. It asks a response only to `prepare` and to `write_eof`.
-    """
-
-    def __init__(self, answer: Answer, request_id: str, date: str, *, close: bool) -> None:
-        super().__init__(status=answer.status)
-        self._answer = answer
-        self._request_id = request_id
-        self._date = date
-        self._close = close
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Send it."""
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise _Vanished
-        answer, body = self._answer, self._answer.body
-        if self._close or not request.keep_alive:
-            self.force_close()
-            connection = "Connection: close\r\n"
-        else:
-            self._keep_alive = True
-            connection = "Connection: keep-alive\r\n" if request.version < HttpVersion11 else ""
-        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
-        head = (
-            f"HTTP/1.1 {answer.status} {self.reason}\r\n"
-            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(body)}\r\n"
-            f"Date: {self._date}\r\nServer: TimeMachine\r\nX-Request-Id: {self._request_id}\r\n"
-            f"{more}{connection}\r\n"
-        )
-        if request.method == "HEAD":
-            body = b""
-        transport.write(head.encode("ascii") + body)
-        # A client that does not read its answers must not fill our memory with them.
-        if request.protocol.writing_paused:
-            await request.protocol._drain_helper()
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Everything was sent already."""
-
-
-class _Connection(RequestHandler):
-    """One connection: what is no HTTP is answered as a problem, like everything else."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Called by aiohttp for requests that it cannot read."""
-        error: TimeMachineError
-        if status < 500 and isinstance(exc, BadHttpMessage | None):
-            error = InvalidRequest("This is no HTTP request that can be read.", code="bad_http")
-        else:
-            log.error("connection failed", error=repr(exc), status=status)
-            error = TimeMachineError("Something went wrong inside the node.")
-        answer = refused(error)
-        response = web.Response(
-            status=answer.status, body=answer.body, headers={"Content-Type": _PROBLEM}
-        )
-        response.headers["Server"] = "TimeMachine"
-        response.force_close()
-        return response
-
-
-class _Full(asyncio.Protocol):
-    """A connection too many: told so, and closed."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See Protocol."""
-        answer = refused(Unavailable("The node has too many connections.", retry_after_s=5))
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: %b\r\nRetry-After: 5\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (_PROBLEM.encode(), len(answer.body), answer.body)
-        )
-        transport.close()
-
-
-class _Server(web.Server):
-    """Makes connections, up to a number."""
-
-    def __init__(self, handler: Any, *, connections_max: int, **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._connections_max = connections_max
-
-    def __call__(self) -> Any:
-        """A protocol for a new connection."""
-        if len(self._connections) >= self._connections_max:
-            return _Full()
-        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 def connections_allowed(open_files_max: int) -> int:
@@ -172,7 +66,7 @@ class ApiServer:
         self._connections_max = connections_max
         self._requests_max = requests_max
         self._body_timeout_s = body_timeout_s
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._listener: asyncio.Server | None = None
         self._open = 0
         self._body_bytes_open = 0
@@ -195,9 +89,11 @@ class ApiServer:
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address that was bound. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = _Server(
+        self._server = Server(
             self._handle,
             connections_max=self._connections_max,
+            reader=HeadReader(self._dispatch),
+            express=self._express,
             request_factory=web.BaseRequest,
             keepalive_timeout=limits.HTTP_IDLE_S,
             lingering_time=limits.HTTP_LINGER_S,
@@ -234,26 +130,59 @@ class ApiServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = request.headers
-        request_id = headers.get("X-Request-Id")
-        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-            self._id_number = number = self._id_number + 1
-            request_id = f"{self._id_prefix}{number:08x}"
+        request_id = self._request_id(headers)
         self._open += 1
         try:
             answer = await self._answer(request, headers)
         except TimeMachineError as error:
-            answer = self._refused(error, request_id, request)
+            answer = self._refused(error, request_id, request.path)
         except (ConnectionError, web.RequestPayloadError):
-            raise _Vanished from None
+            raise Vanished from None
         except Exception:
             log.exception("request failed", request_id=request_id, path=request.path)
             answer = refused(TimeMachineError("Something went wrong inside the node."))
         finally:
             self._open -= 1
+        close = self._count(answer)
+        return Reply(answer, request_id, self._now_as_date(), close=close)
+
+    def _express(self, head: Head, body: bytes, reply: Replying) -> None:
+        """A create that took the short way."""
+        request_id = self._request_id(head.headers)
+        self._open += 1
+
+        def done(result: Answer | TimeMachineError) -> None:
+            self._open -= 1
+            if isinstance(result, TimeMachineError):
+                result = self._refused(result, request_id, JOBS)
+            close = self._count(result)
+            data = render(result, request_id, self._now_as_date(), "close" if close else "")
+            reply(data + result.body, close=close)
+
+        try:
+            if self._open > self._requests_max or self._stopping:
+                self._shed(JOBS)
+            start = self._dispatch.jobs.prepare_post(head.call(body))
+        except TimeMachineError as error:
+            done(error)
+        except Exception:
+            log.exception("request failed", request_id=request_id, path=JOBS)
+            done(TimeMachineError("Something went wrong inside the node."))
+        else:
+            start(done)
+
+    def _request_id(self, headers: Any) -> str:
+        given: str | None = headers.get("X-Request-Id")
+        if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+            return given
+        self._id_number = number = self._id_number + 1
+        return f"{self._id_prefix}{number:08x}"
+
+    def _count(self, answer: Answer) -> bool:
+        """Count an answer; returns whether its connection is to be closed."""
         status = answer.status
         self._requests[status] = self._requests.get(status, 0) + 1
-        close = self._stopping or status == 413
-        return _Reply(answer, request_id, self._now_as_date(), close=close)
+        return self._stopping or status == 413
 
     def _now_as_date(self) -> str:
         second = self._engine.now_ms() // 1000
@@ -318,39 +247,22 @@ class ApiServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise _Vanished from None
+            raise Vanished from None
         finally:
             self._body_bytes_open -= len(received)
         return bytes(received)
 
-    def _refused(
-        self, error: TimeMachineError, request_id: str, request: web.BaseRequest
-    ) -> Answer:
+    def _refused(self, error: TimeMachineError, request_id: str, path: str) -> Answer:
         if error.http_status >= 500 and not isinstance(error, Overloaded):
             log.error(
                 "request failed",
                 request_id=request_id,
-                path=request.path,
+                path=path,
                 code=error.specific_code,
                 reason=error.detail,
             )
             error = TimeMachineError("Something went wrong inside the node.")
         return refused(error)
-
-
-def refused(error: TimeMachineError) -> Answer:
-    """The answer that tells an error."""
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, NoSuchMethod):
-        headers["Allow"] = ", ".join(error.allowed)
-    return Answer(
-        status=error.http_status,
-        body=encode_json(problem(error)),
-        headers=headers,
-        content_type=_PROBLEM,
-    )
 
 
 def _body_too_large() -> TooLarge:

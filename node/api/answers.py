@@ -1,0 +1,42 @@
+"""Answers as they leave: refusals as problems, and the bytes of a head and its body."""
+
+from http import HTTPStatus
+
+from node.api.conventions import Answer, encode_json
+from node.api.dispatch import NoSuchMethod
+from node.api.problems import problem
+from timemachine.errors import Overloaded, TimeMachineError
+
+PROBLEM_TYPE = "application/problem+json"
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def refused(error: TimeMachineError) -> Answer:
+    """The answer that tells an error."""
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, NoSuchMethod):
+        headers["Allow"] = ", ".join(error.allowed)
+    return Answer(
+        status=error.http_status,
+        body=encode_json(problem(error)),
+        headers=headers,
+        content_type=PROBLEM_TYPE,
+    )
+
+
+def render(answer: Answer, request_id: str, date: str, connection: str = "") -> bytes:
+    """The head of an answer; `connection` is the value of that header, where it is needed.
+
+    One string at once: a third of what a small request costs under aiohttp is its way from a
+    multidict to these bytes.
+    """
+    more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+    if connection:
+        more += f"Connection: {connection}\r\n"
+    return (
+        f"{_STATUS_LINES[answer.status]}\r\n"
+        f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
+        f"Date: {date}\r\nServer: TimeMachine\r\nX-Request-Id: {request_id}\r\n{more}\r\n"
+    ).encode("ascii")

@@ -134,7 +134,7 @@ class Connection(RequestHandler):
         else:
             super().close()
 
-    async def shutdown(self, timeout: float | None = 15.0) -> None:
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - as aiohttp has it
         """End the connection; what is under way has `timeout` seconds."""
         if self._busy:
             self._close = True

@@ -11,6 +11,7 @@ offset is held up by one route.
 Everything is driven by `pump`, which runs at the next moment that anything can happen.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import islice
@@ -158,7 +159,7 @@ class Delivery:
     def _close(self, queue: RouteQueue) -> None:
         """Move what the window holds of a closed route to its waiting index."""
         for item in queue.take_all():
-            self._move(item.head, item, held=True)
+            self._move(item.head, item, queue.route.uid, held=True)
         for head in list(queue.lagging):
             self._sweeps.append(self._sweep_lag(head, queue, held=True))
         queue.lagging.clear()
@@ -397,30 +398,31 @@ class Delivery:
             self._forget_stale(known)
         if job_id in head.moving:
             return
-        item = Item(head, due_ms, job_id, version, attempts, uid, waiting=False)
         route = self._meta.routes_by_uid.get(route_uid)
-        if route is None:
-            route = self._late_route(head, job_id) if route_uid == 0 else None
-            if route is None:
-                self._give_up(head, item)
+        if route is None and route_uid == 0:
+            route = self._late_route(head, job_id)
+        if route is not None and route.open:
+            lag = head.lag.get(route.uid)
+            if lag is not None:
+                if key < lag:
+                    head.lag[route.uid] = key
                 return
-        if not route.open:
-            self._move(head, item, held=True)
+            queue = self._queue(route)
+            if queue.size >= limits.ROUTE_WINDOW_JOBS_MAX:
+                head.lag[route.uid] = key
+                if not queue.lagging:
+                    queue.lagging_since_ms = self._world.mono_ms()
+                queue.lagging[head] = None
+                return
+            item = Item(head, due_ms, job_id, version, attempts, uid, waiting=False)
+            head.known[job_id] = item
+            queue.push(item)
             return
-        queue = self._queue(route)
-        lag = head.lag.get(route_uid)
-        if lag is not None:
-            if key < lag:
-                head.lag[route_uid] = key
-            return
-        if queue.size >= limits.ROUTE_WINDOW_JOBS_MAX:
-            head.lag[route_uid] = key
-            if not queue.lagging:
-                queue.lagging_since_ms = self._world.mono_ms()
-            queue.lagging[head] = None
-            return
-        head.known[job_id] = item
-        queue.push(item)
+        item = Item(head, due_ms, job_id, version, attempts, uid, waiting=False)
+        if route is None:
+            self._give_up(head, item)
+        else:
+            self._move(head, item, route.uid, held=True)
 
     def _forget_stale(self, item: Item) -> None:
         """The row changed under an item: what is queued is dropped, what is under way goes on."""
@@ -429,7 +431,10 @@ class Delivery:
         item.head.known.pop(item.job_id, None)
 
     def _late_route(self, head: VnodeHead, job_id: str) -> Route | None:
-        """The route of a job that was accepted before its route existed."""
+        """The route of a job that was accepted before its route existed.
+
+        Its rows carry the route uid 0 until it is moved to a waiting index, which is by route.
+        """
         collection = self._collection_of(head.vnode)
         data = self._store.get(head.vnode.keys.job + job_id.encode())
         if collection is None or data is None:
@@ -453,7 +458,8 @@ class Delivery:
     def _refill_lag(self, queue: RouteQueue) -> int:
         uid = queue.route.uid
         looked = 0
-        share = max(64, limits.ROUTE_WINDOW_JOBS_MAX // len(queue.lagging))
+        room = limits.ROUTE_WINDOW_JOBS_MAX - queue.size
+        share = max(64, room // len(queue.lagging))
         for head in list(queue.lagging):
             start = head.lag.pop(uid, None)
             del queue.lagging[head]
@@ -463,7 +469,7 @@ class Delivery:
             looked += len(rows)
             at = len(head.vnode.keys.due)
             for key, value in rows:
-                if read_due_value(value)[0] == uid:
+                if read_due_value(value)[0] in (uid, 0):
                     due_ms = int.from_bytes(key[at : at + 8], "big")
                     self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
             if len(rows) == share and uid not in head.lag:
@@ -497,20 +503,26 @@ class Delivery:
 
     # --- moving out of the way -------------------------------------------------------------
 
-    def _move(self, head: VnodeHead, item: Item, *, held: bool) -> None:
+    def _move(self, head: VnodeHead, item: Item, route_uid: int, *, held: bool) -> None:
         """Move a due job to its route's waiting index."""
         head.known.pop(item.job_id, None)
         head.moving[item.job_id] = item.due_ms
         item.stage = GONE
-        seen = c.PendingItem(item.job_id, item.uid, item.version, item.attempts)
+        seen = c.PendingItem(item.job_id, item.uid, item.version, item.attempts, route_uid)
         command = c.Wait(now_ms=self._world.wall_ms(), items=[seen], held=held)
-        self._runtime.propose(head.vnode, command, lambda _: self._moved(head, item))
+        self._runtime.propose(head.vnode, command, lambda _: self._moved(head, item, route_uid))
 
-    def _moved(self, head: VnodeHead, item: Item) -> None:
+    def _moved(self, head: VnodeHead, item: Item, route_uid: int) -> None:
         head.moving.pop(item.job_id, None)
-        queue = item.queue
-        if queue is not None and queue.route.open:
-            queue.waiting.setdefault(head, b"")
+        route = self._meta.routes_by_uid.get(route_uid)
+        if route is None or not route.open:
+            return
+        # Open again, or still: what is read of the waiting index next must include this row.
+        waiting = self._queue(route).waiting
+        start, _ = head.vnode.keys.waiting_range(route_uid)
+        key = start + u64(item.due_ms) + item.job_id.encode()
+        waiting[head] = min(waiting.get(head, key), key)
+        self.wake()
 
     def _give_up(self, head: VnodeHead, item: Item) -> None:
         head.known.pop(item.job_id, None)
@@ -522,7 +534,11 @@ class Delivery:
             reason=DeadReason.ROUTE_DELETED.value,
             error="The route does not exist any more.",
         )
-        self._runtime.propose(head.vnode, command, lambda _: self._moved(head, item))
+        self._runtime.propose(head.vnode, command, lambda _: self._given_up(head, item))
+
+    @staticmethod
+    def _given_up(head: VnodeHead, item: Item) -> None:
+        head.moving.pop(item.job_id, None)
 
     def _sweep(self) -> None:
         """Give each background walk over an index one step."""
@@ -555,13 +571,19 @@ class Delivery:
     def _sweep_lag(self, head: VnodeHead, queue: RouteQueue, *, held: bool) -> Any:
         """Move what stayed behind in the due index to the route's waiting index."""
         uid = queue.route.uid
-        cursor = head.lag.get(uid)
         at = len(head.vnode.keys.due)
-        while cursor is not None and cursor < head.cursor and head.vnode in self._heads:
+        while head.vnode in self._heads:
+            # Asked anew at each step: an insert meanwhile may have lowered it.
+            cursor = head.lag.get(uid)
+            if cursor is None or cursor >= head.cursor:
+                break
             rows = self._store.scan(cursor, head.cursor, _MOVE_BATCH)
             for key, value in rows:
                 route_uid, version, attempts, uid_bytes = read_due_value(value)
                 job_id = key[at + 8 :].decode()
+                if route_uid == 0:
+                    late = self._late_route(head, job_id)
+                    route_uid = 0 if late is None else late.uid
                 if route_uid == uid and job_id not in head.known and job_id not in head.moving:
                     due_ms = int.from_bytes(key[at : at + 8], "big")
                     item = Item(
@@ -574,10 +596,10 @@ class Delivery:
                         waiting=False,
                     )
                     item.queue = queue
-                    self._move(head, item, held=held)
+                    self._move(head, item, uid, held=held)
             if len(rows) < _MOVE_BATCH:
                 break
-            cursor = head.lag[uid] = rows[-1][0] + b"\0"
+            head.lag[uid] = rows[-1][0] + b"\0"
             yield
         head.lag.pop(uid, None)
 
@@ -604,6 +626,8 @@ class Delivery:
                 )
                 self._runtime.propose(head.vnode, command)
             if len(rows) < _MOVE_BATCH:
+                # What stayed behind of it is ended too, and does not hold the offset any more.
+                head.lag.pop(uid, None)
                 return
             cursor = rows[-1][0] + b"\0"
             yield
@@ -833,11 +857,7 @@ class Delivery:
     def _note_lateness(self, late_ms: int) -> None:
         self.fired += 1
         self.lateness_sum_ms += late_ms
-        for place, bound_ms in enumerate(LATENESS_BOUNDS_MS):
-            if late_ms <= bound_ms:
-                self.lateness[place] += 1
-                return
-        self.lateness[-1] += 1
+        self.lateness[bisect_left(LATENESS_BOUNDS_MS, late_ms)] += 1
 
     # --- settling --------------------------------------------------------------------------
 

@@ -105,6 +105,10 @@ class SimNode:
         )
         return None if result is None else result.route
 
+    def delete_route(self, name: str = "hook") -> m.MetaResult | None:
+        """Delete a route of `default`."""
+        return self.ask_meta(m.DeleteRoute(now_ms=self.now_ms(), db="default", name=name))
+
     def put_job(
         self,
         collection: Collection,

@@ -142,12 +142,17 @@ class Unclaim(Command, frozen=True, tag=8):
 
 
 class PendingItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A pending job exactly as the leader saw it."""
+    """A pending job exactly as the leader saw it.
+
+    `route_uid` is the route that it waits for, where the job may have been accepted before that
+    existed; 0 leaves it as it is.
+    """
 
     job_id: str
     uid: bytes
     version: int
     attempts: int
+    route_uid: int = 0
 
 
 class Wait(Command, frozen=True, tag=9):

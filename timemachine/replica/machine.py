@@ -103,6 +103,13 @@ def refused(code: str, record: JobRecord | None = None) -> JobResult:
     return JobResult(kind="refused", code=code, record=record)
 
 
+def _queue_value(record: JobRecord) -> bytes:
+    # While a claim is open the row keeps the number of attempts that are settled, so that
+    # neither the claim nor its withdrawal touches the index.
+    attempts = record.attempts if record.claim is None else record.attempts - 1
+    return due_value(record.route_uid, record.version, attempts, record.uid)
+
+
 class JobMachine:
     """The state machine of one vnode. See the module's docstring for its invariants."""
 
@@ -111,7 +118,7 @@ class JobMachine:
         self.overlay = overlay
         self.state = MachineState()
         self.routes: dict[int, RouteCounts] = {}
-        self.open: dict[str, int] = {}
+        self._open: dict[str, JobRecord] = {}
         self.effects: list[Effect] = []
         self._touched_routes: set[int] = set()
         self._index = 0
@@ -221,7 +228,7 @@ class JobMachine:
                 counts[old_state] -= 1
                 counts[state] += 1
                 if old_state == _FIRING:
-                    self.open.pop(job_id, None)
+                    self._open.pop(job_id, None)
             old_place = before.claim.prior if before.claim is not None else old_state
             moved = before.trigger_ms != after.trigger_ms
             if moved or old_place != new_place:
@@ -239,36 +246,50 @@ class JobMachine:
                 self._count_route(route_uid, pending, waiting)
             elif was_pending != pending or was_waiting != waiting:
                 self._count_route(route_uid, pending - was_pending, waiting - was_waiting)
-            if before.finished_ms != after.finished_ms and before.finished_ms:
+            if before.finished_ms and before.finished_ms != after.finished_ms:
                 overlay.delete(keys.finished + u64(before.finished_ms) + raw_id)
         if state == _FIRING:
-            self.open[job_id] = after.trigger_ms
+            self._open[job_id] = after
         if after.finished_ms and (before is None or before.finished_ms != after.finished_ms):
             put(keys.finished + u64(after.finished_ms) + raw_id, b"")
         self._queue(job_id, raw_id, before, after)
+
+    def _store_claimed(
+        self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
+    ) -> None:
+        """What `_store` does for a claim: it leaves every index as it was."""
+        state = before.state
+        assert (state, _FIRING) in _MOVES, f"a job cannot move {state} -> {_FIRING}"
+        counts = self.state.counts
+        counts[state] -= 1
+        counts[_FIRING] += 1
+        self._open[job_id] = after
+        self.overlay.put(self.keys.job + raw_id, _encode(after))
 
     def _queue(
         self, job_id: str, raw_id: bytes, before: JobRecord | None, after: JobRecord
     ) -> None:
         """Keep the due and the waiting index in step, and tell the delivery."""
-        old_key = old_value = None
-        if before is not None and before.queue:
-            old_key, old_value = self._queue_row(raw_id, before)
-        new_key = new_value = None
-        if after.queue:
-            new_key, new_value = self._queue_row(raw_id, after)
-        if old_key == new_key and old_value == new_value:
-            if before is not None and before.state == _FIRING and after.queue:
-                # An un-claimed job: its row never left, but the delivery forgot about it.
-                self._announce(job_id, after, new_value or b"")
+        if not after.queue:
+            if before is not None and before.queue:
+                self.overlay.delete(self._queue_key(raw_id, before))
+                self.effects.append(JobTouched(job_id))
             return
-        if old_key is not None and old_key != new_key:
-            self.overlay.delete(old_key)
+        new_key = self._queue_key(raw_id, after)
+        new_value = _queue_value(after)
         if before is not None:
+            if before.queue:
+                old_key = self._queue_key(raw_id, before)
+                if old_key == new_key and _queue_value(before) == new_value:
+                    if before.state == _FIRING:
+                        # An un-claimed job: its row never left, but the delivery forgot about it.
+                        self._announce(job_id, after, new_value)
+                    return
+                if old_key != new_key:
+                    self.overlay.delete(old_key)
             self.effects.append(JobTouched(job_id))
-        if new_key is not None and new_value is not None:
-            self.overlay.put(new_key, new_value)
-            self._announce(job_id, after, new_value)
+        self.overlay.put(new_key, new_value)
+        self._announce(job_id, after, new_value)
 
     def _announce(self, job_id: str, after: JobRecord, value: bytes) -> None:
         if after.queue != _DUE:
@@ -285,15 +306,10 @@ class JobMachine:
             state.offset_job_id = job_id
         self.effects.append(DueInserted(due_ms, job_id, value))
 
-    def _queue_row(self, raw_id: bytes, record: JobRecord) -> tuple[bytes, bytes]:
-        # While a claim is open the row keeps the number of attempts that are settled, so that
-        # neither the claim nor its withdrawal touches the index.
-        attempts = record.attempts if record.claim is None else record.attempts - 1
-        value = due_value(record.route_uid, record.version, attempts, record.uid)
+    def _queue_key(self, raw_id: bytes, record: JobRecord) -> bytes:
         if record.queue == _DUE:
-            return self.keys.due + u64(record.due_ms) + raw_id, value
-        key = self.keys.waiting + u64(record.route_uid) + u64(record.due_ms) + raw_id
-        return key, value
+            return self.keys.due + u64(record.due_ms) + raw_id
+        return self.keys.waiting + u64(record.route_uid) + u64(record.due_ms) + raw_id
 
     def _count_route(self, route_uid: int, pending: int, waiting: int) -> None:
         counts = self.routes.get(route_uid)
@@ -639,7 +655,7 @@ class JobMachine:
                     before.state,
                 ),
             )
-            self._store(item.job_id, raw_id, before, record)
+            self._store_claimed(item.job_id, raw_id, before, record)
             results.append(ClaimResult(True, record))
         return results
 
@@ -650,7 +666,7 @@ class JobMachine:
     def _settle_one(self, item: c.SettleItem, now_ms: int) -> None:
         job_id = item.job_id
         raw_id = job_id.encode()
-        before = self.read(job_id)
+        before = self._open.get(job_id) or self.read(job_id)
         if before is None:
             return
         if item.record:
@@ -776,7 +792,8 @@ class JobMachine:
             state = _HELD if command.held else before.state
             if before.queue == _WAITING and state == before.state:
                 continue
-            after = _replace(before, queue=_WAITING, state=state)
+            route_uid = before.route_uid or item.route_uid
+            after = _replace(before, queue=_WAITING, state=state, route_uid=route_uid)
             self._store(item.job_id, item.job_id.encode(), before, after)
 
     def _release(self, command: c.Release) -> None:
@@ -839,13 +856,13 @@ class JobMachine:
         if record.finished_ms:
             delete(keys.finished + u64(record.finished_ms) + raw_id)
         if record.queue:
-            delete(self._queue_row(raw_id, record)[0])
+            delete(self._queue_key(raw_id, record))
         if record.state not in _TERMINAL:
             self._count_route(record.route_uid, -1, -(record.queue == _WAITING))
         for serial in range(1, record.serial + 1):
             delete(keys.attempts + raw_id + b"\0" + u32(serial))
         self.state.counts[record.state] -= 1
-        self.open.pop(job_id, None)
+        self._open.pop(job_id, None)
         self.effects.append(JobTouched(job_id))
 
     def _forget(self, command: c.Forget) -> None:

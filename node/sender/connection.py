@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_poll",
         "_received_bytes",
         "_transport",
+        "_unsent",
         "body",
         "first_byte_s",
         "head_complete",
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._poll: Any = None
         self._exchange: Exchange | None = None
+        self._unsent: bytes | None = None
         self.place: Any = None
         self.remote_ip = remote_ip
         self.made_s = self.idle_since_s = loop.time()
@@ -121,12 +123,24 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def start(self, exchange: Exchange, data: bytes) -> None:
-        """Send one request, head and body in one write."""
+        """Carry one request, head and body in one write: the one that `send` makes."""
         assert self._exchange is None
         assert not self._received_bytes
         self._exchange = exchange
         self.reusable = False
-        self._transport.write(data)
+        self._unsent = data
+
+    def send(self) -> None:
+        """Write the request that was started, unless it has ended meanwhile."""
+        data, transport = self._unsent, self._transport
+        if data is not None and transport is not None and not transport.is_closing():
+            self._unsent = None
+            transport.write(data)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether no byte of the request has been given to the transport."""
+        return self._unsent is not None
 
     def is_silent(self) -> bool:
         """Whether there is nothing to read yet, an end of file included: asks the system.
@@ -148,8 +162,10 @@ class Connection(asyncio.Protocol):
             self.cut()
             self._answered()
             return
-        unsent = self._transport is not None and self._transport.get_write_buffer_size() > 0
-        self._fail(Failure(code, "send" if unsent else "headers", remote_ip=self.remote_ip))
+        phase = "headers"
+        if self.unsent or (self._transport is not None and self._transport.get_write_buffer_size()):
+            phase = "send"
+        self._fail(Failure(code, phase, remote_ip=self.remote_ip))
 
     def cut(self) -> None:
         """Close at once, whatever is in the buffers."""
@@ -175,6 +191,10 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             # Nobody asked. It must not become the answer to a later request.
             self.cut()
+            return
+        if self._unsent is not None:
+            # Nor to one that nobody has been asked yet.
+            self._fail_protocol()
             return
         received_bytes = self._received_bytes
         if not received_bytes:
@@ -244,6 +264,7 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         self.cut()
         exchange.failed(failure)
+        self._unsent = None
 
     # --- from the parser -------------------------------------------------------------------
 

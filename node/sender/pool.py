@@ -37,6 +37,7 @@ _STALL_S: Final = 0.25
 _READ_FIRST_S: Final = 0.002
 # What was read in this turn of the loop need not be looked at again before it is used.
 _FRESH_S: Final = 0.001
+_WRITTEN_AT_ONCE: Final = 32
 _CLOSE_S: Final = 2.0
 # How long no new connection is tried when the process has no descriptors left.
 _DESCRIPTORS_PAUSE_S: Final = 0.1
@@ -169,7 +170,7 @@ class _Send:
                 error_code=failure.code,
                 error_phase=failure.phase,
                 error_message=failure.message(self.request.target.host),
-                bytes_sent=self.connection is not None,
+                bytes_sent=self.connection is not None and not self.connection.unsent,
                 remote_ip=failure.remote_ip,
                 queue_ms=(self.turn_s - self.started_s) * 1000.0,
                 resolve_ms=self.resolve_ms,
@@ -239,6 +240,8 @@ class PooledSender:
         self._idle: dict[Connection, None] = {}
         # By time-out, requests in the order of their deadlines.
         self._deadlines: dict[int, dict[_Send, None]] = {}
+        # Requests that are to be written in this turn of the loop.
+        self._started: list[Connection] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tick_due_s = 0.0
         self._postponed = False
@@ -373,6 +376,18 @@ class PooledSender:
         send.phase = "headers"
         send.sent_s = now_s
         connection.start(send, request.head + request.body)
+        # Written some at a time: a recipient on the same machine, and the way to others, is woken
+        # once for several. It takes a tenth off what a job costs (`bench/fire`).
+        self._started.append(connection)
+        if len(self._started) >= _WRITTEN_AT_ONCE:
+            self._write_started()
+        elif len(self._started) == 1:
+            self.loop.call_soon(self._write_started)
+
+    def _write_started(self) -> None:
+        started, self._started = self._started, []
+        for connection in started:
+            connection.send()
 
     # --- connections -----------------------------------------------------------------------
 

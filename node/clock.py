@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,6 @@ class RealWorld:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._random = random.SystemRandom()
         self._pool = b""
         self._pool_at = 0
 
@@ -38,8 +36,8 @@ class RealWorld:
         return self._loop.call_later(delay_ms / 1000.0, function)
 
     def random(self) -> float:
-        """See World."""
-        return self._random.random()
+        """See World. 53 bits of the system's chance, as random.SystemRandom takes them."""
+        return (int.from_bytes(self.random_bytes(7), "big") >> 3) * 2.0**-53
 
     def random_bytes(self, count: int) -> bytes:
         """See World. Drawn from the system in larger pieces: a call for each id costs more."""

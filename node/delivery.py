@@ -52,6 +52,8 @@ _IDLE_MS = 500.0
 _TICK_MS = 1.0
 _MOVE_BATCH = 500
 _STEP_BACK_MS = 1_000
+_SUCCEEDED = AttemptStatus.SUCCEEDED.value
+_FAILED = AttemptStatus.FAILED.value
 LATENESS_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60000)
 
 
@@ -360,9 +362,14 @@ class Delivery:
         else:
             rows = []
         at = len(keys.due)
+        behind = {u64(uid) for uid in head.lag}
         for key, value in rows:
+            if value[:8] in behind:
+                continue  # its route lags already, from an earlier row on
             due_ms = int.from_bytes(key[at : at + 8], "big")
             self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
+            if len(head.lag) != len(behind):
+                behind = {u64(uid) for uid in head.lag}
         if len(rows) == budget:
             head.cursor = rows[-1][0] + b"\0"
             head.scanned_ms = max(head.scanned_ms, horizon_ms)
@@ -458,6 +465,7 @@ class Delivery:
     def _refill_lag(self, queue: RouteQueue) -> int:
         uid = queue.route.uid
         looked = 0
+        ours = (u64(uid), u64(0))
         room = limits.ROUTE_WINDOW_JOBS_MAX - queue.size
         share = max(64, room // len(queue.lagging))
         for head in list(queue.lagging):
@@ -469,7 +477,7 @@ class Delivery:
             looked += len(rows)
             at = len(head.vnode.keys.due)
             for key, value in rows:
-                if read_due_value(value)[0] in (uid, 0):
+                if value[:8] in ours:
                     due_ms = int.from_bytes(key[at : at + 8], "big")
                     self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
             if len(rows) == share and uid not in head.lag:
@@ -894,49 +902,50 @@ class Delivery:
         delivered = decision.verdict is Verdict.DELIVERED
         retry = decision.verdict is Verdict.RETRY
         error = None if delivered else _failure_sentence(outcome)
+        # By position: so many keywords cost more than sending does.
         attempt = AttemptRecord(
-            attempt=item.attempts + 1,
-            version=record.version,
-            status=(AttemptStatus.SUCCEEDED if delivered else AttemptStatus.FAILED).value,
-            node=self._node_id,
-            term=record.claim.term,
-            fence=record.claim.index,
-            url=item.url,
-            claimed_ms=record.claim.claimed_ms,
-            started_ms=item.started_ms,
-            ended_ms=now_ms,
-            resolve_ms=outcome.resolve_ms,
-            connect_ms=outcome.connect_ms,
-            tls_ms=outcome.tls_ms,
-            first_byte_ms=outcome.first_byte_ms,
-            total_ms=outcome.total_ms,
-            remote_ip=outcome.remote_ip,
-            response_status=outcome.status,
-            response_headers=tuple(outcome.headers.items()),
-            response_body=outcome.body,
-            response_truncated=outcome.truncated,
-            error_code=outcome.error_code or (None if delivered else "status"),
-            error_message=error,
-            error_phase=outcome.error_phase,
-            retry_after=outcome.headers.get("retry-after"),
-            next_attempt_ms=decision.retry_at_ms if retry else None,
-            trigger=record.retry_reason or "scheduled",
+            item.attempts + 1,
+            record.version,
+            _SUCCEEDED if delivered else _FAILED,
+            self._node_id,
+            record.claim.term,
+            record.claim.index,
+            item.url,
+            record.claim.claimed_ms,
+            item.started_ms,
+            now_ms,
+            outcome.resolve_ms,
+            outcome.connect_ms,
+            outcome.tls_ms,
+            outcome.first_byte_ms,
+            outcome.total_ms,
+            outcome.remote_ip,
+            outcome.status,
+            tuple(outcome.headers.items()),
+            outcome.body,
+            outcome.truncated,
+            outcome.error_code or (None if delivered else "status"),
+            error,
+            outcome.error_phase,
+            outcome.headers.get("retry-after"),
+            decision.retry_at_ms if retry else None,
+            record.retry_reason or "scheduled",
         )
         reason = decision.reason.value if decision.reason is not None else None
         if retry:
             reason = outcome.error_code or f"status_{outcome.status}"
         settle = c.SettleItem(
-            job_id=item.job_id,
-            uid=record.uid,
-            version=record.version,
-            attempt=record.claim.attempt,
-            serial=record.claim.serial,
-            verdict=int(decision.verdict),
-            record=codec.encode(attempt),
-            retry_ms=decision.retry_at_ms,
-            reason=reason,
-            error=error,
-            counts=decision.counts,
+            item.job_id,
+            record.uid,
+            record.version,
+            record.claim.attempt,
+            record.claim.serial,
+            int(decision.verdict),
+            codec.encode(attempt),
+            decision.retry_at_ms,
+            reason,
+            error,
+            decision.counts,
         )
         key = reason or "delivered"
         self.outcomes[key] = self.outcomes.get(key, 0) + 1

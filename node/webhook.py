@@ -1,5 +1,6 @@
 """The request that a recipient gets: body, headers, signature."""
 
+import re
 from urllib.parse import quote
 
 import msgspec
@@ -9,20 +10,22 @@ from timemachine import __version__
 from timemachine.identifiers import webhook_id
 from timemachine.model import JobRecord, Route
 from timemachine.outbound import Request, Target
-from timemachine.signing import signature_header
+from timemachine.signing import Signer
 
 _json = msgspec.json.encode
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+"""Ids that percent-encoding leaves as they are, which most do."""
 
 
 class Prepared:
     """What does not change from one request of a route to the next."""
 
-    __slots__ = ("keys", "static_head", "target", "url")
+    __slots__ = ("signer", "static_head", "target", "url")
 
     def __init__(self, route: Route, target: Target, secrets: RouteSecrets) -> None:
         self.target = target
         self.url = route.webhook_url
-        self.keys = secrets.signing_keys
+        self.signer = Signer(secrets.signing_keys)
         lines = [
             b"POST " + target.path_and_query + b" HTTP/1.1",
             b"Host: " + target.host_header,
@@ -92,8 +95,9 @@ def build_request(
         )
     identity = webhook_id(record.uid, record.version, record.occurrence)
     timestamp_s = now_ms // 1000
-    signature = signature_header(prepared.keys, identity, timestamp_s, body)
+    signature = prepared.signer.header(identity, timestamp_s, body)
     reason = record.retry_reason
+    shown_id = job_id if _PLAIN(job_id) else quote(job_id, safe="")
     head = (
         f"webhook-id: {identity}\r\n"
         f"webhook-timestamp: {timestamp_s}\r\n"
@@ -101,7 +105,7 @@ def build_request(
         f'Idempotency-Key: "{identity}"\r\n'
         f"TimeMachine-Attempt: {attempt}\r\n"
         f"TimeMachine-Trigger-Time: {record.trigger_ms}\r\n"
-        f"TimeMachine-Job-Id: {quote(job_id, safe='')}\r\n"
+        f"TimeMachine-Job-Id: {shown_id}\r\n"
         f"TimeMachine-Fence: {fence}\r\n"
         + (f"TimeMachine-Retry-Reason: {reason}\r\n" if reason else "")
         + f"Content-Length: {len(body)}\r\n\r\n"

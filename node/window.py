@@ -138,9 +138,11 @@ class RouteQueue:
 
     def pop(self, until_ms: int) -> Item | None:
         """The next job due at or before `until_ms`."""
-        heap = self._next_heap()
-        if heap is None:
-            return None
+        heap: list[tuple[int, int, Item]] | None = self._first
+        if self._retries or not heap or heap[0][2].stage != QUEUED:
+            heap = self._next_heap()
+            if heap is None:
+                return None
         if heap[0][0] > until_ms:
             other = self._retries if heap is self._first else self._first
             if not other or other[0][0] > until_ms:

@@ -36,7 +36,7 @@ def decoder(kind: Any) -> Callable[[bytes], Any]:
         if data[:1] != _VERSION_BYTE:
             raise CodecError(f"format version {data[:1].hex() or 'none'} is not known here")
         try:
-            return read(memoryview(data)[1:])
+            return read(data[1:])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CodecError(f"not a record of this kind: {error}") from error
 

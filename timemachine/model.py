@@ -136,7 +136,7 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prior: int
 
 
-class JobRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One job as stored, without its meta (that has a row of its own, so claims stay small).
 
     uid             16 bytes, drawn anew for each life of a job id
@@ -193,7 +193,7 @@ class AttemptStatus(StrEnum):
     """A claim without a settle after a crash: it may or may not have reached the recipient."""
 
 
-class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One HTTP request for a job: what was sent where, what came back, how long each phase took."""
 
     attempt: int

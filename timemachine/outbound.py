@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     timeout_ms: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a request ended: with a response, or with an error, never with both.
 
     status         of the response. From its head on an attempt is answered, so a body that broke

@@ -199,22 +199,23 @@ class JobHandlers:
                 (operation, time_ms, body.delay_ms, body.route, meta, tags, condition, absent)
             )
             request = request_of(key, f"{collection.uid}/{job_id}", content, item)
+        # By position: so many keywords cost more than decoding the body.
         return c.PutJob(
-            now_ms=now_ms,
-            job_id=job_id,
-            uid=engine.random_bytes(16),
-            trigger_ms=trigger_ms,
-            delay_ms=body.delay_ms,
-            route=body.route,
-            route_uid=route_uid,
-            meta=meta,
-            tags=tags,
-            create_only=create_only,
-            if_match=condition,
-            if_none_match=absent,
-            request=request,
+            job_id,
+            engine.random_bytes(16),
+            trigger_ms,
+            body.delay_ms,
+            body.route,
+            route_uid,
+            meta,
+            tags,
+            create_only,
+            condition,
+            absent,
+            request,
             # Last: a send that was revoked must be told to the log.
-            revoked=None if create_only else engine.revoke(collection, job_id),
+            None if create_only else engine.revoke(collection, job_id),
+            now_ms=now_ms,
         )
 
     def new_id(self, collection: Collection, key: str | None, item: int = 0) -> str:

@@ -143,19 +143,23 @@ class _Send:
         headers = connection.headers
         if "location" in headers:
             _keep_host(headers)
+        # By position, error fields (None) included: keywords cost a multiple.
         outcome = Outcome(
-            status=connection.status,
-            headers=headers,
-            body=bytes(connection.body),
-            truncated=connection.truncated,
-            bytes_sent=True,
-            remote_ip=connection.remote_ip,
-            queue_ms=(self.turn_s - self.started_s) * 1000.0,
-            resolve_ms=self.resolve_ms,
-            connect_ms=self.connect_ms,
-            tls_ms=self.tls_ms,
-            first_byte_ms=(connection.first_byte_s - self.sent_s) * 1000.0,
-            total_ms=(self.sender.loop.time() - self.turn_s) * 1000.0,
+            connection.status,
+            headers,
+            bytes(connection.body),
+            connection.truncated,
+            None,
+            None,
+            None,
+            True,
+            connection.remote_ip,
+            (self.turn_s - self.started_s) * 1000.0,
+            self.resolve_ms,
+            self.connect_ms,
+            self.tls_ms,
+            (connection.first_byte_s - self.sent_s) * 1000.0,
+            (self.sender.loop.time() - self.turn_s) * 1000.0,
         )
         # First the connection, so that what follows from the outcome can use it.
         self.sender.give_back(connection)

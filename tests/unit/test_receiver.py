@@ -166,7 +166,7 @@ def test_any_of_several_secrets_verifies() -> None:
 def test_holder_of_only_the_old_secret_verifies_a_rotation_header() -> None:
     """A header signed with new and old key verifies for recipients of either."""
     keys = [signing.parse_secret(OTHER_SECRET), signing.parse_secret(SECRET)]
-    header = signing.signature_header(keys, ID, TIMESTAMP_S, BODY)
+    header = signing.Signer(keys).header(ID, TIMESTAMP_S, BODY)
     for secret in (SECRET, OTHER_SECRET):
         assert webhook(secret).verify(BODY, headers(webhook_signature=header))
 
@@ -461,7 +461,7 @@ def test_what_we_sign_the_reference_library_verifies() -> None:
     found = {
         "webhook-id": ID,
         "webhook-timestamp": str(now_s),
-        "webhook-signature": signing.signature_header(keys, ID, now_s, body),
+        "webhook-signature": signing.Signer(keys).header(ID, now_s, body),
     }
     for secret in (SECRET, OTHER_SECRET):
         assert {"n": "Zoë ✓"} == standardwebhooks.Webhook(secret).verify(body, found)

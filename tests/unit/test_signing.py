@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from timemachine.errors import InvalidRequest, InvalidSecret
-from timemachine.signing import format_secret, parse_secret, sign_v1, signature_header
+from timemachine.signing import Signer, format_secret, parse_secret, sign_v1
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECRET_RUST = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -73,19 +73,19 @@ def test_header_of_two_keys_has_the_current_key_first() -> None:
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE= "
         "v1,78nXHjpFP0tVJQW5D0SBwmVyyW87BV/rL6MgfM/Bw44="
     )
-    assert expected == signature_header(keys, ID, TIMESTAMP_S, BODY)
+    assert expected == Signer(keys).header(ID, TIMESTAMP_S, BODY)
 
 
 def test_header_of_one_key_has_exactly_one_signature() -> None:
     """After the old key's expiry the header is one signature again."""
     key = parse_secret(SECRET)
-    assert sign_v1(key, ID, TIMESTAMP_S, BODY) == signature_header([key], ID, TIMESTAMP_S, BODY)
+    assert sign_v1(key, ID, TIMESTAMP_S, BODY) == Signer([key]).header(ID, TIMESTAMP_S, BODY)
 
 
 def test_nothing_is_sent_unsigned() -> None:
     """A header without any key is a bug of the caller."""
     with pytest.raises(AssertionError):
-        signature_header([], ID, TIMESTAMP_S, BODY)
+        Signer([]).header(ID, TIMESTAMP_S, BODY)
 
 
 @pytest.mark.parametrize("length", [24, 25, 26, 32, 63, 64])

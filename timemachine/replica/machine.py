@@ -376,19 +376,20 @@ class JobMachine:
         if before is None:
             if command.if_match is not None:
                 return refused("precondition_failed")
+            # By position: a dozen keywords cost as much as the rest of this function.
             record = JobRecord(
-                uid=command.uid,
-                version=1,
-                state=_SCHEDULED,
-                trigger_ms=command.trigger_ms,
-                delay_ms=command.delay_ms,
-                route=command.route,
-                route_uid=command.route_uid,
-                tags=command.tags,
-                created_ms=now_ms,
-                updated_ms=now_ms,
-                due_ms=command.trigger_ms,
-                queue=_DUE,
+                command.uid,
+                1,
+                _SCHEDULED,
+                command.trigger_ms,
+                command.delay_ms,
+                command.route,
+                command.route_uid,
+                command.tags,
+                now_ms,
+                now_ms,
+                command.trigger_ms,
+                _DUE,
             )
             self.overlay.put(self.keys.meta + raw_id, command.meta)
             self._store(job_id, raw_id, None, record)

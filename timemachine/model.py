@@ -157,6 +157,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry_reason    why the next attempt is made, when it is not the first
     finished_ms     when it became terminal
     occurrence      0 (recurring schedules will count here)
+    born_index      log index at which this id began to be kept; what was claimed before is of a
+                    job that was purged
     """
 
     uid: bytes
@@ -182,6 +184,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry_reason: str | None = None
     finished_ms: int = 0
     occurrence: int = 0
+    born_index: int = 0
 
 
 class AttemptStatus(StrEnum):

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timemachine import codec
-from timemachine.model import JobState, Queue
+from timemachine.model import AttemptRecord, JobState, Queue
 from timemachine.replica import commands as c
-from timemachine.replica.machine import JobMachine, RouteCounts, read_job
+from timemachine.replica.machine import JobMachine, RouteCounts, read_attempt, read_job
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
@@ -219,3 +220,84 @@ def test_an_unseen_insert_holds_the_offset_down() -> None:
     bench.apply(c.MoveOffset(now_ms=1, due_ms=90, job_id="", seen_index=seen))
     bench.check()
     assert 50 == bench.machine.state.offset_due_ms
+
+
+def _put(job_id: str, uid: bytes, trigger_ms: int) -> c.PutJob:
+    return c.PutJob(
+        now_ms=1,
+        job_id=job_id,
+        uid=uid,
+        trigger_ms=trigger_ms,
+        delay_ms=None,
+        route="r",
+        route_uid=1,
+        meta=b"null",
+        create_only=False,
+    )
+
+
+def _attempts(bench: Bench, job_id: str) -> list[tuple[int, int]]:
+    """(version, fence) of the attempts that are kept of a job."""
+    start, stop = bench.keys.attempts_range(job_id.encode())
+    rows = [read_attempt(value) for _, value in bench.store.scan(start, stop, 1000)]
+    return [(row.version, row.fence) for row in rows]
+
+
+def _claimed(bench: Bench, job_id: str) -> c.SettleItem:
+    """Claim a job as it is; returns its settle."""
+    job = bench.jobs()[job_id]
+    claim = c.ClaimItem(job_id, job.uid, job.version, job.attempts + 1, 100)
+    ((result,),) = bench.apply(c.Claim(now_ms=2, term=1, items=[claim]))
+    mark = result.record.claim
+    record = AttemptRecord(
+        attempt=mark.attempt,
+        version=job.version,
+        status="succeeded",
+        node="n",
+        term=1,
+        fence=mark.index,
+        url="http://hook.example/",
+        claimed_ms=2,
+        started_ms=2,
+        ended_ms=3,
+    )
+    return c.SettleItem(
+        job_id, job.uid, job.version, mark.attempt, mark.serial, 0, codec.encode(record)
+    )
+
+
+@pytest.mark.parametrize("changes", [0, 1])
+def test_an_attempt_of_a_purged_job_is_not_its_successors(changes: int) -> None:
+    """Purged in flight, a job settles into nobody: also when its id is another job, also claimed.
+
+    (Named: the list of attempts of an id created anew showed the attempt of the purged job.)
+    """
+    bench = Bench()
+    bench.apply(_put("a", b"1" * 16, 10))
+    late = _claimed(bench, "a")
+    bench.apply(c.DeleteJob(now_ms=3, job_id="a", purge=True))
+    for number in range(changes + 1):
+        bench.apply(_put("a", b"2" * 16, 20 + number))
+    bench.apply(c.Settle(now_ms=4, items=[late]))
+    assert [] == _attempts(bench, "a")
+    own = _claimed(bench, "a")
+    bench.apply(c.Settle(now_ms=5, items=[late]))
+    assert [] == _attempts(bench, "a")
+    bench.apply(c.Settle(now_ms=5, items=[own]))
+    bench.apply(c.Settle(now_ms=6, items=[late]))
+    assert [(1 + changes, bench.index - 3)] == _attempts(bench, "a")
+    bench.check()
+
+
+def test_an_attempt_of_an_earlier_life_is_kept() -> None:
+    """Deleted in flight and put anew, the id keeps both attempts, whenever the first one ends."""
+    bench = Bench()
+    bench.apply(_put("a", b"1" * 16, 10))
+    first = _claimed(bench, "a")
+    bench.apply(c.DeleteJob(now_ms=3, job_id="a"))
+    bench.apply(_put("a", b"2" * 16, 20))
+    second = _claimed(bench, "a")
+    bench.apply(c.Settle(now_ms=5, items=[second]))
+    bench.apply(c.Settle(now_ms=6, items=[first]))
+    assert [1, 2] == [version for version, _ in _attempts(bench, "a")]
+    bench.check()

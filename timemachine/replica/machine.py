@@ -390,6 +390,7 @@ class JobMachine:
                 now_ms,
                 command.trigger_ms,
                 _DUE,
+                born_index=self._index,
             )
             self.overlay.put(self.keys.meta + raw_id, command.meta)
             self._store(job_id, raw_id, None, record)
@@ -467,6 +468,7 @@ class JobMachine:
             due_ms=trigger_ms,
             queue=_DUE,
             serial=before.serial,
+            born_index=before.born_index,
         )
         return record, (before.version, outcome)
 
@@ -670,7 +672,9 @@ class JobMachine:
         before = self._open.get(job_id) or self.read(job_id)
         if before is None:
             return
-        if item.record:
+        if item.record and (
+            before.uid == item.uid or read_attempt(item.record).fence > before.born_index
+        ):
             self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
         if before.uid != item.uid or before.version != item.version:
             return

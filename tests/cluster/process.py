@@ -196,7 +196,10 @@ def ask(
 
 
 class Arrival(NamedTuple):
-    """One webhook as it came in; `at_ms` is when its first bytes were there, `attempt` 1-based."""
+    """One webhook as it came in.
+
+    `at_ms` is when its first bytes were there, `attempt` is 1-based, `meta` is JSON in text.
+    """
 
     at_ms: int
     job_id: str
@@ -204,6 +207,7 @@ class Arrival(NamedTuple):
     webhook_id: str
     trigger_ms: int
     attempt: int
+    meta: str
 
 
 class Recipient:
@@ -312,6 +316,7 @@ class Recipient:
                     headers["webhook-id"],
                     body["trigger_time"],
                     int(headers["timemachine-attempt"]),
+                    json.dumps(body["meta"]),
                 )
             )
             slow = self._slow_ms if self._random.random() < 0.1 else 0

@@ -107,6 +107,15 @@ class NodeProcess:
         """The end of what the node wrote to standard error."""
         return self.log.read_text(errors="replace")[-4_000:] if self.log.exists() else ""
 
+    def memory_bytes(self, name: str) -> int:
+        """A line of the process's status: VmRSS, or VmHWM, the highest it has been."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
+    def forget_highest_memory(self) -> None:
+        """Let VmHWM begin anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()

@@ -155,12 +155,6 @@ def test_others_are_served_while_the_bad_ones_are_open(tmp_path: Path) -> None:
         assert healthy == len(recipient.arrivals())
 
 
-def _memory_bytes(node: NodeProcess, name: str) -> int:
-    """A line of the process's status: VmRSS, or VmHWM, the highest it has been."""
-    status = Path(f"/proc/{node.process.pid}/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
-
-
 def test_endless_answers_do_not_fill_the_memory(tmp_path: Path) -> None:
     """Thirty answers of 100 MiB at once, in bodies, trailers and heads: read no further than kept.
 
@@ -182,10 +176,10 @@ def test_endless_answers_do_not_fill_the_memory(tmp_path: Path) -> None:
             node.drain()
 
         send(0)
-        before_bytes, sent_bytes = _memory_bytes(node, "VmRSS"), receiver.sent_bytes
-        Path(f"/proc/{node.process.pid}/clear_refs").write_text("5")  # the highest begins anew
+        before_bytes, sent_bytes = node.memory_bytes("VmRSS"), receiver.sent_bytes
+        node.forget_highest_memory()
         send(3)
-        grown_bytes = _memory_bytes(node, "VmHWM") - before_bytes
+        grown_bytes = node.memory_bytes("VmHWM") - before_bytes
         sent_bytes = receiver.sent_bytes - sent_bytes
         assert 0 == node.stop()
     assert 60 == len(receiver.requests)

@@ -1,7 +1,6 @@
 """HTTP/1.1 on one connection, one request at a time."""
 
 import asyncio
-import select
 from typing import Any, Final, Protocol
 
 import httptools
@@ -36,6 +35,9 @@ class Exchange(Protocol):
     def failed(self, failure: Failure) -> None:
         """There is no response."""
 
+    def displaced(self) -> None:
+        """The connection turned out to be useless before any byte of the request left."""
+
 
 class Owner(Protocol):
     """What a connection belongs to."""
@@ -54,13 +56,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_complete",
+        "_descriptor",
         "_exchange",
         "_framed",
         "_loop",
         "_owner",
         "_parser",
-        "_poll",
         "_received_bytes",
+        "_served",
         "_transport",
         "_unsent",
         "body",
@@ -83,9 +86,10 @@ class Connection(asyncio.Protocol):
         self._owner: Owner | None = None
         self._transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._poll: Any = None
         self._exchange: Exchange | None = None
         self._unsent: bytes | None = None
+        self._served = False
+        self._descriptor = -1
         self.place: Any = None
         self.remote_ip = remote_ip
         self.made_s = self.idle_since_s = loop.time()
@@ -120,6 +124,7 @@ class Connection(asyncio.Protocol):
     def rest(self, now_s: float) -> None:
         """Be idle from now on, and forget the last response."""
         self.idle_since_s = now_s
+        self._served = True
         self._reset()
 
     def start(self, exchange: Exchange, data: bytes) -> None:
@@ -142,16 +147,19 @@ class Connection(asyncio.Protocol):
         """Whether no byte of the request has been given to the transport."""
         return self._unsent is not None
 
-    def is_silent(self) -> bool:
-        """Whether there is nothing to read yet, an end of file included: asks the system.
+    @property
+    def descriptor(self) -> int | None:
+        """The number of its file, as long as it is open and has been idle before."""
+        if self._transport is None or self._transport.is_closing() or not self._served:
+            return None
+        return self._descriptor
 
-        The event loop may not have come to it. A request sent on a connection that the recipient
-        has closed is lost, and must not be repeated.
-        """
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not self._poll.poll(0)
+    def displace(self) -> None:
+        """Close at once; the request that was started and not sent finds another connection."""
+        exchange, self._exchange, self._unsent = self._exchange, None, None
+        assert exchange is not None
+        self.cut()
+        exchange.displaced()
 
     def stop(self, code: str) -> None:
         """End the request now, with `timeout` or `shutdown`, unless the response has begun."""
@@ -184,6 +192,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = transport
+        self._descriptor = transport.get_extra_info("socket").fileno()
         self.reusable = True
 
     def data_received(self, data: bytes) -> None:
@@ -194,7 +203,10 @@ class Connection(asyncio.Protocol):
             return
         if self._unsent is not None:
             # Nor to one that nobody has been asked yet.
-            self._fail_protocol()
+            if self._served:
+                self.displace()
+            else:
+                self._fail_protocol()
             return
         received_bytes = self._received_bytes
         if not received_bytes:
@@ -237,10 +249,12 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.reusable = False
-        self._transport = self._poll = None
+        self._transport = None
         self.loss = of_losing(exc, self.remote_ip)
         if self._exchange is not None:
-            if self.head_complete:
+            if self.unsent and self._served:
+                self.displace()
+            elif self.head_complete:
                 # A body without a length ends with its connection.
                 self.truncated = self._framed
                 self._answered()

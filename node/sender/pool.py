@@ -12,6 +12,7 @@ number; beyond it requests wait, by turns over the recipients.
 
 import asyncio
 import resource
+import select
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -35,8 +36,6 @@ TICK_S: Final = 0.05
 _STALL_S: Final = 0.25
 # Not 0: timers that are due at once come before the sockets, in uvloop.
 _READ_FIRST_S: Final = 0.002
-# What was read in this turn of the loop need not be looked at again before it is used.
-_FRESH_S: Final = 0.001
 _WRITTEN_AT_ONCE: Final = 32
 _CLOSE_S: Final = 2.0
 # How long no new connection is tried when the process has no descriptors left.
@@ -165,6 +164,11 @@ class _Send:
         self.sender.give_back(connection)
         done(outcome)
 
+    def displaced(self) -> None:
+        """See Exchange."""
+        self.connection = self.phase = None
+        self.sender.find_connection(self, self.sender.loop.time())
+
     def failed(self, failure: Failure) -> None:
         """See Exchange."""
         done = self._leave()
@@ -193,6 +197,20 @@ def _keep_host(headers: dict[str, str]) -> None:
         return
     if host:
         headers["location"] = host
+
+
+def _loud(connections: list[Connection]) -> set[int]:
+    """Descriptors of those, idle before, that have something to read: an end of file, mostly.
+
+    Asks the system, since the event loop may not have come to it. A request sent on a connection
+    that the recipient has closed is lost, and must not be repeated. One call for all of them.
+    """
+    poll = select.poll()
+    for connection in connections:
+        descriptor = connection.descriptor
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(0)}
 
 
 class PooledSender:
@@ -300,8 +318,7 @@ class PooledSender:
         if place is None:
             place = self._places[key] = _Place(key)
         send.place = place
-        if not place.idle or not self._start_on_idle(send, place, now_s):
-            self._want_connection(send)
+        self.find_connection(send, now_s)
         if self._timer is None:
             self._set_timer()
         return send
@@ -328,6 +345,12 @@ class PooledSender:
                 pass  # a recipient that does not take its TLS farewell; the process ends anyway
 
     # --- from a request --------------------------------------------------------------------
+
+    def find_connection(self, send: _Send, now_s: float) -> None:
+        """Start a request on an idle connection, or let it wait for a new one."""
+        place: _Place = send.place
+        if not place.idle or not self._start_on_idle(send, place, now_s):
+            self._want_connection(send)
 
     def forget(self, send: _Send) -> None:
         """A request has ended: it waits for nothing any more."""
@@ -366,9 +389,7 @@ class PooledSender:
         while place.idle:
             connection, _ = place.idle.popitem()
             del self._idle[connection]
-            if connection.usable and (
-                now_s - connection.idle_since_s < _FRESH_S or connection.is_silent()
-            ):
+            if connection.usable:
                 self._start(send, connection, now_s)
                 return True
             connection.cut()
@@ -390,8 +411,12 @@ class PooledSender:
 
     def _write_started(self) -> None:
         started, self._started = self._started, []
+        loud = _loud(started)
         for connection in started:
-            connection.send()
+            if connection.unsent and connection.descriptor in loud:
+                connection.displace()
+            else:
+                connection.send()
 
     # --- connections -----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A connection whose request is started and not written yet: nothing may be mistaken for an answer."""
+"""A request that is started and not written yet: no stray bytes may become its answer."""
 
 import asyncio
 from typing import Any

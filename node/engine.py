@@ -294,6 +294,29 @@ class Engine:
             # The send is removed already, so the command that says so must reach the log.
             self.runtime.propose(vnode, command, done)
 
+    def propose_creates(
+        self,
+        collection: Collection,
+        creates: list[tuple[int, c.PutJob]],
+        done: Callable[[list[Any]], None],
+    ) -> None:
+        """Put many creates, each with the index of its job's vnode, through the logs at once.
+
+        They are of `create_only`, so that no send was revoked for one.
+        """
+        error: TimeMachineError | None = None
+        vnodes = self._vnodes.get(collection.uid)
+        if self.space_low:
+            error = DiskFull(retry_after_s=10)
+        if vnodes is None:
+            error = Unavailable("The collection is being created or deleted.")
+        if error is not None or vnodes is None:
+            done([error] * len(creates))
+            return
+        size = sum([256 + len(command.meta) for _, command in creates])
+        proposals = [(vnodes[place], command) for place, command in creates]
+        self.runtime.submit_many(proposals, done, size)
+
     def _give_back(self, vnode: Vnode, job_id: str, command: Any) -> None:
         revoked = getattr(command, "revoked", None)
         if revoked is not None:

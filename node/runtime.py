@@ -12,6 +12,7 @@ next start, and until then nobody may be told anything.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from node.env import Disk, Timer, World
@@ -105,6 +106,52 @@ class Runtime:
             self._paced_timer = self._world.call_later(pause, self._release_paced)
             return
         self.propose(vnode, command, answered)
+
+    def submit_many(
+        self,
+        proposals: list[tuple[Vnode, Any]],
+        done: Callable[[list[Any]], None],
+        size: int,
+    ) -> None:
+        """Commands of one user's request, `size` bytes together; `done` gets all their results.
+
+        Like as many calls of `submit`, but all are taken or all are refused.
+        """
+        count = left = len(proposals)
+        error: TimeMachineError | None = self.failure
+        if (
+            self._waiting + count > limits.PROPOSALS_WAITING_MAX
+            or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
+        ):
+            error = TooManyRequests("Too many writes are waiting for the disk.")
+        if error is not None or not count:
+            done([error] * count)
+            return
+        self._waiting += count
+        self._waiting_bytes += size
+        results: list[Any] = [None] * count
+
+        def answered(number: int, result: Any) -> None:
+            nonlocal left
+            results[number] = result
+            left -= 1
+            if not left:
+                self._waiting -= count
+                self._waiting_bytes -= size
+                done(results)
+
+        pause = pause_ms(self._store.pressure(), user=True) if not self._active else 0
+        if self._paced_timer is not None or pause > 0:
+            for number, (vnode, command) in enumerate(proposals):
+                self._paced.append((vnode, command, partial(answered, number)))
+            if self._paced_timer is None:
+                self._paced_timer = self._world.call_later(pause, self._release_paced)
+            return
+        active = self._active
+        for number, (vnode, command) in enumerate(proposals):
+            vnode.propose(command, partial(answered, number))
+            active[vnode] = None
+        self.write_soon()
 
     def _release_paced(self) -> None:
         self._paced_timer = None

@@ -1,8 +1,7 @@
 """Many jobs in one request: a JSON array, or NDJSON; items stand for themselves, in order."""
 
 import asyncio
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -10,6 +9,7 @@ from node.api.conventions import (
     NDJSON_TYPES,
     Answer,
     Call,
+    ask,
     checked_job_id,
     content_type,
     decoded,
@@ -17,7 +17,7 @@ from node.api.conventions import (
     idempotency_key,
 )
 from node.api.databases import find_collection
-from node.api.jobs import JobHandlers, decode_job
+from node.api.jobs import JobBody, JobHandlers, decode_job
 from node.api.problems import problem, refusal, too_large
 from node.engine import Engine
 from timemachine import limits
@@ -25,9 +25,32 @@ from timemachine.errors import TimeMachineError
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 
+_decode_jobs = msgspec.json.Decoder(list[JobBody]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _BUILT_BETWEEN_YIELDS = 200
+_BRACES_MAX = 32 * limits.BATCH_JOBS_MAX
 _STATUS = {"created": 201, "unchanged": 200}
+
+
+class _Proposed(NamedTuple):
+    """An item: the index of its vnode and its command, or the error that it is answered with."""
+
+    place: int
+    command: c.PutJob | None
+    error: TimeMachineError | None
+
+
+def _contents(body: bytes, *, lines: bool) -> list[Any]:
+    """The items: decoded ones if all of them can be, otherwise the bytes of each."""
+    if lines:
+        return [line for line in body.split(b"\n") if line.strip()]
+    # An array of far too many items is counted before it becomes that many objects.
+    if body.count(b"{") <= _BRACES_MAX:
+        try:
+            return _decode_jobs(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            pass  # which of the items is wrong is found one by one
+    return decoded(_decode_array, body)
 
 
 class BatchHandlers:
@@ -42,20 +65,19 @@ class BatchHandlers:
         call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names[:2])
         lines = content_type(call.headers) in NDJSON_TYPES
-        contents: list[Any]
-        if lines:
-            contents = [line for line in call.body.split(b"\n") if line.strip()]
-        else:
-            contents = decoded(_decode_array, call.body)
+        contents = _contents(call.body, lines=lines)
         if len(contents) > limits.BATCH_JOBS_MAX:
             raise too_large(
                 "", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs; this one {len(contents)}."
             )
-        results = await self._create_all(call, collection, contents)
+        proposed = await self._build_all(call, collection, contents)
+        creates = [(each.place, each.command) for each in proposed if each.command is not None]
+        results = iter(await ask(self._engine.propose_creates, collection, creates))
         items = []
         created = failed = 0
-        for number, (job_id, command, result) in enumerate(results):
-            item, status = self._item(collection, job_id, command, result)
+        for number, each in enumerate(proposed):
+            result = each.error if each.command is None else next(results)
+            item, status = self._item(collection, each, result)
             items.append(item)
             created += status == 201
             failed += status >= 400
@@ -66,35 +88,25 @@ class BatchHandlers:
             return Answer(body=body, content_type="application/x-ndjson")
         return Answer(body=encode_json({"items": items, "created": created, "failed": failed}))
 
-    async def _create_all(
+    async def _build_all(
         self, call: Call, collection: Collection, contents: list[Any]
-    ) -> list[tuple[str, c.PutJob | None, Any]]:
-        """Propose every item, and wait until each has its result."""
+    ) -> list[_Proposed]:
+        """The command of every item, or what is wrong with it."""
         key = idempotency_key(call)
         allow_missing = call.flag("allow_missing_route")
-        results: list[Any] = [None] * len(contents)
-        waiting = len(contents)
-        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not contents:
-            return []
-
-        def settle(number: int, job_id: str, command: c.PutJob | None, result: Any) -> None:
-            nonlocal waiting
-            results[number] = (job_id, command, result)
-            waiting -= 1
-            if waiting == 0 and not finished.done():
-                finished.set_result(None)
-
+        jobs, vnode_of = self._jobs, self._engine.vnode_of
+        proposed = []
         for number, content in enumerate(contents):
-            job_id = ""
+            prefix = f"/{number}"
             try:
-                prefix = f"/{number}"
-                body = decoded(decode_job, content, prefix)
+                body: JobBody = content
+                if type(content) is not JobBody:
+                    body = decoded(decode_job, content, prefix)
                 if body.id is None:
-                    job_id = self._jobs.new_id(collection, key, number)
+                    job_id = jobs.new_id(collection, key, number)
                 else:
                     job_id = checked_job_id(body.id, f"{prefix}/id")
-                command = self._jobs.build_put(
+                command = jobs.build_put(
                     collection,
                     job_id,
                     body,
@@ -104,24 +116,23 @@ class BatchHandlers:
                     item=number,
                 )
             except TimeMachineError as error:
-                settle(number, job_id, None, error)
-                continue
-            done = partial(settle, number, job_id, command)
-            self._engine.propose_job(collection, job_id, command, done)
+                proposed.append(_Proposed(0, None, error))
+            else:
+                proposed.append(_Proposed(vnode_of(collection, job_id), command, None))
             if number % _BUILT_BETWEEN_YIELDS == _BUILT_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
-        await finished
-        return results
+        return proposed
 
     def _item(
-        self, collection: Collection, job_id: str, command: c.PutJob | None, result: Any
+        self, collection: Collection, proposed: _Proposed, result: Any
     ) -> tuple[dict[str, Any], int]:
         if not isinstance(result, TimeMachineError) and result.kind == "refused":
             result = refusal(result.code)
         if isinstance(result, TimeMachineError):
             status = result.http_status
             return {"status": status, "error": problem(result)}, status
+        place, command, _ = proposed
         assert command is not None
         status = _STATUS[result.kind]
-        view = self._jobs.view(collection, job_id, result, command.meta)
+        view = self._jobs.view(collection, command.job_id, result, command.meta, place)
         return {"status": status, "job": view}, status

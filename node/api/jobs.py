@@ -247,16 +247,26 @@ class JobHandlers:
     # --- answers ---------------------------------------------------------------------------
 
     def view(
-        self, collection: Collection, job_id: str, result: JobResult, meta: bytes | None
+        self,
+        collection: Collection,
+        job_id: str,
+        result: JobResult,
+        meta: bytes | None,
+        place: int | None = None,
     ) -> JobView:
-        """The job of a result, as answered. `meta` are its bytes, where they are at hand."""
+        """The job of a result, as answered.
+
+        `meta` are its bytes, `place` the index of its vnode, where they are at hand.
+        """
         record = result.record
         assert record is not None
         if meta is None:
             meta = result.meta
         if meta is None:
             meta = self._engine.read_meta(collection, job_id)
-        view = job_view(collection, self._engine.vnode_of(collection, job_id), job_id, record, meta)
+        if place is None:
+            place = self._engine.vnode_of(collection, job_id)
+        view = job_view(collection, place, job_id, record, meta)
         # Judged by the moment of acceptance, so that a repeat is told the same.
         if record.trigger_ms < record.updated_ms and result.kind in _ACCEPTED:
             view.past_due = True

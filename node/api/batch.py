@@ -1,7 +1,7 @@
 """Many jobs in one request: a JSON array, or NDJSON; items stand for themselves, in order."""
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -32,14 +32,6 @@ _BRACES_MAX = 32 * limits.BATCH_JOBS_MAX
 _STATUS = {"created": 201, "unchanged": 200}
 
 
-class _Proposed(NamedTuple):
-    """An item: the index of its vnode and its command, or the error that it is answered with."""
-
-    place: int
-    command: c.PutJob | None
-    error: TimeMachineError | None
-
-
 def _contents(body: bytes, *, lines: bool) -> list[Any]:
     """The items: decoded ones if all of them can be, otherwise the bytes of each."""
     if lines:
@@ -51,6 +43,10 @@ def _contents(body: bytes, *, lines: bool) -> list[Any]:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             pass  # which of the items is wrong is found one by one
     return decoded(_decode_array, body)
+
+
+def _refused(error: TimeMachineError) -> tuple[dict[str, Any], int]:
+    return {"status": error.http_status, "error": problem(error)}, error.http_status
 
 
 class BatchHandlers:
@@ -70,14 +66,17 @@ class BatchHandlers:
             raise too_large(
                 "", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs; this one {len(contents)}."
             )
-        proposed = await self._build_all(call, collection, contents)
-        creates = [(each.place, each.command) for each in proposed if each.command is not None]
+        built = await self._build_all(call, collection, contents)
+        creates = [each for each in built if type(each) is tuple]
         results = iter(await ask(self._engine.propose_creates, collection, creates))
         items = []
         created = failed = 0
-        for number, each in enumerate(proposed):
-            result = each.error if each.command is None else next(results)
-            item, status = self._item(collection, each, result)
+        for number, each in enumerate(built):
+            if type(each) is tuple:
+                place, command = each
+                item, status = self._item(collection, place, command, next(results))
+            else:
+                item, status = _refused(each)
             items.append(item)
             created += status == 201
             failed += status >= 400
@@ -90,12 +89,12 @@ class BatchHandlers:
 
     async def _build_all(
         self, call: Call, collection: Collection, contents: list[Any]
-    ) -> list[_Proposed]:
-        """The command of every item, or what is wrong with it."""
+    ) -> list[Any]:
+        """For every item the index of its vnode and its command, or what is wrong with it."""
         key = idempotency_key(call)
         allow_missing = call.flag("allow_missing_route")
         jobs, vnode_of = self._jobs, self._engine.vnode_of
-        proposed = []
+        built: list[Any] = []
         for number, content in enumerate(contents):
             prefix = f"/{number}"
             try:
@@ -116,23 +115,20 @@ class BatchHandlers:
                     item=number,
                 )
             except TimeMachineError as error:
-                proposed.append(_Proposed(0, None, error))
+                built.append(error)
             else:
-                proposed.append(_Proposed(vnode_of(collection, job_id), command, None))
+                built.append((vnode_of(collection, job_id), command))
             if number % _BUILT_BETWEEN_YIELDS == _BUILT_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
-        return proposed
+        return built
 
     def _item(
-        self, collection: Collection, proposed: _Proposed, result: Any
+        self, collection: Collection, place: int, command: c.PutJob, result: Any
     ) -> tuple[dict[str, Any], int]:
-        if not isinstance(result, TimeMachineError) and result.kind == "refused":
-            result = refusal(result.code)
         if isinstance(result, TimeMachineError):
-            status = result.http_status
-            return {"status": status, "error": problem(result)}, status
-        place, command, _ = proposed
-        assert command is not None
+            return _refused(result)
+        if result.kind == "refused":
+            return _refused(refusal(result.code))
         status = _STATUS[result.kind]
         view = self._jobs.view(collection, command.job_id, result, command.meta, place)
         return {"status": status, "job": view}, status

@@ -22,7 +22,7 @@ _HEAD_BYTES_MAX: Final = 4_096
 _HEADS_KEPT_MAX: Final = 256
 _JSON: Final = "application/json"
 
-# Those that say how a request is to be read, or by whom it was sent.
+# Those that say how a request is to be read, or by whom it was sent, and one that aiohttp refuses.
 _DECLINED: Final = frozenset(
     {
         "connection",
@@ -31,6 +31,7 @@ _DECLINED: Final = frozenset(
         "keep-alive",
         "origin",
         "proxy-connection",
+        "sec-websocket-key1",
         "te",
         "trailer",
         "transfer-encoding",
@@ -95,13 +96,16 @@ class HeadReader:
         parser = httptools.HttpRequestParser(parsing)
         try:
             parser.feed_data(raw)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
         headers = parsing.headers
         length = headers.get("content-length", "")
         if (
             not parsing.complete
             or parsing.unusual
+            or b"?" in parsing.url
+            or "host" not in headers
+            or len(headers) > limits.HTTP_HEADERS_COUNT_MAX
             or parser.get_http_version() != "1.1"
             or headers.get("content-type") != _JSON
             or not length.isdigit()
@@ -133,7 +137,7 @@ class _Parsing:
         """Called for each header."""
         text = name.decode("ascii").lower()
         self.unusual = self.unusual or text in _DECLINED or text in self.headers
-        self.headers[text] = value.decode("ascii")
+        self.headers[text] = value.decode("ascii").strip(" \t")
 
     def on_headers_complete(self) -> None:
         """Called at the empty line."""

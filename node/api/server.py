@@ -150,8 +150,13 @@ class ApiServer:
         """A create that took the short way."""
         request_id = self._request_id(head.headers)
         self._open += 1
+        answered = False
 
         def done(result: Answer | TimeMachineError) -> None:
+            nonlocal answered
+            if answered:
+                return  # a bug was told already; its command goes on
+            answered = True
             self._open -= 1
             if isinstance(result, TimeMachineError):
                 result = self._refused(result, request_id, JOBS)
@@ -162,14 +167,12 @@ class ApiServer:
         try:
             if self._open > self._requests_max or self._stopping:
                 self._shed(JOBS)
-            start = self._dispatch.jobs.prepare_post(head.call(body))
+            self._dispatch.jobs.prepare_post(head.call(body))(done)
         except TimeMachineError as error:
             done(error)
         except Exception:
             log.exception("request failed", request_id=request_id, path=JOBS)
             done(TimeMachineError("Something went wrong inside the node."))
-        else:
-            start(done)
 
     def _request_id(self, headers: Any) -> str:
         given: str | None = headers.get("X-Request-Id")

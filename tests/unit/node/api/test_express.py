@@ -540,7 +540,7 @@ def fail(*_: object, **__: object) -> None:
     raise RuntimeError("a secret of the machine")
 
 
-@pytest.mark.parametrize("place", ["build_put", "view"])
+@pytest.mark.parametrize("place", ["build_put", "propose_job", "view"])
 async def test_bug_is_500_without_details(
     api: Api, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -559,6 +559,24 @@ async def test_bug_is_500_without_details(
         assert 0 == api.server._open
         assert 201 == (await client.ask(create(job("b")))).status
         assert client.short
+
+
+async def test_bug_after_the_log_took_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A create that fails when the log has it already is answered once, though it goes on."""
+    propose = api.engine.propose_job
+
+    def propose_and_fail(*arguments: Any) -> None:
+        propose(*arguments)
+        fail()
+
+    async with connected(api) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(api.engine, "propose_job", propose_and_fail)
+            assert 500 == (await client.ask(create(job("a")))).status
+        assert "b" == (await client.ask(create(job("b")))).json["id"]
+        assert "c" == (await client.ask(create(job("c")))).json["id"]
+    assert ["a", "b", "c"] == await jobs(api)
+    assert 0 == api.server._open
 
 
 # --- heads -----------------------------------------------------------------------------------

@@ -100,7 +100,6 @@ class Connection(RequestHandler):
                 super().data_received(data)
                 return
             self._busy = True
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             self._express(head, data[head.size :], self._answered)
 
     def _answered(self, data: bytes, *, close: bool) -> None:
@@ -117,20 +116,32 @@ class Connection(RequestHandler):
             self._loop.call_soon(self._go_on)
         else:
             self._busy = False
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
     def _go_on(self) -> None:
         held, self._held = self._held, b""
         self._busy = False
         transport = self.transport
-        if transport is not None:
+        if self._close:
+            self.force_close()
+        elif transport is not None:
             if not transport.is_reading():
                 transport.resume_reading()
             self.data_received(held)
+
+    def _process_keepalive(self) -> None:
+        if self._busy:
+            # aiohttp takes it for idle; it waits for the disk.
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def close(self) -> None:
         """End the connection after what is under way."""
         if self._busy:
             self._close = True
+        elif self._waiter is not None and not self._waiter.done():
+            # Idle. aiohttp would leave it open, and read no more of it.
+            self.force_close()
         else:
             super().close()
 
@@ -140,6 +151,8 @@ class Connection(RequestHandler):
             self._close = True
             self._idle = self._loop.create_future()
             await asyncio.wait([self._idle], timeout=timeout)
+            # Or aiohttp would wait as long again for a request of its own.
+            self.force_close()
         await super().shutdown(timeout)
 
     def handle_error(

@@ -471,6 +471,21 @@ async def test_client_leaves(api: Api) -> None:
     assert 0 == api.server._open
 
 
+async def test_waiting_for_the_disk_is_not_idle(api: Api) -> None:
+    """A connection is closed for being idle, and not while it waits for an answer."""
+    async with busy(api, job("a")) as client:
+        connection = client.connection
+        connection._next_keepalive_close_time = 0.0
+        connection._process_keepalive()
+        api.disk.release()
+        assert 201 == (await client.read()).status
+        connection._process_keepalive()
+        assert 201 == (await client.ask(create(job("b")))).status
+        connection._next_keepalive_close_time = 0.0
+        connection._process_keepalive()
+        assert b"" == await client.rest()
+
+
 async def test_node_stops(api: Api, taken: list[bytes]) -> None:
     """What is under way is answered, on a connection that is closed then; what waits is not."""
     async with busy(api, job("a")) as client:
@@ -482,6 +497,21 @@ async def test_node_stops(api: Api, taken: list[bytes]) -> None:
         assert (201, "close") == (reply.status, reply.headers["connection"])
         assert b"" == await client.rest()
     assert 0 == api.server._open
+    assert [job("a")] == taken
+
+
+async def test_node_stops_between_two(api: Api, taken: list[bytes]) -> None:
+    """A connection is closed then too, and what waits is not begun."""
+    async with busy(api, job("a")) as client:
+        client.write(create(job("b")))
+        await until(lambda: client.connection._held)
+        api.disk.release()
+        # The first has its answer now, and the second comes with the next turn of the loop.
+        assert 0 == api.server._open
+        api.server.stop_accepting()
+        reply = await client.read()
+        assert (201, False) == (reply.status, "connection" in reply.headers)
+        assert b"" == await client.rest()
     assert [job("a")] == taken
 
 
@@ -497,6 +527,26 @@ async def test_node_stops_at_once(api: Api) -> None:
         assert b"" == await client.rest()
         await stopping
     assert [] == node_side(api).connections
+
+
+async def test_node_stops_waiting(api: Api) -> None:
+    """When time is up the connection is closed without an answer; the write goes on."""
+    async with busy(api, job("a")) as client:
+        await client.connection.shutdown(0.0)
+        assert b"" == await client.rest()
+        api.disk.release()
+    assert ["a"] == await jobs(api)
+    assert 0 == api.server._open
+
+
+async def test_idle_connections_are_closed(api: Api) -> None:
+    """A node that stops closes what is idle, and leaves nobody asking who is not heard."""
+    async with connected(api) as short, connected(api) as long, connected(api) as silent:
+        assert 201 == (await short.ask(create(job()))).status
+        assert 200 == (await long.ask(GET)).status
+        await until(lambda: 3 == len(node_side(api).connections))
+        api.server.stop_accepting()
+        assert [b""] * 3 == [await client.rest() for client in (short, long, silent)]
 
 
 # --- overload and bugs -----------------------------------------------------------------------

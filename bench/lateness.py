@@ -27,46 +27,6 @@ def jobs(count: int, prefix: str, first_ms: int, per_s: int, route: str) -> Iter
         yield request_bytes("POST", _PATH + "/jobs/batch", json.dumps(batch).encode())
 
 
-class Arrivals:
-    """A recipient that writes down how late each webhook arrives."""
-
-    def __init__(self) -> None:
-        self.late_ms: list[float] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        buffer = b""
-        marker = b"TimeMachine-Trigger-Time: "
-        while True:
-            try:
-                data = connection.recv(65_536)
-            except OSError:
-                return
-            if not data:
-                return
-            now_ms = time.time() * 1000
-            buffer += data
-            head, found, rest = buffer.partition(b"\r\n\r\n")
-            if not found:
-                continue
-            length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
-            if len(rest) < length:
-                continue
-            buffer = rest[length:]
-            self.late_ms.append(now_ms - int(head.split(marker)[1].split(b"\r\n")[0]))
-            connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
-
-
 class DeadEnd:
     """A recipient that accepts connections and says nothing."""
 
@@ -81,21 +41,23 @@ class DeadEnd:
             self._kept.append(self._listener.accept()[0])
 
 
-def _round(measured: Process, arrivals: Arrivals, prefix: str, seconds: int) -> list[float]:
-    arrivals.late_ms.clear()
+def _round(measured: Process, arrivals: Process, prefix: str, seconds: int) -> list[float]:
+    json.loads(arrivals.line())
     count = 2_000 * seconds
     first_ms = int((time.time() + 3) * 1000)
     push(measured, jobs(count, prefix, first_ms, 2_000, "hook"), 2)
+    late_ms: list[float] = []
     end_s = time.time() + seconds + 30
-    while len(arrivals.late_ms) < count and time.time() < end_s:
-        time.sleep(0.2)
-    return list(arrivals.late_ms)
+    while len(late_ms) < count and time.time() < end_s:
+        time.sleep(0.5)
+        late_ms += json.loads(arrivals.line())
+    return late_ms
 
 
 def run(*, quick: bool) -> None:
     """Measure both in one run."""
     pending, seconds = (100_000, 5) if quick else (1_000_000, 20)
-    arrivals, dead_end = Arrivals(), DeadEnd()
+    arrivals, dead_end = Process(["-m", "bench.arrivals"]), DeadEnd()
     with node() as measured:
         ask(measured, "PUT", _PATH)
         for name, port in (("hook", arrivals.port), ("dead", dead_end.port)):
@@ -105,6 +67,7 @@ def run(*, quick: bool) -> None:
         alone = _round(measured, arrivals, "alone", seconds)
         push(measured, jobs(10_000, "dead", int(time.time() * 1000), 0, "dead"), 2)
         beside = _round(measured, arrivals, "beside", seconds)
+    arrivals.stop()
     p50, p99 = percentile(alone, 0.5), percentile(alone, 0.99)
     beside_p99 = percentile(beside, 0.99)
     bound = max(2 * p99, p99 + 20)

@@ -27,6 +27,7 @@ class Process:
     def __init__(self, arguments: list[str]) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -37,6 +38,14 @@ class Process:
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
         self.host, _, port = words["http"].rpartition(":")
         self.port = int(port)
+
+    def line(self) -> str:
+        """Ask by an empty line on its input; returns the line that it answers."""
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.popen.stdin.write("\n")
+        self.popen.stdin.flush()
+        return self.popen.stdout.readline()
 
     def cpu_s(self) -> float:
         """User and system time of all its threads so far."""

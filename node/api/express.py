@@ -25,7 +25,6 @@ _JSON: Final = "application/json"
 # Those that say how a request is to be read, or by whom it was sent, and one that aiohttp refuses.
 _DECLINED: Final = frozenset(
     {
-        "connection",
         "content-encoding",
         "expect",
         "keep-alive",
@@ -105,6 +104,7 @@ class HeadReader:
             or parsing.unusual
             or b"?" in parsing.url
             or "host" not in headers
+            or headers.get("connection", "keep-alive").lower() != "keep-alive"
             or len(headers) > limits.HTTP_HEADERS_COUNT_MAX
             or parser.get_http_version() != "1.1"
             or headers.get("content-type") != _JSON

@@ -249,7 +249,7 @@ async def test_creates_take_the_short_way(api: Api, taken: list[bytes]) -> None:
 # --- what is unusual -------------------------------------------------------------------------
 
 DECLINED = {
-    "connection": "keep-alive",
+    "connection": "close",
     "content-encoding": "identity",
     "expect": "100-continue",
     "keep-alive": "timeout=5",
@@ -328,10 +328,22 @@ async def between(api: Api, taken: list[bytes], data: bytes, *, closed: bool) ->
 @pytest.mark.parametrize("name", DECLINED)
 async def test_headers_about_the_connection(api: Api, taken: list[bytes], name: str) -> None:
     """A header that says how to read, or by whom it was sent, is for aiohttp to judge."""
-    assert set(DECLINED) == _DECLINED
+    assert set(DECLINED) == _DECLINED | {"connection"}
     refused = name in ("sec-websocket-key1", "transfer-encoding")
     data = create(A, f"{name}: {DECLINED[name]}")
-    assert (400 if refused else 201) == await between(api, taken, data, closed=refused)
+    closed = refused or name == "connection"
+    assert (400 if refused else 201) == await between(api, taken, data, closed=closed)
+
+
+async def test_connection_that_is_to_be_kept(api: Api, taken: list[bytes]) -> None:
+    """Some clients ask for what is the rule in HTTP/1.1: they take the short way all the same."""
+    async with connected(api) as client:
+        for number in range(3):
+            reply = await client.ask(create(job(str(number)), "Connection: Keep-Alive"))
+            assert 201 == reply.status
+            assert "connection" not in reply.headers
+        assert client.short
+    assert 3 == len(taken)
 
 
 @pytest.mark.parametrize("case", UNUSUAL)

@@ -38,6 +38,7 @@ from timemachine.model import (
     Queue,
 )
 from timemachine.replica import commands as c
+from timemachine.replica.idfilter import IdFilter
 from timemachine.replica.results import (
     ClaimResult,
     DueInserted,
@@ -122,6 +123,7 @@ class JobMachine:
         self.state = MachineState()
         self.routes: dict[int, RouteCounts] = {}
         self._open: dict[str, JobRecord] = {}
+        self.ids = IdFilter(complete=False)
         self.effects: list[Effect] = []
         self._touched_routes: set[int] = set()
         self._index = 0
@@ -146,8 +148,13 @@ class JobMachine:
     # --- life ------------------------------------------------------------------------------
 
     def load(self, state: bytes | None, route_rows: list[tuple[bytes, bytes]]) -> None:
-        """Take up the stored state: the machine's row and the rows of the route counters."""
+        """Take up the stored state: the machine's row and the rows of the route counters.
+
+        Until `ids` is filled from the job rows and called complete, every create looks for its id
+        in the store.
+        """
         self.state = _read_state(state) if state is not None else MachineState()
+        self.ids = IdFilter(complete=state is None)
         start = len(self.keys.route_counters)
         self.routes = {read_u64(key[start:]): _read_counts(value) for key, value in route_rows}
 
@@ -372,8 +379,10 @@ class JobMachine:
             if repeat is not None:
                 return repeat
         raw_id = command.job_id.encode()
-        data = self.overlay.get(self.keys.job + raw_id)
-        before: JobRecord | None = None if data is None else read_job(data)
+        before: JobRecord | None = None
+        if self.ids.add(raw_id) or not self.ids.complete:
+            data = self.overlay.get(self.keys.job + raw_id)
+            before = None if data is None else read_job(data)
         result = self._put(command, raw_id, before)
         if command.request is not None:
             self._answer(command.request, now_ms, result)

@@ -1,13 +1,11 @@
 """Growth: do rates hold as pending jobs pile up, and does the node answer under 5,000 pushers?"""
 
-import asyncio
+import http.client
 import json
 import time
 
-import uvloop
-
 from bench.lateness import jobs
-from bench.tools import Process, ask, node, percentile, push, report, request_bytes
+from bench.tools import Process, ask, node, percentile, push, report
 
 _PATH = "/v1/dbs/default/collections/jobs"
 _FAR_MS = 4_000_000_000_000
@@ -32,42 +30,29 @@ def _fire_rate(measured: Process, prefix: str, count: int) -> float:
     return count / (time.perf_counter() - began_s)
 
 
-async def _health_under_load(measured: Process, connections: int, seconds: float) -> list[float]:
-    """Times of /healthz in ms while `connections` clients push single creates."""
-    stop_s = time.perf_counter() + seconds
+def _health_under_load(
+    measured: Process, connections: int, seconds: float
+) -> tuple[list[float], dict[str, int]]:
+    """Times of /healthz in ms while so many clients push single creates, and their statuses."""
+    arguments = ["-m", "bench.pushers", str(measured.port), str(connections), str(seconds)]
+    pushers = Process(arguments)
+    connection = http.client.HTTPConnection(measured.host, measured.port, timeout=60)
     times: list[float] = []
-
-    async def pusher(number: int) -> None:
-        try:
-            reader, writer = await asyncio.open_connection(measured.host, measured.port)
-        except OSError:
-            return
-        sent = 0
-        while time.perf_counter() < stop_s:
-            job = {"id": f"p{number}-{sent}", "trigger_time": _FAR_MS, "route": "hook"}
-            writer.write(request_bytes("POST", f"{_PATH}/jobs", json.dumps(job).encode()))
-            head = await reader.readuntil(b"\r\n\r\n")
-            at = head.lower().find(b"content-length:")
-            await reader.readexactly(int(head[at + 15 :].split(b"\r\n", 1)[0]))
-            sent += 1
-        writer.close()
-
-    async def prober() -> None:
-        reader, writer = await asyncio.open_connection(measured.host, measured.port)
-        await asyncio.sleep(1.0)
-        while time.perf_counter() < stop_s:
-            began_s = time.perf_counter()
-            writer.write(request_bytes("GET", "/healthz"))
-            head = await reader.readuntil(b"\r\n\r\n")
-            at = head.lower().find(b"content-length:")
-            await reader.readexactly(int(head[at + 15 :].split(b"\r\n", 1)[0]))
-            times.append((time.perf_counter() - began_s) * 1000)
-            await asyncio.sleep(0.05)
-        writer.close()
-
-    tasks = [pusher(number) for number in range(connections)]
-    await asyncio.gather(prober(), *tasks, return_exceptions=True)
-    return times
+    end_s = time.perf_counter() + seconds
+    while time.perf_counter() < end_s:
+        began_s = time.perf_counter()
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        times.append((time.perf_counter() - began_s) * 1000)
+        time.sleep(0.02)
+    connection.close()
+    assert pushers.popen.stdout is not None
+    told = json.loads(pushers.popen.stdout.readline())
+    print(
+        f"  {connections} pushers: {sum(told['statuses'].values()) / told['seconds']:.0f} creates/s"
+    )
+    pushers.stop()
+    return times, told["statuses"]
 
 
 def run(*, quick: bool) -> None:
@@ -95,7 +80,8 @@ def run(*, quick: bool) -> None:
                 fire.append(_fire_rate(measured, f"fire{size}", count))
                 print(f"  {size} pending: ingest {ingest[-1]:.0f}/s, fire {fire[-1]:.0f}/s")
             connections = 500 if quick else 5_000
-            health = uvloop.run(_health_under_load(measured, connections, 8.0))
+            health, statuses = _health_under_load(measured, connections, 8.0)
+            assert set(statuses) <= {"201", "429", "503"}, statuses
     finally:
         receiver.stop()
     slowest = min(min(rate / rates[0] for rate in rates) for rates in (ingest, fire))

@@ -1,6 +1,7 @@
 """Jobs: create, replace, change, read, delete, run, redrive, attempts."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +33,7 @@ from node.api.problems import invalid, refusal
 from node.api.views import JobView, Previous, attempt_view, job_view
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Conflict, TimeMachineError
+from timemachine.errors import Conflict
 from timemachine.identifiers import uuid7, uuid8
 from timemachine.model import Collection, JobRecord
 from timemachine.replica import commands as c
@@ -302,10 +303,13 @@ class JobHandlers:
 
     # --- operations ------------------------------------------------------------------------
 
-    def prepare_post(self, call: Call) -> Callable[[Callable[[Any], None]], None]:
-        """What POST .../jobs asks for, checked: a function that does it and calls with the result.
+    def prepare_post(
+        self, call: Call
+    ) -> tuple[Callable[[Callable[[Any], None]], None], Callable[[JobResult], Answer]]:
+        """What POST .../jobs asks for, checked: (propose, answer).
 
-        The result is an Answer or a TimeMachineError. Raises what is wrong with the request.
+        `propose` puts it through the log and calls with the result or an error; `answer` makes the
+        answer of a result. Both raise what is wrong with the request, and so does this.
         """
         call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names)
@@ -320,26 +324,13 @@ class JobHandlers:
             allow_missing=call.flag("allow_missing_route"),
             absent=if_none_match(call),
         )
-
-        def start(done: Callable[[Any], None]) -> None:
-            def committed(result: Any) -> None:
-                if not isinstance(result, TimeMachineError):
-                    try:
-                        result = self._answer(collection, job_id, result, command.meta)
-                    except TimeMachineError as error:
-                        result = error
-                    except Exception as error:  # noqa: BLE001 - of one request, not of the log
-                        result = TimeMachineError(repr(error))
-                done(result)
-
-            self._engine.propose_job(collection, job_id, command, committed)
-
-        return start
+        propose = partial(self._engine.propose_job, collection, job_id, command)
+        return propose, partial(self._answer, collection, job_id, meta=command.meta)
 
     async def post_job(self, call: Call) -> Answer:
         """POST .../jobs."""
-        answer: Answer = await ask(self.prepare_post(call))
-        return answer
+        propose, answer = self.prepare_post(call)
+        return answer(await ask(propose))
 
     async def put_job(self, call: Call) -> Answer:
         """PUT .../jobs/{id}."""

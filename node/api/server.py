@@ -5,8 +5,11 @@ here is paid by every job that is created.
 """
 
 import asyncio
+import os
 import re
 import resource
+import socket
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,6 +24,7 @@ from node.api.dispatch import JOBS, Dispatch
 from node.api.express import Head, HeadReader
 from node.api.problems import invalid
 from node.api.routes import CheckTarget
+from node.api.turns import Turns
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import (
@@ -38,6 +42,7 @@ _ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-
 
 _ALWAYS_ANSWERED = frozenset({"healthz", "readyz", "metrics"})
 _EMPTY: dict[str, str] = {}
+_LISTENERS = 8
 log = structlog.get_logger()
 
 
@@ -67,7 +72,7 @@ class ApiServer:
         self._requests_max = requests_max
         self._body_timeout_s = body_timeout_s
         self._server: Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._open = 0
         self._body_bytes_open = 0
         self._stopping = False
@@ -89,6 +94,7 @@ class ApiServer:
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address that was bound. Raises OSError."""
         loop = asyncio.get_running_loop()
+        self._turns = Turns(loop)
         self._server = Server(
             self._handle,
             connections_max=self._connections_max,
@@ -105,17 +111,22 @@ class ApiServer:
             max_headers=limits.HTTP_HEADERS_COUNT_MAX,
         )
         self._server.request_factory = _request_factory(loop)
-        self._listener = await loop.create_server(
-            self._server, host, port, backlog=4096, reuse_address=True
-        )
-        bound = self._listener.sockets[0].getsockname()
+        first = await loop.create_server(self._server, host, port, backlog=4096, reuse_address=True)
+        self._listeners.append(first)
+        # The loop takes one connection a turn from each listener. While it is busy, thousands that
+        # come at once would wait for seconds, a health check among them.
+        for listening in first.sockets:
+            for _ in range(_LISTENERS - 1):
+                again = socket.socket(fileno=os.dup(listening.fileno()))
+                self._listeners.append(await loop.create_server(self._server, sock=again))
+        bound = first.sockets[0].getsockname()
         return bound[0], bound[1]
 
     def stop_accepting(self) -> None:
         """Refuse new requests from now on; open ones are finished."""
         self._stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._server is not None:
             # Idle connections would otherwise only learn of it with their next request.
             self._server.pre_shutdown()
@@ -148,31 +159,30 @@ class ApiServer:
 
     def _express(self, head: Head, body: bytes, reply: Replying) -> None:
         """A create that took the short way."""
-        request_id = self._request_id(head.headers)
         self._open += 1
-        answered = False
+        self._turns.begin(_Create(self, head, body, reply).begin)
 
-        def done(result: Answer | TimeMachineError) -> None:
-            nonlocal answered
-            if answered:
-                return  # a bug was told already; its command goes on
-            answered = True
-            self._open -= 1
-            if isinstance(result, TimeMachineError):
-                result = self._refused(result, request_id, JOBS)
-            close = self._count(result)
-            data = render(result, request_id, self._now_as_date(), "close" if close else "")
-            reply(data + result.body, close=close)
+    def prepare_create(
+        self, head: Head, body: bytes
+    ) -> tuple[Callable[[Callable[[Any], None]], None], Callable[[Any], Answer]]:
+        """See JobHandlers.prepare_post; sheds load."""
+        if self._open > self._requests_max or self._stopping:
+            self._shed(JOBS)
+        return self._dispatch.jobs.prepare_post(head.call(body))
 
-        try:
-            if self._open > self._requests_max or self._stopping:
-                self._shed(JOBS)
-            self._dispatch.jobs.prepare_post(head.call(body))(done)
-        except TimeMachineError as error:
-            done(error)
-        except Exception:
-            log.exception("request failed", request_id=request_id, path=JOBS)
-            done(TimeMachineError("Something went wrong inside the node."))
+    def end_soon(self, end: Callable[[], None]) -> None:
+        """Call `end`, which answers a create, when it is its turn."""
+        self._turns.end(end)
+
+    def answer_create(self, head: Head, answer: Answer | TimeMachineError, reply: Replying) -> None:
+        """Send the answer of a create."""
+        self._open -= 1
+        request_id = self._request_id(head.headers)
+        if isinstance(answer, TimeMachineError):
+            answer = self._refused(answer, request_id, JOBS)
+        close = self._count(answer)
+        data = render(answer, request_id, self._now_as_date(), "close" if close else "")
+        reply(data + answer.body, close=close)
 
     def _request_id(self, headers: Any) -> str:
         given: str | None = headers.get("X-Request-Id")
@@ -266,6 +276,49 @@ class ApiServer:
             )
             error = TimeMachineError("Something went wrong inside the node.")
         return refused(error)
+
+
+class _Create:
+    """One create on the short way: begun, committed, ended, each when it is its turn."""
+
+    __slots__ = ("_answer", "_body", "_head", "_reply", "_result", "_server")
+
+    def __init__(self, server: ApiServer, head: Head, body: bytes, reply: Replying) -> None:
+        self._server = server
+        self._head = head
+        self._body = body
+        self._reply = reply
+        self._answer: Callable[[Any], Answer] | None = None
+        self._result: Any = None
+
+    def begin(self) -> None:
+        """Check it, and put it through the log."""
+        try:
+            propose, self._answer = self._server.prepare_create(self._head, self._body)
+            propose(self._committed)
+        except TimeMachineError as error:
+            self._committed(error)
+        except Exception:
+            log.exception("request failed", path=JOBS)
+            self._committed(TimeMachineError("Something went wrong inside the node."))
+
+    def _committed(self, result: Any) -> None:
+        if self._result is None:  # else a bug was told already; its command goes on
+            self._result = result
+            self._server.end_soon(self._end)
+
+    def _end(self) -> None:
+        answer: Answer | TimeMachineError = self._result
+        if not isinstance(answer, TimeMachineError):
+            assert self._answer is not None
+            try:
+                answer = self._answer(self._result)
+            except TimeMachineError as error:
+                answer = error
+            except Exception:
+                log.exception("request failed", path=JOBS)
+                answer = TimeMachineError("Something went wrong inside the node.")
+        self._server.answer_create(self._head, answer, self._reply)
 
 
 def _body_too_large() -> TooLarge:

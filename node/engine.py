@@ -557,6 +557,10 @@ class Engine:
         if self.runtime.failure is not None:
             return
         self._world.call_later(_HOUSEKEEPING_MS, self._housekeeping)
+        requests = self._old_requests(self._meta_vnode, self.meta.state.requests)
+        if requests:
+            command = m.ForgetRequests(now_ms=self.now_ms(), requests=requests)
+            self.runtime.propose(self._meta_vnode, command)
         vnodes = [vnode for group in self._vnodes.values() for vnode in group]
         if not vnodes:
             return
@@ -578,13 +582,18 @@ class Engine:
             self.runtime.propose(vnode, command)
         machine = vnode.machine
         assert isinstance(machine, JobMachine)
-        if not machine.state.requests:
-            return
-        # Beyond the bound in number, the oldest answers go before their time.
-        crowded = machine.state.requests > limits.REQUESTS_PER_VNODE_MAX
-        stop = keys.prefix + b"y" if crowded else keys.request_age + u64(now_ms)
-        old = self._store.scan(keys.request_age, stop, 1_000)
-        if old:
-            at = len(keys.request_age)
-            requests = [(int.from_bytes(key[at : at + 8], "big"), key[at + 8 :]) for key, _ in old]
+        requests = self._old_requests(vnode, machine.state.requests)
+        if requests:
             self.runtime.propose(vnode, c.Forget(now_ms=now_ms, requests=requests))
+
+    def _old_requests(self, vnode: Vnode, count: int) -> list[tuple[int, bytes]]:
+        """Stored answers of a vnode that are to be forgotten, the oldest first."""
+        if not count:
+            return []
+        keys = vnode.keys
+        # Beyond the bound in number, the oldest answers go before their time.
+        crowded = count > limits.REQUESTS_PER_VNODE_MAX
+        stop = keys.prefix + b"y" if crowded else keys.request_age + u64(self.now_ms())
+        at = len(keys.request_age)
+        rows = self._store.scan(keys.request_age, stop, 1_000)
+        return [(int.from_bytes(key[at : at + 8], "big"), key[at + 8 :]) for key, _ in rows]

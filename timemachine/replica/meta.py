@@ -102,6 +102,12 @@ class PutNode(Command, frozen=True, tag=109):
     node: Node
 
 
+class ForgetRequests(Command, frozen=True, tag=110):
+    """Forget stored answers by (expires_ms, request hash)."""
+
+    requests: list[tuple[int, bytes]]
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -113,6 +119,7 @@ AnyMetaCommand = (
     | DisableRoute
     | PutSettings
     | PutNode
+    | ForgetRequests
 )
 
 
@@ -138,6 +145,7 @@ class MetaState(msgspec.Struct, array_like=True):
     applied_index: int = 0
     applied_term: int = 0
     next_uid: int = 1
+    requests: int = 0
 
 
 class StoredMetaAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -193,6 +201,7 @@ class MetaMachine:
             DisableRoute: self._disable_route,
             PutSettings: self._put_settings,
             PutNode: self._put_node,
+            ForgetRequests: self._forget_requests,
         }
 
     def load(self, state: bytes | None, rows: list[tuple[bytes, bytes]]) -> None:
@@ -256,7 +265,7 @@ class MetaMachine:
                 if stored.fingerprint != request.fingerprint:
                     return _refused("idempotency_key_reused")
                 return msgspec.structs.replace(stored.result, replayed=True)
-            self.overlay.delete(self.keys.request_age + u64(stored.expires_ms) + request.key)
+            self._forget_request(stored.expires_ms, request.key)
         result = self._run(command)
         if result.code == "version_moved":
             return result  # the caller merges again and asks again, under the same key
@@ -264,7 +273,20 @@ class MetaMachine:
         answer = StoredMetaAnswer(request.fingerprint, expires_ms, result)
         self.overlay.put(key, codec.encode(answer))
         self.overlay.put(self.keys.request_age + u64(expires_ms) + request.key, b"")
+        self.state.requests += 1
         return result
+
+    def _forget_request(self, expires_ms: int, key: bytes) -> None:
+        self.overlay.delete(self.keys.request + key)
+        self.overlay.delete(self.keys.request_age + u64(expires_ms) + key)
+        self.state.requests -= 1
+
+    def _forget_requests(self, command: ForgetRequests) -> MetaResult:
+        for expires_ms, key in command.requests:
+            data = self.overlay.get(self.keys.request + key)
+            if data is not None and _read_answer(data).expires_ms == expires_ms:
+                self._forget_request(expires_ms, key)
+        return MetaResult(kind="unchanged")
 
     def _run(self, command: Any) -> MetaResult:
         result = self._handlers[type(command)](command)

@@ -43,6 +43,7 @@ _ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-
 _ALWAYS_ANSWERED = frozenset({"healthz", "readyz", "metrics"})
 _EMPTY: dict[str, str] = {}
 _LISTENERS = 8
+_BACKLOG = 4_096
 log = structlog.get_logger()
 
 
@@ -111,14 +112,18 @@ class ApiServer:
             max_headers=limits.HTTP_HEADERS_COUNT_MAX,
         )
         self._server.request_factory = _request_factory(loop)
-        first = await loop.create_server(self._server, host, port, backlog=4096, reuse_address=True)
+        first = await loop.create_server(
+            self._server, host, port, backlog=_BACKLOG, reuse_address=True
+        )
         self._listeners.append(first)
         # The loop takes one connection a turn from each listener. While it is busy, thousands that
         # come at once would wait for seconds, a health check among them.
         for listening in first.sockets:
             for _ in range(_LISTENERS - 1):
                 again = socket.socket(fileno=os.dup(listening.fileno()))
-                self._listeners.append(await loop.create_server(self._server, sock=again))
+                self._listeners.append(
+                    await loop.create_server(self._server, sock=again, backlog=_BACKLOG)
+                )
         bound = first.sockets[0].getsockname()
         return bound[0], bound[1]
 

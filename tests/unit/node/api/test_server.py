@@ -1,6 +1,9 @@
 """The HTTP server: bounds, hostile clients, overload, request ids, the form of errors."""
 
 import asyncio
+import socket
+import struct
+from pathlib import Path
 
 import pytest
 
@@ -266,3 +269,13 @@ def test_connections_leave_room_for_the_rest() -> None:
     assert limits.CONNECTIONS_MAX == connections_allowed(1_000_000)
     assert 10_000 - limits.DESCRIPTORS_RESERVED == connections_allowed(10_000)
     assert 256 == connections_allowed(1024)
+
+
+async def test_many_clients_may_come_at_once(api: Api) -> None:
+    """The system keeps thousands of them until it is their turn, whichever listener was last."""
+    system = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    listening = [each for listener in api.server._listeners for each in listener.sockets]
+    assert 8 == len(listening)
+    # Of a listener, TCP_INFO tells its backlog where others have `tcpi_sacked` (linux/tcp.h).
+    facts = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32) for each in listening]
+    assert {min(4_096, system)} == {struct.unpack("I", fact[28:32])[0] for fact in facts}

@@ -12,6 +12,7 @@ from tests.unit.node.api.harness import FAR_MS, JOBS, Api, parse
 from timemachine import limits
 from timemachine.errors import TooManyRequests
 
+SYSTEM_BACKLOG = int(Path("/proc/sys/net/core/somaxconn").read_text())
 BODY = b'{"trigger_time":%d,"route":"hello"}' % FAR_MS
 
 
@@ -273,9 +274,8 @@ def test_connections_leave_room_for_the_rest() -> None:
 
 async def test_many_clients_may_come_at_once(api: Api) -> None:
     """The system keeps thousands of them until it is their turn, whichever listener was last."""
-    system = int(Path("/proc/sys/net/core/somaxconn").read_text())
     listening = [each for listener in api.server._listeners for each in listener.sockets]
     assert 8 == len(listening)
     # Of a listener, TCP_INFO tells its backlog where others have `tcpi_sacked` (linux/tcp.h).
     facts = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32) for each in listening]
-    assert {min(4_096, system)} == {struct.unpack("I", fact[28:32])[0] for fact in facts}
+    assert {min(4_096, SYSTEM_BACKLOG)} == {struct.unpack("I", fact[28:32])[0] for fact in facts}

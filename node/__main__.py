@@ -25,7 +25,13 @@ def main() -> None:
 main.add_command(admin)
 
 
-def _run(flags: dict[str, Any], config_file: str | None, *, print_config: bool) -> None:
+def _run(
+    flags: dict[str, Any],
+    config_file: str | None,
+    *,
+    print_config: bool = False,
+    bound: Callable[[str], None] = lambda _: None,
+) -> None:
     telemetry.set_up_logs()
     try:
         config, unknown = configuration.load(flags, os.environ, config_file)
@@ -38,7 +44,7 @@ def _run(flags: dict[str, Any], config_file: str | None, *, print_config: bool) 
 
     if unknown:
         wiring.log.warning("unknown variables of the environment", names=unknown)
-    sys.exit(wiring.serve(config))
+    sys.exit(wiring.serve(config, bound=bound))
 
 
 def _refuse(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -106,18 +112,21 @@ def dev(data: str, http: str, nodes: int) -> None:
     Example: timemachine dev
     """
     del nodes
-    base = f"http://{http}"
+    flags = {"data": data, "http": http, "allow_private": ["127.0.0.0/8", "::1/128"]}
+    _run(flags, None, bound=_say_what_to_try)
+
+
+def _say_what_to_try(address: str) -> None:
+    base = f"http://{address}/v1/dbs/default"
     click.echo(
         "Try, in another terminal:\n\n"
-        f"  curl -X PUT {base}/v1/dbs/default/collections/jobs\n"
-        f"  curl -X PUT {base}/v1/dbs/default/routes/hello"
+        f"  curl -X PUT {base}/collections/jobs\n"
+        f"  curl -X PUT {base}/routes/hello"
         """ -d '{"webhook_url": "http://127.0.0.1:4000/"}'\n"""
-        f"  curl {base}/v1/dbs/default/collections/jobs/jobs"
+        f"  curl {base}/collections/jobs/jobs"
         """ -d '{"delay_ms": 5000, "route": "hello", "meta": {"hi": 1}}'\n""",
         err=True,
     )
-    flags = {"data": data, "http": http, "allow_private": ["127.0.0.0/8", "::1/128"]}
-    _run(flags, None, print_config=False)
 
 
 @main.command(context_settings=_HELP)

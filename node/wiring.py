@@ -58,8 +58,17 @@ _CORE = frozenset({"node.engine", "node.runtime", "node.delivery"})
 log = structlog.get_logger()
 
 
-def serve(config: Config, *, say: Callable[[str], None] = print) -> int:
-    """Run a node until it is asked to stop; returns the process's exit code."""
+def serve(
+    config: Config,
+    *,
+    say: Callable[[str], None] = print,
+    bound: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Run a node until it is asked to stop; returns the process's exit code.
+
+    `bound` is told the address of the API, with the port that the system chose for port 0, before
+    `say` is told that the node is ready.
+    """
     # A short interval hands the interpreter back quickly when the commit thread is done.
     sys.setswitchinterval(0.0005)
     # Nearly everything here is freed by counting; the collector's walks over all that lives would
@@ -67,7 +76,7 @@ def serve(config: Config, *, say: Callable[[str], None] = print) -> int:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        return uvloop.run(_serve(config, say))
+        return uvloop.run(_serve(config, say, bound))
     except ConfigError as error:
         log.error("configuration refused", reason=error.detail)
         return EXIT_USAGE
@@ -129,7 +138,7 @@ def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> Addres
     return AddressPolicy(settings.allowed_private_cidrs, listeners)
 
 
-async def _serve(config: Config, say: Callable[[str], None]) -> int:
+async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     world = RealWorld(loop)
     # The store first: if the directory is not ours, nothing else must happen.
@@ -200,7 +209,9 @@ async def _serve(config: Config, say: Callable[[str], None]) -> int:
         raise TimeMachineError(f"http: cannot listen on {config.http}: {error.strerror}") from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    say(f"ready http={_shown(bound_host, bound_port)} rpc={config.rpc} node={identity.node_id}")
+    address = _shown(bound_host, bound_port)
+    bound(address)
+    say(f"ready http={address} rpc={config.rpc} node={identity.node_id}")
     sys.stdout.flush()
     await stopping.wait()
     await _stop(engine, server, sender, disk, store, failed=bool(failures))

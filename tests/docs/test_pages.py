@@ -138,3 +138,12 @@ def test_what_dev_prints_can_be_typed(reader: Reader) -> None:
         job.body["state"],
     )
     assert [200, 200, 201] == [answer.status for answer in reader.curl("\n".join(lines))]
+
+
+def test_dev_prints_the_port_that_it_got(reader: Reader) -> None:
+    """With port 0 the commands name the port that the system chose, and work to the letter."""
+    node = reader.start(f"{sys.executable} -m node dev --data data --http 127.0.0.1:0")
+    address = node.wait_for_line().split()[1].removeprefix("http=")
+    lines = _tried(node)
+    assert [True] * 3 == [f" http://{address}/" in line for line in lines]
+    assert [201, 201, 201] == [answer.status for answer in reader.curl("\n".join(lines))]

@@ -3,6 +3,7 @@
     TimeMachineError
     |-- RequestRefused            the caller can mend it (4xx)
     |   |-- InvalidRequest        400, carries `errors: [(pointer, detail)]`
+    |   |   `-- InvalidSecret     also a ValueError; `rule` names what is broken
     |   |-- Unauthorized          401
     |   |-- NotFound              404
     |   |-- MethodNotAllowed      405
@@ -14,6 +15,7 @@
     |-- Overloaded                the caller should try again later (retryable)
     |   |-- TooManyRequests       429
     |   |-- Unavailable           503
+    |   |-- ProposalDropped       503, of a replica
     |   `-- DiskFull              507
     |-- StoreError                the data directory or its handle cannot be used
     |   |-- StoreFailed           a write failed: the handle is dead, reopen or stop
@@ -23,7 +25,21 @@
     |-- ConfigError               wrong configuration (exit code 2)
     |-- SealError                 a sealed secret cannot be opened with the keys at hand
     |-- CodecError                bytes that are no record, command or message of ours
-    `-- ReplicaStopped            a replica met what it must not skip (unknown command)
+    |-- ReplicaStopped            a replica met what it must not skip (unknown command)
+    |-- WebhookError              a received webhook cannot be used
+    |   |-- WebhookVerificationError  not proven to come from the sender
+    |   `-- WebhookPayloadError   genuine, but not JSON
+    `-- ClientError               a call of the SDK failed
+        |-- ClientClosed          the client was closed
+        |-- NoAnswer              no node answered (retryable)
+        |-- BadAnswer             what answered is no node of TimeMachine
+        `-- ApiError              a node answered with an error
+            |-- ApiInvalid        400, 413, 415, 422
+            |-- ApiDenied         401, 403
+            |-- ApiNotFound       404
+            |-- ApiConflict       409
+            |-- ApiPreconditionFailed  412
+            `-- ApiOverloaded     429, 502, 503, 504, 507 (retryable)
 
 Every class has `code` (stable, for programs), `http_status` and `retryable`. The class
 docstring's first line is the default sentence.

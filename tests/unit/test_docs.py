@@ -35,6 +35,19 @@ def test_every_error_code_is_documented(code: str) -> None:
     assert re.search(rf"^\| `{code}` \| \S+ \| \S.* \|$", page, re.MULTILINE)
 
 
+def test_the_tree_of_errors_is_complete() -> None:
+    """The figure at the top of the errors shows each class below its base, and no other."""
+    shown, above = set(), ["TimeMachineError"]
+    for before, name in re.findall(r"^    (.*)-- (\w+)", errors.__doc__ or "", re.MULTILINE):
+        del above[len(before) // 4 + 1 :]
+        shown.add((above[-1], name))
+        above.append(name)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert {(each.__mro__[1].__name__, each.__name__) for each in kinds} == shown | {
+        ("Exception", "TimeMachineError")
+    }
+
+
 @pytest.mark.parametrize("name", [*Config.__struct_fields__, *NOT_YET])
 def test_every_setting_is_documented(name: str) -> None:
     """Each setting stands in the reference, also those refused for now."""

@@ -2,11 +2,10 @@
 
     scan -> queue of the route -> claim (committed) -> send at the due moment -> outcome -> settle
 
-Rules kept here (numbers of `design.md` 8 in words): a send needs its claim applied as valid in the
-current term and `now >= due`; a claim is asked for only when the job's route and the node have a
-free slot, at most CLAIM_LEAD_MS ahead; what is in flight is remembered, so nothing is claimed
-twice; what its route cannot take moves to the route's waiting index, so that neither window nor
-offset is held up by one route.
+Rules kept here: a send needs its claim applied as valid in the current term and `now >= due`; a
+claim is asked for only when the job's route and the node have a free slot, at most CLAIM_LEAD_MS
+ahead; what is in flight is remembered, so nothing is claimed twice; what its route cannot take
+moves to the route's waiting index, so that neither window nor offset is held up by one route.
 
 Everything is driven by `pump`, which runs at the next moment that anything can happen.
 """

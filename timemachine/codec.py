@@ -1,8 +1,8 @@
 """Bytes of what is stored and logged: one version byte, then MessagePack.
 
 The version byte says which types wrote the rest. A reader that meets a version it does not know
-raises CodecError: a newer format is proposed only when every node knows it (`design.md` 5), so
-this means foreign bytes or a downgrade, and neither may be guessed at.
+raises CodecError: a newer format is proposed only when every node knows it, so this means foreign
+bytes or a downgrade, and neither may be guessed at.
 """
 
 from collections.abc import Callable

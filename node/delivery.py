@@ -12,6 +12,7 @@ Everything is driven by `pump`, which runs at the next moment that anything can 
 
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
@@ -427,10 +428,25 @@ class Delivery:
             queue.push(item)
             return
         item = Item(head, due_ms, job_id, version, attempts, uid, waiting=False)
-        if route is None:
+        now_ms = self._world.wall_ms()
+        if route is not None:
+            self._move(head, item, route.uid, held=True)
+        elif due_ms <= now_ms:
             self._give_up(head, item)
         else:
-            self._move(head, item, route.uid, held=True)
+            # Until then the route may still come.
+            head.moving[job_id] = due_ms
+            again = partial(self._admit_again, head, due_ms, job_id, key)
+            self._world.call_later(due_ms - now_ms, again)
+
+    def _admit_again(self, head: VnodeHead, due_ms: int, job_id: str, key: bytes) -> None:
+        """Its time has come; whatever happened to the job meanwhile took the mark away."""
+        if head.vnode in self._heads and head.moving.get(job_id) == due_ms:
+            del head.moving[job_id]
+            value = self._store.get(key)
+            if value is not None:
+                self._admit(head, due_ms, job_id, value, key)
+                self.wake()
 
     def _forget_stale(self, item: Item) -> None:
         """The row changed under an item: what is queued is dropped, what is under way goes on."""

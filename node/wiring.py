@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 
@@ -25,6 +26,7 @@ from timemachine import __version__
 from timemachine.addresses import AddressPolicy
 from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
 from timemachine.model import Node, Settings
+from timemachine.replica.meta import PutNode
 from timemachine.sealing import (
     MasterKey,
     find_checked_key,
@@ -210,6 +212,13 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     address = _shown(bound_host, bound_port)
+    if port == 0:
+        # Only now it is known what must never be sent to, and where others find this node.
+        listeners = frozenset({(host, bound_port), (rpc_host, rpc_port)})
+        sender.set_policy(_policy(engine.meta.settings, listeners))
+        if not config.advertise_http:
+            node = msgspec.structs.replace(node, http=address)
+            engine.propose_meta(PutNode(now_ms=world.wall_ms(), node=node), lambda _: None)
     bound(address)
     say(f"ready http={address} rpc={config.rpc} node={identity.node_id}")
     sys.stdout.flush()

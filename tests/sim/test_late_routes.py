@@ -100,3 +100,24 @@ def test_deleted_route_does_not_hold_the_offset() -> None:
     counts = node.engine.counts(jobs)
     assert MANY + 2 == counts["dead"] + counts["delivered"] + counts["scheduled"]
     assert node.engine.vnodes()[0]["offset"]["time"] >= last_ms
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_route_may_come_until_the_job_is_due(moved: bool) -> None:
+    """A job is not given up before its time, though it is looked at ahead; then it is."""
+    node, jobs = _started(50, 200, with_route=False)
+    node.world.run_for(150)
+    assert 50 == node.engine.counts(jobs)["scheduled"]
+    if moved:
+        answers: list[Any] = []
+        node.put_job(jobs, "job-7", node.now_ms() + 300, NO_ROUTE, answers)
+        node.world.run_until(lambda: bool(answers))
+    else:
+        assert node.put_route()
+    node.world.run_for(100)
+    counts = node.engine.counts(jobs)
+    assert (0, 49, 1) == (counts["delivered"], counts["dead"], counts["scheduled"]) or not moved
+    assert (50, 0) == (counts["delivered"], counts["dead"]) or moved
+    node.world.run_for(1_000)
+    counts = node.engine.counts(jobs)
+    assert {50 if moved else 0, 0 if moved else 50} == {counts["dead"], counts["delivered"]}

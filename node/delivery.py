@@ -42,7 +42,7 @@ from timemachine.outbound import Outcome, Sender
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine, read_job
 from timemachine.replica.meta import DisableRoute, MetaMachine
-from timemachine.replica.results import ClaimResult, DueInserted, JobTouched
+from timemachine.replica.results import ClaimResult, DueInserted, JobTouched, WaitingFreed
 from timemachine.retry import AttemptFacts, Verdict, decide
 from timemachine.storage.api import Store
 from timemachine.storage.keys import read_due_value, u64
@@ -218,6 +218,12 @@ class Delivery:
                     del head.known[effect.job_id]
                     if item.stage == QUEUED and item.queue is not None:
                         item.queue.drop(item)
+            elif type(effect) is WaitingFreed:
+                route_uid, version, attempts, uid = read_due_value(effect.value)
+                item = Item(
+                    head, effect.due_ms, effect.job_id, version, attempts, uid, waiting=True
+                )
+                self._read_again(head, item, route_uid)
         head.seen_index = applied_index
 
     def revoke(self, vnode: Vnode, job_id: str) -> c.Revoked | None:
@@ -539,15 +545,24 @@ class Delivery:
 
     def _moved(self, head: VnodeHead, item: Item, route_uid: int) -> None:
         head.moving.pop(item.job_id, None)
-        route = self._meta.routes_by_uid.get(route_uid)
-        if route is None or not route.open:
+        self._read_again(head, item, route_uid)
+
+    def _read_again(self, head: VnodeHead, item: Item, route_uid: int) -> None:
+        """A job stands in its route's waiting index: what is read of it next must include its row.
+
+        A closed route's is read when it opens; a deleted route's nobody reads any more.
+        """
+        if head.vnode not in self._heads:
             return
-        # Open again, or still: what is read of the waiting index next must include this row.
-        waiting = self._queue(route).waiting
-        start, _ = head.vnode.keys.waiting_range(route_uid)
-        key = start + u64(item.due_ms) + item.job_id.encode()
-        waiting[head] = min(waiting.get(head, key), key)
-        self.wake()
+        route = self._meta.routes_by_uid.get(route_uid)
+        if route is None:
+            self._give_up(head, item)
+        elif route.open:
+            waiting = self._queue(route).waiting
+            start, _ = head.vnode.keys.waiting_range(route_uid)
+            key = start + u64(item.due_ms) + item.job_id.encode()
+            waiting[head] = min(waiting.get(head, key), key)
+            self.wake()
 
     def _give_up(self, head: VnodeHead, item: Item) -> None:
         head.known.pop(item.job_id, None)

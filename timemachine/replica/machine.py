@@ -46,6 +46,7 @@ from timemachine.replica.results import (
     JobResult,
     JobTouched,
     StoredAnswer,
+    WaitingFreed,
 )
 from timemachine.storage.keys import ReplicaKeys, due_value, read_u64, u32, u64
 from timemachine.storage.overlay import Overlay
@@ -297,8 +298,10 @@ class JobMachine:
         if before.queue:
             old_key = self._queue_key(raw_id, before)
             if old_key == new_key and _queue_value(before) == new_value:
-                if before.state == _FIRING:
-                    # An un-claimed job: its row never left, but the delivery forgot about it.
+                # An un-claimed job: its row never left, but the delivery forgot about it.
+                if before.state == _FIRING and after.queue == _WAITING:
+                    self.effects.append(WaitingFreed(after.due_ms, job_id, new_value))
+                elif before.state == _FIRING:
                     self._announce(job_id, after, new_value)
                 return
             if old_key != new_key:

@@ -53,10 +53,18 @@ class DueInserted(msgspec.Struct, frozen=True, gc=False):
     value: bytes
 
 
+class WaitingFreed(msgspec.Struct, frozen=True, gc=False):
+    """Effect: a claim was taken back from a job of a waiting index, where its row had stayed."""
+
+    due_ms: int
+    job_id: str
+    value: bytes
+
+
 class JobTouched(msgspec.Struct, frozen=True, gc=False):
     """Effect: what was known of this job's next attempt does not hold any more."""
 
     job_id: str
 
 
-Effect = DueInserted | JobTouched
+Effect = DueInserted | WaitingFreed | JobTouched

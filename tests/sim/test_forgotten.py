@@ -1,0 +1,48 @@
+"""No job is forgotten until the next restart, whatever becomes of its route and its claims."""
+
+from typing import Any
+
+from tests.sim.node import SimNode
+from timemachine.model import Collection, Route
+from timemachine.replica import commands as c
+
+
+def _started() -> tuple[SimNode, Collection]:
+    node = SimNode(4)
+    assert node.start()
+    jobs = node.put_collection(num_vnodes=1)
+    assert jobs is not None
+    return node, jobs
+
+
+def _put(node: SimNode, jobs: Collection, count: int, due_ms: int, route: Route) -> None:
+    answers: list[Any] = []
+    for number in range(count):
+        node.put_job(jobs, f"job-{number}", due_ms, route, answers)
+    node.world.run_until(lambda: len(answers) == count)
+
+
+def test_refused_change_gives_a_waiting_job_back() -> None:
+    """A job of the waiting index, whose claim was taken back for nothing, fires all the same."""
+    node, jobs = _started()
+    route = node.put_route(paused=True)
+    assert route is not None
+    _put(node, jobs, 1, node.now_ms(), route)
+    node.world.run_until(lambda: node.engine.counts(jobs)["held"] == 1)
+    assert node.put_route(paused=False)
+    revoked: list[c.Revoked] = []
+
+    def taken_back() -> bool:
+        mark = node.engine.revoke(jobs, "job-0")
+        revoked.extend([mark] if mark is not None else [])
+        return bool(revoked)
+
+    node.world.run_until(taken_back)
+    answers: list[Any] = []
+    command = c.DeleteJob(now_ms=node.now_ms(), job_id="job-0", if_match=9, revoked=revoked[0])
+    node.engine.propose_job(jobs, "job-0", command, answers.append)
+    node.world.run_until(lambda: bool(answers))
+    assert "precondition_failed" == answers[0].code
+    node.world.run_for(5_000)
+    assert 1 == node.engine.counts(jobs)["delivered"]
+    assert 1 == len(node.sender.received)

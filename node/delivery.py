@@ -148,6 +148,9 @@ class Delivery:
             for vnode in list(self._heads):
                 self.give_up_route(vnode, uid)
             if queue is not None:
+                # By job: those that were accepted before the route existed are not listed by it.
+                for item in queue.take_all():
+                    self._give_up(item.head, item)
                 del self._queues[uid]
         elif queue is not None or route.open:
             queue = self._queue(route)
@@ -567,6 +570,7 @@ class Delivery:
     def _give_up(self, head: VnodeHead, item: Item) -> None:
         head.known.pop(item.job_id, None)
         head.moving[item.job_id] = item.due_ms
+        item.stage = GONE
         seen = c.PendingItem(item.job_id, item.uid, item.version, item.attempts)
         command = c.GiveUp(
             now_ms=self._world.wall_ms(),
@@ -613,6 +617,8 @@ class Delivery:
         uid = queue.route.uid
         at = len(head.vnode.keys.due)
         while head.vnode in self._heads:
+            if uid not in self._meta.routes_by_uid:
+                return  # `_sweep_deleted` ends what is left
             # Asked anew at each step: an insert meanwhile may have lowered it.
             cursor = head.lag.get(uid)
             if cursor is None or cursor >= head.cursor:
@@ -666,11 +672,26 @@ class Delivery:
                 )
                 self._runtime.propose(head.vnode, command)
             if len(rows) < _MOVE_BATCH:
-                # What stayed behind of it is ended too, and does not hold the offset any more.
-                head.lag.pop(uid, None)
-                return
+                break
             cursor = rows[-1][0] + b"\0"
             yield
+        # What stayed behind and is not listed, or came meanwhile, does not hold the offset either.
+        ours = (u64(uid), u64(0))
+        at = len(keys.due)
+        while head.vnode in self._heads:
+            mark = head.lag.get(uid)
+            if mark is None or mark >= head.cursor:
+                break
+            rows = self._store.scan(mark, head.cursor, _MOVE_BATCH)
+            for key, value in rows:
+                if value[:8] in ours:
+                    due_ms = int.from_bytes(key[at : at + 8], "big")
+                    self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
+            if len(rows) < _MOVE_BATCH:
+                break
+            head.lag[uid] = rows[-1][0] + b"\0"
+            yield
+        head.lag.pop(uid, None)
 
     def _move_offsets(self) -> None:
         """Once a second: raise the offsets, and move what lags for too long out of the way."""

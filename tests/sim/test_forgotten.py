@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from tests.sim.node import SimNode
+from tests.sim.test_late_routes import MANY, NO_ROUTE
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
 
@@ -46,3 +49,19 @@ def test_refused_change_gives_a_waiting_job_back() -> None:
     node.world.run_for(5_000)
     assert 1 == node.engine.counts(jobs)["delivered"]
     assert 1 == len(node.sender.received)
+
+
+@pytest.mark.parametrize("count", [20, MANY])
+def test_jobs_of_a_late_route_end_when_it_is_deleted(count: int) -> None:
+    """Also those that were accepted before the route existed become dead letters at once."""
+    node, jobs = _started()
+    _put(node, jobs, count, node.now_ms() + 1_000, NO_ROUTE)
+    assert node.put_route(max_in_flight=1)
+    node.world.run_for(1_200)
+    assert node.delete_route()
+    node.world.run_for(30_000)
+    counts = node.engine.counts(jobs)
+    assert counts["delivered"]
+    assert count == counts["delivered"] + counts["dead"]
+    assert 0 == node.engine.delivery.in_flight
+    assert [] == node.failures

@@ -793,7 +793,11 @@ class Delivery:
 
     def _claimed(self, head: VnodeHead, items: list[Item], results: Any) -> None:
         if not isinstance(results, list):
-            return  # the node stops; nothing may be sent
+            # The node stops, or the vnode is gone: nothing may be sent.
+            for item in items:
+                if item.stage == CLAIMING:
+                    self._forget(item)
+            return
         now_ms = self._world.wall_ms()
         for item, result in zip(items, results, strict=True):
             if item.stage != CLAIMING:

@@ -158,12 +158,18 @@ class Runtime:
         paced, self._paced = self._paced, []
         for vnode, command, done in paced:
             self.propose(vnode, command, done)
+        self._tell_idle()
 
     def propose(self, vnode: Vnode, command: Any, done: Done | None = None) -> None:
         """A command of the node itself: never paced, never refused for load."""
         if self.failure is not None:
             if done is not None:
                 done(self.failure)
+            return
+        if self.vnodes.get(vnode.group) is not vnode:
+            # Its rows are being erased: what came later would be left for ever.
+            if done is not None:
+                done(Unavailable("The vnode was removed."))
             return
         vnode.propose(command, done)
         self._wake(vnode)
@@ -223,14 +229,21 @@ class Runtime:
             for done, result in outcome.answers:
                 done(result)
             self._on_effects(vnode, outcome.effects, outcome.applied_index)
-        if not self._syncing and not self._active and self._idle_waiters:
+        self._tell_idle()
+
+    @property
+    def _idle(self) -> bool:
+        return not (self._syncing or self._active or self._asked or self._paced)
+
+    def _tell_idle(self) -> None:
+        if self._idle_waiters and self._idle:
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
                 waiter()
 
     def when_idle(self, function: Callable[[], None]) -> None:
         """Call once everything proposed so far is durable and answered."""
-        if not self._syncing and not self._active and not self._paced:
+        if self._idle:
             self._world.call_soon(function)
         else:
             self._idle_waiters.append(function)

@@ -1,0 +1,65 @@
+"""The group-commit loop when vnodes go, and when writers are slowed down."""
+
+from typing import Any
+
+import pytest
+
+from node import runtime
+from tests.sim.node import SimNode
+from timemachine.errors import Unavailable
+from timemachine.model import Collection, Route
+from timemachine.replica import commands as c
+from timemachine.replica import meta as m
+
+
+def _started() -> tuple[SimNode, Collection, Route]:
+    node = SimNode(4)
+    assert node.start()
+    jobs, route = node.put_collection(num_vnodes=1), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    node.world.run_for(1_000)
+    return node, jobs, route
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_writes_that_wait_for_a_vnode_that_goes(
+    batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A create that was slowed down is refused when its collection is deleted; no row is left."""
+    node, jobs, route = _started()
+    keys = node.engine._vnodes[jobs.uid][0].keys
+    deleted: list[Any] = []
+    command = m.DeleteCollection(now_ms=node.now_ms(), db="default", name="jobs")
+    node.engine.propose_meta(command, deleted.append)
+    node.world.run_until(lambda: not node.engine.runtime._active)
+    monkeypatch.setattr(runtime, "pause_ms", lambda *_, **__: 200.0)
+    answers: list[Any] = []
+    if batch:
+        create = c.PutJob("a", b"u" * 16, node.now_ms(), None, "hook", 1, b"1", now_ms=0)
+        node.engine.propose_creates(jobs, [(0, create)], answers.extend)
+    else:
+        node.put_job(jobs, "a", node.now_ms() + 5_000, route, answers)
+    monkeypatch.undo()
+    node.world.run_for(10_000)
+    assert "deleted" == deleted[0].kind
+    assert [Unavailable] == [type(answer) for answer in answers]
+    assert [] == node.disk.store.scan(keys.prefix, keys.stop, 100)
+    assert (0, 0) == (node.engine.runtime._waiting, node.engine.runtime._waiting_bytes)
+
+
+def test_idle_is_not_before_writers_that_were_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that stops answers them first."""
+    node, jobs, route = _started()
+    monkeypatch.setattr(runtime, "pause_ms", lambda *_, **__: 200.0)
+    order: list[str] = []
+
+    class Answers(list[Any]):
+        def append(self, answer: Any) -> None:
+            order.append(answer.kind)
+
+    node.put_job(jobs, "a", node.now_ms() + 5_000, route, Answers())
+    node.engine.runtime.write_soon()
+    node.engine.runtime.when_idle(lambda: order.append("idle"))
+    node.world.run_until(lambda: "idle" in order)
+    assert ["created", "idle"] == order

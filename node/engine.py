@@ -295,7 +295,7 @@ class Engine:
                 "deleted",
             ):
                 self._reconcile()
-                self.runtime.when_idle(lambda: done(result))
+                self.runtime.when_written(lambda: done(result))
             else:
                 done(result)
 

@@ -61,6 +61,7 @@ class Runtime:
         self._paced: list[tuple[Vnode, Any, Done | None]] = []
         self._paced_timer: Timer | None = None
         self._idle_waiters: list[Callable[[], None]] = []
+        self._row_waiters: list[tuple[int, Callable[[], None]]] = []
         self.failure: TimeMachineError | None = None
         self.cycles = 0
         self.commands = 0
@@ -212,6 +213,7 @@ class Runtime:
         if error is not None:
             self._fail(error)
             return
+        written = self.cycles
         self._overlay.settled()
         finished = []
         for vnode in self._flying:
@@ -229,6 +231,8 @@ class Runtime:
             for done, result in outcome.answers:
                 done(result)
             self._on_effects(vnode, outcome.effects, outcome.applied_index)
+        while self._row_waiters and self._row_waiters[0][0] <= written:
+            self._row_waiters.pop(0)[1]()
         self._tell_idle()
 
     @property
@@ -247,6 +251,16 @@ class Runtime:
             self._world.call_soon(function)
         else:
             self._idle_waiters.append(function)
+
+    def when_written(self, function: Callable[[], None]) -> None:
+        """Call once every row put so far is durable, however busy the loop is."""
+        if len(self._overlay):
+            self.write_soon()
+            self._row_waiters.append((self.cycles + 1, function))
+        elif self._syncing:
+            self._row_waiters.append((self.cycles, function))
+        else:
+            self._world.call_soon(function)
 
     def _fail(self, error: TimeMachineError) -> None:
         """The store or a replica is beyond use: nobody is told a result any more."""

@@ -1,4 +1,4 @@
-"""The group-commit loop when vnodes go, and when writers are slowed down."""
+"""The group-commit loop when vnodes go, when writers are slowed down, and when it never rests."""
 
 from typing import Any
 
@@ -63,3 +63,16 @@ def test_idle_is_not_before_writers_that_were_slowed_down(monkeypatch: pytest.Mo
     node.engine.runtime.when_idle(lambda: order.append("idle"))
     node.world.run_until(lambda: "idle" in order)
     assert ["created", "idle"] == order
+
+
+def test_meta_is_answered_while_writers_never_rest() -> None:
+    """A route is created although a write waits whenever a sync ends."""
+    node, jobs, route = _started()
+    answers: list[Any] = []
+
+    def write() -> None:
+        node.put_job(jobs, f"job-{node.world.events}", node.now_ms() + 10**7, route, answers)
+        node.world.call_later(0.05, write)
+
+    write()
+    assert node.put_route("other") is not None

@@ -255,6 +255,8 @@ class Delivery:
             del item.head.known[item.job_id]
 
     def _free(self, item: Item) -> None:
+        if self._in_flight >= limits.SENDS_PER_NODE_MAX:
+            self.wake()  # the slot may be what another route waits for
         self._in_flight -= 1
         if item.queue is not None:
             item.queue.in_flight -= 1
@@ -358,7 +360,7 @@ class Delivery:
             if due_ms != head.next_due_ms or head.vnode not in self._heads:
                 continue
             if self._queued_now() >= limits.WINDOW_JOBS_MAX:
-                self._wake(head, now_ms)
+                self._wake_later(head, now_ms)
                 return
             budget -= self._scan_head(head, horizon_ms, budget)
 

@@ -896,7 +896,7 @@ class Delivery:
             self._forget(item)
             return
         meta = self._store.get(item.head.vnode.keys.meta + item.job_id.encode()) or b"null"
-        prepared = self._prepared_for(route)
+        prepared = self._prepared_for(route, now_ms)
         request = build_request(
             prepared,
             route,
@@ -917,10 +917,12 @@ class Delivery:
             self._note_lateness(now_ms - record.trigger_ms)
         item.handle = self._sender.send(request, lambda outcome: self._answered(item, outcome))
 
-    def _prepared_for(self, route: Route) -> Prepared:
+    def _prepared_for(self, route: Route, now_ms: int) -> Prepared:
         known = self._prepared.get(route.uid)
         if known is not None and known[0] == route.version:
-            return known[1]
+            expires_ms = known[1].expires_ms
+            if expires_ms is None or now_ms < expires_ms:
+                return known[1]
         prepared = self._prepare(route)
         self._prepared[route.uid] = (route.version, prepared)
         return prepared

@@ -32,6 +32,8 @@ class RouteSecrets:
     headers: dict[str, str] = field(default_factory=dict)
     authorization: str | None = None
     client_key_pem: str | None = None
+    expires_ms: int | None = None
+    """When the first of the signing keys expires, and the route has to be opened again."""
 
 
 def open_route(keys: Sequence[MasterKey], route: Route, now_ms: int) -> RouteSecrets:
@@ -40,16 +42,14 @@ def open_route(keys: Sequence[MasterKey], route: Route, now_ms: int) -> RouteSec
     def opened(sealed: bytes) -> str:
         return open_value(keys, sealed, db=route.db, name=route.name)
 
+    kept = [each for each in route.secrets if each.expires_ms is None or each.expires_ms > now_ms]
     userinfo = None if route.basic_auth is None else opened(route.basic_auth)
     return RouteSecrets(
-        signing_keys=[
-            parse_secret(opened(secret.sealed))
-            for secret in route.secrets
-            if secret.expires_ms is None or secret.expires_ms > now_ms
-        ],
+        signing_keys=[parse_secret(opened(secret.sealed)) for secret in kept],
         headers={name: opened(value) for name, value in route.headers.items()},
         authorization=(
             None if userinfo is None else "Basic " + b64encode(userinfo.encode()).decode()
         ),
         client_key_pem=None if route.client_key_pem is None else opened(route.client_key_pem),
+        expires_ms=min([each.expires_ms for each in kept if each.expires_ms], default=None),
     )

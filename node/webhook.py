@@ -18,13 +18,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 
 class Prepared:
-    """What does not change from one request of a route to the next."""
+    """What does not change from one request of a route to the next, until `expires_ms`."""
 
-    __slots__ = ("signer", "static_head", "target", "url")
+    __slots__ = ("expires_ms", "signer", "static_head", "target", "url")
 
     def __init__(self, route: Route, target: Target, secrets: RouteSecrets) -> None:
         self.target = target
         self.url = route.webhook_url
+        self.expires_ms = secrets.expires_ms
         self.signer = Signer(secrets.signing_keys)
         lines = [
             b"POST " + target.path_and_query + b" HTTP/1.1",

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.sim.node import SimNode, headers_of
+from node.secrets import seal_value
+from tests.sim.node import KEY, SimNode, headers_of
 from tests.sim.storm import storm
+from timemachine.model import SealedKey
+from timemachine.signing import format_secret
 
 
 def test_jobs_fire_once_and_not_early() -> None:
@@ -28,6 +31,32 @@ def test_jobs_fire_once_and_not_early() -> None:
     assert 200 == len(node.sender.received)
     for at_ms, request in node.sender.received:
         assert at_ms >= int(headers_of(request)["timemachine-trigger-time"])
+
+
+def test_a_rotated_secret_signs_until_it_expires() -> None:
+    """During the grace period there are two signatures, afterwards one, without a restart."""
+    node = SimNode(1)
+    assert node.start()
+    jobs = node.put_collection(num_vnodes=1)
+    assert jobs is not None
+    first_ms = node.now_ms() + 1_000
+    secrets = [
+        SealedKey(
+            sealed=seal_value(
+                KEY, format_secret(byte * 32), nonce=b"n" * 12, db="default", name="hook"
+            ),
+            expires_ms=expires_ms,
+        )
+        for byte, expires_ms in ((b"s", None), (b"t", first_ms + 1_000))
+    ]
+    route = node.put_route(secrets=tuple(secrets))
+    assert route is not None
+    answers: list[Any] = []
+    for number in range(3):
+        node.put_job(jobs, f"job-{number}", first_ms + 1_000 * number, route, answers)
+    node.world.run_until(lambda: len(node.sender.received) == 3)
+    signatures = [headers_of(request)["webhook-signature"] for _, request in node.sender.received]
+    assert [2, 1, 1] == [len(value.split()) for value in signatures]
 
 
 class Noting(list[Any]):

@@ -121,3 +121,16 @@ def test_route_may_come_until_the_job_is_due(moved: bool) -> None:
     node.world.run_for(1_000)
     counts = node.engine.counts(jobs)
     assert {50 if moved else 0, 0 if moved else 50} == {counts["dead"], counts["delivered"]}
+
+
+def test_equal_create_after_the_route_came_is_the_same_job() -> None:
+    """A POST that is sent again finds its job, also when its route was created between."""
+    node, jobs = _started(0, 0, with_route=False)
+    answers: list[Any] = []
+    due_ms = node.now_ms() + 60_000
+    node.put_job(jobs, "one", due_ms, NO_ROUTE, answers, create_only=True)
+    route = node.put_route()
+    assert route is not None
+    node.put_job(jobs, "one", due_ms, route, answers, create_only=True)
+    node.world.run_until(lambda: len(answers) == 2)
+    assert [("created", False), ("unchanged", True)] == [(a.kind, a.replayed) for a in answers]

@@ -447,7 +447,9 @@ class JobMachine:
             return False
         if command.route != before.route or command.tags != before.tags:
             return False
-        if before.route_uid != command.route_uid and before.state not in _TERMINAL:
+        # PUT binds a job anew; for a POST the name says it: its route may have come after the job.
+        bound_anew = before.route_uid != command.route_uid and before.state not in _TERMINAL
+        if bound_anew and not command.create_only:
             return False
         return self.overlay.get(self.keys.meta + raw_id) == command.meta
 

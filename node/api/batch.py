@@ -18,7 +18,7 @@ from node.api.conventions import (
 )
 from node.api.databases import find_collection
 from node.api.jobs import JobBody, JobHandlers, decode_job
-from node.api.problems import problem, refusal, too_large
+from node.api.problems import from_validation, problem, refusal, too_large
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import TimeMachineError
@@ -28,21 +28,36 @@ from timemachine.replica import commands as c
 _decode_jobs = msgspec.json.Decoder(list[JobBody]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _BUILT_BETWEEN_YIELDS = 200
-_BRACES_MAX = 32 * limits.BATCH_JOBS_MAX
+_COMMAS_MAX = 32 * limits.BATCH_JOBS_MAX
+_LINES_MAX = 4 * limits.BATCH_JOBS_MAX
 _STATUS = {"created": 201, "unchanged": 200}
 
 
 def _contents(body: bytes, *, lines: bool) -> list[Any]:
-    """The items: decoded ones if all of them can be, otherwise the bytes of each."""
+    """The items: decoded ones if all of them can be, otherwise the bytes of each.
+
+    Far too many items are found before they become that many objects: a body of 16 MiB could hold
+    millions, and keep the loop from everything else while they are made.
+    """
     if lines:
+        if body.count(b"\n") > _LINES_MAX:
+            raise _too_many()
         return [line for line in body.split(b"\n") if line.strip()]
-    # An array of far too many items is counted before it becomes that many objects.
-    if body.count(b"{") <= _BRACES_MAX:
-        try:
-            return _decode_jobs(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            pass  # which of the items is wrong is found one by one
+    large = body.count(b",") > _COMMAS_MAX
+    if large and body.count(b'"route"') > _LINES_MAX:
+        raise _too_many()
+    try:
+        return _decode_jobs(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if large:
+            raise from_validation(error) from None
+    # Which of the items is wrong is found one by one.
     return decoded(_decode_array, body)
+
+
+def _too_many(count: int | None = None) -> TimeMachineError:
+    told = "." if count is None else f"; this one {count}."
+    return too_large("", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs{told}")
 
 
 def _refused(error: TimeMachineError) -> tuple[dict[str, Any], int]:
@@ -63,9 +78,7 @@ class BatchHandlers:
         lines = content_type(call.headers) in NDJSON_TYPES
         contents = _contents(call.body, lines=lines)
         if len(contents) > limits.BATCH_JOBS_MAX:
-            raise too_large(
-                "", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs; this one {len(contents)}."
-            )
+            raise _too_many(len(contents))
         built = await self._build_all(call, collection, contents)
         creates = [each for each in built if type(each) is tuple]
         results = iter(await ask(self._engine.propose_creates, collection, creates))

@@ -101,3 +101,27 @@ async def test_missing_routes_may_be_allowed(api: Api) -> None:
     for later in ("cancel", "reschedule"):
         reply = await api.ask("POST", f"{JOBS}/{later}", {"filter": {}})
         assert (404, "not_found") == (reply.status, reply.code)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"\n" * 1_000_000, "application/x-ndjson", 413),
+        (b'{"route":"hello"}\n' * 5 * limits.BATCH_JOBS_MAX, "application/x-ndjson", 413),
+        (b"[" + b"0," * 1_000_000 + b"0]", "application/json", 400),
+        (b"[" + b'{"route":"hello"},' * 100_000 + b"{}]", "application/json", 413),
+        (b"[" + b'{"route":"hello"},' * limits.BATCH_JOBS_MAX + b"{}]", "application/json", 413),
+    ],
+    ids=["blank lines", "lines", "numbers", "jobs", "one too many"],
+)
+async def test_far_too_many_items(api: Api, body: bytes, kind: str, status: int) -> None:
+    """They are refused as one, and never made."""
+    reply = await api.ask("POST", BATCH, body, headers={"Content-Type": kind})
+    assert status == reply.status
+
+
+async def test_large_metas_are_not_taken_for_items(api: Api) -> None:
+    """A batch within the limits may hold a million commas."""
+    items = [{**job(number), "meta": [0] * 100_000} for number in range(3)]
+    reply = await api.ask("POST", BATCH, items)
+    assert (200, 3) == (reply.status, reply.json["created"])

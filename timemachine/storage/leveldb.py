@@ -87,10 +87,13 @@ class LevelDBStore:
         if start >= stop or limit <= 0:
             return rows
         try:
+            # Backwards plyvel forgets a row right at `start`, if no other is in the range.
             with self._database.iterator(
-                start=start, stop=stop, reverse=reverse, verify_checksums=True
+                start=None if reverse else start, stop=stop, reverse=reverse, verify_checksums=True
             ) as iterator:
                 for row in iterator:
+                    if row[0] < start:
+                        break
                     rows.append(row)
                     if len(rows) >= limit:
                         break

@@ -144,3 +144,14 @@ def test_writers_slow_down_before_the_engine_would_stop_them() -> None:
     assert 0.0 == pause_ms(5, user=True) == pause_ms(5, user=False)
     for files in range(6, 40):
         assert 0.0 < pause_ms(files, user=False) <= pause_ms(files, user=True) <= 300.0
+
+
+def test_backwards_the_row_at_the_start_is_there(tmp_path: Path) -> None:
+    """Also where it is the only one in the range."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    store.write(store.prepare({b"j": b"1", b"k": b"2", b"k0": b"3", b"l": b"4"}))
+    assert [(b"k", b"2")] == store.scan(b"k", b"k0", reverse=True)
+    assert [(b"k0", b"3"), (b"k", b"2")] == store.scan(b"k", b"l", reverse=True)
+    assert [(b"k0", b"3")] == store.scan(b"k", b"l", 1, reverse=True)
+    assert [] == store.scan(b"k1", b"l", reverse=True)
+    store.close()

@@ -1,7 +1,8 @@
 """Clients that create jobs one by one, as fast as they are answered, each on its connection.
 
-`python -m bench.pushers PORT CONNECTIONS SECONDS`: says `ready` once all are connected, and at the
-end how many creates were answered by which status. A process of its own, so that whoever measures
+`python -m bench.pushers PORT CONNECTIONS SECONDS`: says `ready` once all are connected, `pushing`
+once each has had an answer, and after so many seconds more how many creates were answered by which
+status. A process of its own, so that whoever measures
 beside it does not wait for it.
 """
 
@@ -69,6 +70,9 @@ async def _main(port: int, connections: int, seconds: float) -> None:
     began_s = time.perf_counter()
     for pusher in pushers:
         pusher.push()
+    while min(pusher.sent for pusher in pushers) < 2:
+        await asyncio.sleep(0.01)
+    print("pushing", flush=True)
     await asyncio.sleep(seconds)
     Pusher.stopped = True
     took_s = time.perf_counter() - began_s

@@ -330,14 +330,12 @@ class Engine:
 
         They are of `create_only`, so that no send was revoked for one.
         """
-        error: TimeMachineError | None = None
         vnodes = self._vnodes.get(collection.uid)
-        if self.space_low:
-            error = DiskFull(retry_after_s=10)
         if vnodes is None:
-            error = Unavailable("The collection is being created or deleted.")
-        if error is not None or vnodes is None:
-            done([error] * len(creates))
+            done([Unavailable("The collection is being created or deleted.")] * len(creates))
+            return
+        if self.space_low:
+            done([DiskFull(retry_after_s=10)] * len(creates))
             return
         size = sum([256 + len(command.meta) for _, command in creates])
         proposals = [(vnodes[place], command) for place, command in creates]

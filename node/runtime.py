@@ -81,32 +81,19 @@ class Runtime:
 
     def submit(self, vnode: Vnode, command: Any, done: Done, size: int) -> None:
         """A user's command of about `size` bytes. Sheds load by answering TooManyRequests."""
-        if self.failure is not None:
-            done(self.failure)
+        error = self._enter(1, size)
+        if error is not None:
+            done(error)
             return
-        if (
-            self._waiting >= limits.PROPOSALS_WAITING_MAX
-            or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
-        ):
-            done(TooManyRequests("Too many writes are waiting for the disk."))
-            return
-        self._waiting += 1
-        self._waiting_bytes += size
 
         def answered(result: Any) -> None:
-            self._waiting -= 1
-            self._waiting_bytes -= size
+            self._leave(1, size)
             done(result)
 
-        if self._paced_timer is not None:
+        if self._slows_down():
             self._paced.append((vnode, command, answered))
-            return
-        pause = pause_ms(self._store.pressure(), user=True) if not self._active else 0
-        if pause > 0:
-            self._paced.append((vnode, command, answered))
-            self._paced_timer = self._world.call_later(pause, self._release_paced)
-            return
-        self.propose(vnode, command, answered)
+        else:
+            self.propose(vnode, command, answered)
 
     def submit_many(
         self,
@@ -119,17 +106,10 @@ class Runtime:
         Like as many calls of `submit`, but all are taken or all are refused.
         """
         count = left = len(proposals)
-        error: TimeMachineError | None = self.failure
-        if (
-            self._waiting + count > limits.PROPOSALS_WAITING_MAX
-            or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
-        ):
-            error = TooManyRequests("Too many writes are waiting for the disk.")
+        error = self._enter(count, size)
         if error is not None or not count:
             done([error] * count)
             return
-        self._waiting += count
-        self._waiting_bytes += size
         results: list[Any] = [None] * count
 
         def answered(number: int, result: Any) -> None:
@@ -137,22 +117,41 @@ class Runtime:
             results[number] = result
             left -= 1
             if not left:
-                self._waiting -= count
-                self._waiting_bytes -= size
+                self._leave(count, size)
                 done(results)
 
-        pause = pause_ms(self._store.pressure(), user=True) if not self._active else 0
-        if self._paced_timer is not None or pause > 0:
-            for number, (vnode, command) in enumerate(proposals):
-                self._paced.append((vnode, command, partial(answered, number)))
-            if self._paced_timer is None:
-                self._paced_timer = self._world.call_later(pause, self._release_paced)
-            return
-        active = self._active
+        slowed = self._slows_down()
         for number, (vnode, command) in enumerate(proposals):
-            vnode.propose(command, partial(answered, number))
-            active[vnode] = None
-        self.write_soon()
+            if slowed:
+                self._paced.append((vnode, command, partial(answered, number)))
+            else:
+                self.propose(vnode, command, partial(answered, number))
+
+    def _enter(self, count: int, size: int) -> TimeMachineError | None:
+        """Count users' commands as waiting until `_leave`, or say why they are not taken."""
+        if self.failure is not None:
+            return self.failure
+        if (
+            self._waiting + count > limits.PROPOSALS_WAITING_MAX
+            or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
+        ):
+            return TooManyRequests("Too many writes are waiting for the disk.")
+        self._waiting += count
+        self._waiting_bytes += size
+        return None
+
+    def _leave(self, count: int, size: int) -> None:
+        self._waiting -= count
+        self._waiting_bytes -= size
+
+    def _slows_down(self) -> bool:
+        """Whether users' commands have to wait in `_paced`, so that compactions keep up."""
+        if self._paced_timer is None:
+            pause = pause_ms(self._store.pressure(), user=True) if not self._active else 0
+            if pause <= 0:
+                return False
+            self._paced_timer = self._world.call_later(pause, self._release_paced)
+        return True
 
     def _release_paced(self) -> None:
         self._paced_timer = None

@@ -210,7 +210,7 @@ class Delivery:
                 key = due_prefix + u64(effect.due_ms) + effect.job_id.encode()
                 if key < cursor:
                     head.moving.pop(effect.job_id, None)
-                    self._admit(head, effect.due_ms, effect.job_id, effect.value, key)
+                    self._admit(head, key, effect.value)
                     self.wake()
                 elif effect.due_ms < head.next_due_ms:
                     self._wake(head, effect.due_ms)
@@ -379,8 +379,7 @@ class Delivery:
         for key, value in rows:
             if value[:8] in behind:
                 continue  # its route lags already, from an earlier row on
-            due_ms = int.from_bytes(key[at : at + 8], "big")
-            self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
+            self._admit(head, key, value)
             if len(head.lag) != len(behind):
                 behind = {u64(uid) for uid in head.lag}
         if len(rows) == budget:
@@ -403,8 +402,11 @@ class Delivery:
         self._sequence += 1
         heappush(self._wakes, (due_ms, self._sequence, head))
 
-    def _admit(self, head: VnodeHead, due_ms: int, job_id: str, value: bytes, key: bytes) -> None:
+    def _admit(self, head: VnodeHead, key: bytes, value: bytes) -> None:
         """Take a row of the due index into the window, or note that it stays behind."""
+        at = len(head.vnode.keys.due)
+        due_ms = int.from_bytes(key[at : at + 8], "big")
+        job_id = key[at + 8 :].decode()
         route_uid, version, attempts, uid = read_due_value(value)
         known = head.known.get(job_id)
         if known is not None:
@@ -456,7 +458,7 @@ class Delivery:
             del head.moving[job_id]
             value = self._store.get(key)
             if value is not None:
-                self._admit(head, due_ms, job_id, value, key)
+                self._admit(head, key, value)
                 self.wake()
 
     def _forget_stale(self, item: Item) -> None:
@@ -503,11 +505,9 @@ class Delivery:
                 continue
             rows = self._store.scan(start, head.cursor, share)
             looked += len(rows)
-            at = len(head.vnode.keys.due)
             for key, value in rows:
                 if value[:8] in ours:
-                    due_ms = int.from_bytes(key[at : at + 8], "big")
-                    self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
+                    self._admit(head, key, value)
             if len(rows) == share and uid not in head.lag:
                 head.lag[uid] = rows[-1][0] + b"\0"
                 queue.lagging[head] = None
@@ -679,7 +679,6 @@ class Delivery:
             yield
         # What stayed behind and is not listed, or came meanwhile, does not hold the offset either.
         ours = (u64(uid), u64(0))
-        at = len(keys.due)
         while head.vnode in self._heads:
             mark = head.lag.get(uid)
             if mark is None or mark >= head.cursor:
@@ -687,8 +686,7 @@ class Delivery:
             rows = self._store.scan(mark, head.cursor, _MOVE_BATCH)
             for key, value in rows:
                 if value[:8] in ours:
-                    due_ms = int.from_bytes(key[at : at + 8], "big")
-                    self._admit(head, due_ms, key[at + 8 :].decode(), value, key)
+                    self._admit(head, key, value)
             if len(rows) < _MOVE_BATCH:
                 break
             head.lag[uid] = rows[-1][0] + b"\0"

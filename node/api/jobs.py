@@ -186,8 +186,7 @@ class JobHandlers:
         engine = self._engine
         now_ms = engine.now_ms()
         trigger_ms = trigger_of(body.trigger_time, body.delay_ms, now_ms, prefix)
-        if body.ordering_key is not None:
-            refuse_ordering_key(body.ordering_key, prefix)
+        refuse_ordering_key(body.ordering_key, prefix)
         meta = checked_meta(bytes(body.meta), f"{prefix}/meta")
         tags = checked_tags(body.tags, prefix) if body.tags else ()
         route_uid = self._route_uid(

@@ -11,6 +11,11 @@ PROBLEM_TYPE = "application/problem+json"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 
+def internal_fault() -> TimeMachineError:
+    """What is told of a fault that nobody foresaw; its cause stands in the log."""
+    return TimeMachineError("Something went wrong inside the node.")
+
+
 def refused(error: TimeMachineError) -> Answer:
     """The answer that tells an error."""
     headers = {}

@@ -9,7 +9,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import RequestHandler
 
-from node.api.answers import PROBLEM_TYPE, refused, render
+from node.api.answers import PROBLEM_TYPE, internal_fault, refused, render
 from node.api.conventions import Answer
 from node.api.express import Head, HeadReader
 from timemachine import limits
@@ -168,7 +168,7 @@ class Connection(RequestHandler):
             error = InvalidRequest("This is no HTTP request that can be read.", code="bad_http")
         else:
             log.error("connection failed", error=repr(exc), status=status)
-            error = TimeMachineError("Something went wrong inside the node.")
+            error = internal_fault()
         answer = refused(error)
         response = web.Response(
             status=answer.status, body=answer.body, headers={"Content-Type": PROBLEM_TYPE}

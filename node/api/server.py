@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
-from node.api.answers import refused, render
+from node.api.answers import internal_fault, refused, render
 from node.api.connection import Reply, Replying, Server, Vanished
 from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
 from node.api.dispatch import JOBS, Dispatch
@@ -156,7 +156,7 @@ class ApiServer:
             raise Vanished from None
         except Exception:
             log.exception("request failed", request_id=request_id, path=request.path)
-            answer = refused(TimeMachineError("Something went wrong inside the node."))
+            answer = refused(internal_fault())
         finally:
             self._open -= 1
         close = self._count(answer)
@@ -279,7 +279,7 @@ class ApiServer:
                 code=error.specific_code,
                 reason=error.detail,
             )
-            error = TimeMachineError("Something went wrong inside the node.")
+            error = internal_fault()
         return refused(error)
 
 
@@ -305,7 +305,7 @@ class _Create:
             self._committed(error)
         except Exception:
             log.exception("request failed", path=JOBS)
-            self._committed(TimeMachineError("Something went wrong inside the node."))
+            self._committed(internal_fault())
 
     def _committed(self, result: Any) -> None:
         if self._result is None:  # else a bug was told already; its command goes on
@@ -322,7 +322,7 @@ class _Create:
                 answer = error
             except Exception:
                 log.exception("request failed", path=JOBS)
-                answer = TimeMachineError("Something went wrong inside the node.")
+                answer = internal_fault()
         self._server.answer_create(self._head, answer, self._reply)
 
 

@@ -30,6 +30,8 @@ from timemachine.vnode import Done, Vnode
 
 EffectsListener = Callable[[Vnode, list[Any], int], None]
 
+_FAILED = "The node's store failed; it stops."
+
 
 class Runtime:
     """Drives all vnodes of a node over one store. Single-threaded; callbacks run on its thread."""
@@ -130,7 +132,7 @@ class Runtime:
     def _enter(self, count: int, size: int) -> TimeMachineError | None:
         """Count users' commands as waiting until `_leave`, or say why they are not taken."""
         if self.failure is not None:
-            return self.failure
+            return Unavailable(_FAILED)
         if (
             self._waiting + count > limits.PROPOSALS_WAITING_MAX
             or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
@@ -164,7 +166,7 @@ class Runtime:
         """A command of the node itself: never paced, never refused for load."""
         if self.failure is not None:
             if done is not None:
-                done(self.failure)
+                done(Unavailable(_FAILED))
             return
         if self.vnodes.get(vnode.group) is not vnode:
             # Its rows are being erased: what came later would be left for ever.
@@ -266,10 +268,10 @@ class Runtime:
         self.failure = error
         self._overlay.discard()
         for vnode in self.vnodes.values():
-            for done, reason in vnode.fail(Unavailable("The node's store failed; it stops.")):
+            for done, reason in vnode.fail(Unavailable(_FAILED)):
                 done(reason)
         paced, self._paced = self._paced, []
         for _, _, waiting in paced:
             if waiting is not None:
-                waiting(Unavailable("The node's store failed; it stops."))
+                waiting(Unavailable(_FAILED))
         self._on_failure(error)

@@ -190,8 +190,11 @@ class NodeProcess:
         trace: TracebackType | None,
     ) -> None:
         """Leave no process behind."""
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
 
 
 def ask(

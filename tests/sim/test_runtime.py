@@ -6,7 +6,7 @@ import pytest
 
 from node import runtime
 from tests.sim.node import SimNode
-from timemachine.errors import Unavailable
+from timemachine.errors import StoreFailed, Unavailable
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
@@ -76,3 +76,23 @@ def test_meta_is_answered_while_writers_never_rest() -> None:
 
     write()
     assert node.put_route("other") is not None
+
+
+def test_writes_after_the_store_failed_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those under way and those that come later hear the same: 503, not 500."""
+    node, jobs, route = _started()
+    disk = node.engine.runtime._disk
+    monkeypatch.setattr(
+        disk,
+        "write",
+        lambda _, done: node.world.call_soon(lambda: done(StoreFailed("A write failed."))),
+    )
+    answers: list[Any] = []
+    node.put_job(jobs, "a", node.now_ms() + 5_000, route, answers)
+    node.world.run_for(1_000)
+    node.put_job(jobs, "b", node.now_ms() + 5_000, route, answers)
+    command = m.DeleteCollection(now_ms=node.now_ms(), db="default", name="jobs")
+    node.engine.propose_meta(command, answers.append)
+    node.world.run_for(1_000)
+    assert [Unavailable] * 3 == [type(answer) for answer in answers]
+    assert [StoreFailed] == [type(error) for error in node.failures]

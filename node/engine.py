@@ -9,6 +9,7 @@ from typing import Any
 
 from node.delivery import Delivery
 from node.env import Disk, World
+from node.learning import Learning
 from node.listing import list_jobs
 from node.runtime import Runtime
 from node.secrets import open_route
@@ -40,7 +41,6 @@ from timemachine.storage.keys import (
     GROUPS_STOP,
     INCARNATION_KEY,
     ReplicaKeys,
-    after_prefix,
     erase_key,
     group_key,
     group_of_key,
@@ -54,8 +54,6 @@ META_GROUP = (0, 0)
 _HOUSEKEEPING_MS = 1_000.0
 _ERASE_ROWS = 2_000
 _ROWS_MAX = 1_000_000
-_FILL_ROWS = 500
-_FILL_PAUSE_MS = 5.0
 
 
 class Engine:
@@ -99,7 +97,7 @@ class Engine:
         self._known_routes: dict[int, int] = {}
         self._known_settings: Settings | None = None
         self._purge_at = 0
-        self._fills: list[tuple[Vnode, bytes]] = []
+        self._learning = Learning(world, store, self._overlay, self.runtime)
         self._bootstrapped = False
         self._load_groups()
         self._meta_vnode = self._load_meta()
@@ -187,27 +185,8 @@ class Engine:
         machine.load(self._store.get(keys.state), rows)
         vnode = Vnode(group, keys, self._overlay, machine, self._store)
         if not machine.ids.complete:
-            if not self._fills:
-                self._world.call_later(_FILL_PAUSE_MS, self._fill_next)
-            self._fills.append((vnode, keys.job))
+            self._learning.add(vnode)
         return vnode
-
-    def _fill_next(self) -> None:
-        """Read some of the ids that were there at the start, until each vnode knows all of its."""
-        vnode, cursor = self._fills.pop(0)
-        machine = vnode.machine
-        assert isinstance(machine, JobMachine)
-        if vnode.group in self.runtime.vnodes and self.runtime.failure is None:
-            prefix = vnode.keys.job
-            rows = self._store.scan(cursor, after_prefix(prefix), _FILL_ROWS)
-            for key, _ in rows:
-                machine.ids.add(key[len(prefix) :])
-            if len(rows) == _FILL_ROWS:
-                self._fills.insert(0, (vnode, rows[-1][0] + b"\0"))
-            else:
-                machine.ids.complete = True
-        if self._fills:
-            self._world.call_later(_FILL_PAUSE_MS, self._fill_next)
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""

@@ -225,6 +225,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry_after: str | None = None
     next_attempt_ms: int | None = None
     trigger: str = "scheduled"
+    content_removed: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

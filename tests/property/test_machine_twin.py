@@ -10,6 +10,7 @@ from timemachine import codec
 from timemachine.model import AttemptRecord, JobState, Queue
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine, RouteCounts, read_attempt, read_job
+from timemachine.replica.results import BulkProgress
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
@@ -29,6 +30,7 @@ class Bench:
         self.machine.load(None, [])
         self.index = 0
         self.log: list[bytes] = []
+        self.bulk_at = b""
 
     def apply(self, *batch: Any) -> list[Any]:
         """Apply one entry, and make it durable."""
@@ -39,6 +41,9 @@ class Bench:
         self.machine.flush()
         self.store.write(self.store.prepare(self.overlay.seal()))
         self.overlay.settled()
+        for result in results:
+            if isinstance(result, BulkProgress):
+                self.bulk_at = result.cursor
         return results
 
     def jobs(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ class Bench:
     def check(self) -> None:
         """Every invariant that the machine's docstring lists."""
         jobs = self.jobs()
-        due, waiting, states, routes = set(), set(), set(), set()
+        due, waiting, states, routes, tags = set(), set(), set(), set(), set()
         counts = [0] * len(JobState)
         per_route: dict[int, RouteCounts] = {}
         for job_id, job in jobs.items():
@@ -64,6 +69,7 @@ class Bench:
             place = job.claim.prior if job.claim is not None else job.state
             states.add(bytes((place,)) + u64(job.trigger_ms) + raw)
             routes.add(u64(job.route_uid) + u64(job.trigger_ms) + raw)
+            tags |= {tag.encode() + b"\0" + u64(job.trigger_ms) + raw for tag in job.tags}
             terminal = job.state >= JobState.DELIVERED
             assert terminal == (job.queue == Queue.NONE)
             assert terminal == (job.finished_ms > 0)
@@ -83,6 +89,8 @@ class Bench:
         assert waiting == self.suffixes(self.keys.waiting)
         assert states == self.suffixes(self.keys.state_listing)
         assert routes == self.suffixes(self.keys.route)
+        assert tags == self.suffixes(self.keys.tag)
+        assert len(due) == self.machine.due_counts.count(0, 100)
         assert counts == state.counts
         assert per_route == self.machine.routes
         finished = {u64(j.finished_ms) + i.encode() for i, j in jobs.items() if j.finished_ms}
@@ -94,7 +102,7 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     """A random history: (action, job id, time, choice)."""
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
-        " unclaim wait release give_up offset purge_old late".split()
+        " unclaim wait release give_up offset purge_old late bulk forget_content".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -115,10 +123,29 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 route="r",
                 route_uid=choice,
                 meta=b"%d" % choice,
+                tags=(("odd",) if time % 2 else ()) + (("even", "few") if choice > 2 else ()),
                 create_only=action == "post",
             )
         case "patch":
-            return c.PatchJob(now_ms=now, job_id=job_id, trigger_ms=time)
+            tags = ("new",) if choice == 1 else None
+            return c.PatchJob(now_ms=now, job_id=job_id, trigger_ms=time, tags=tags)
+        case "bulk":
+            items = [c.BulkItem(other, job.uid, job.version) for other, job in bench.jobs().items()]
+            kind = choice % 3
+            cursor = b"%d" % now
+            return c.Bulk(
+                now_ms=now,
+                task=b"t" * 16,
+                kind=kind,
+                items=items,
+                after=bench.bulk_at,
+                cursor=cursor,
+                trigger_ms=time if choice > 2 else None,
+                shift_ms=time - 20,
+                route_uid=choice,
+            )
+        case "forget_content":
+            return c.ForgetContent(now_ms=now, job_id=job_id, attempt=1 + choice % 2)
         case "delete" | "purge":
             return c.DeleteJob(now_ms=now, job_id=job_id, purge=action == "purge")
         case "run":

@@ -185,16 +185,69 @@ class MoveOffset(Command, frozen=True, tag=12):
 
 
 class Purge(Command, frozen=True, tag=13):
-    """Forget terminal jobs that finished before `before_ms`; others named are left alone."""
+    """Forget terminal jobs that finished before `before_ms`; others named are left alone.
+
+    `attempt_rows` are rows of the attempts by route, without the table's prefix: those that were
+    settled before `before_ms` go too.
+    """
 
     before_ms: int
     job_ids: list[str]
+    attempt_rows: list[bytes] = []
 
 
 class Forget(Command, frozen=True, tag=14):
     """Forget stored answers by (expires_ms, request hash)."""
 
     requests: list[tuple[int, bytes]]
+
+
+class BulkItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One job of a bulk task, exactly as the task saw it."""
+
+    job_id: str
+    uid: bytes
+    version: int
+    revoked: Revoked | None = None
+
+
+class Bulk(Command, frozen=True, tag=15):
+    """One step of a bulk task in one vnode.
+
+    `kind` is one of the BULK_ constants. The step is done if the task got as far as `after` here,
+    which then becomes `cursor`; otherwise it is a repeat of a step that a crash or a change of
+    leader left unanswered, and changes nothing. So nothing is shifted twice.
+
+    Reschedule takes `trigger_ms`, or `shift_ms` to add to what each job has; redrive takes the
+    `route_uid` that jobs are bound to anew.
+    """
+
+    task: bytes
+    kind: int
+    items: list[BulkItem]
+    after: bytes
+    cursor: bytes
+    trigger_ms: int | None = None
+    shift_ms: int = 0
+    route_uid: int = 0
+
+
+class BulkForget(Command, frozen=True, tag=16):
+    """A bulk task is over: its progress here need not be kept."""
+
+    task: bytes
+
+
+class ForgetContent(Command, frozen=True, tag=17):
+    """Remove what a recipient answered to the `attempt`th attempt of a job.
+
+    With a `version`, only where the attempt was of that version.
+    """
+
+    job_id: str
+    attempt: int
+    version: int | None = None
+    request: Request | None = None
 
 
 AnyCommand = (
@@ -212,8 +265,14 @@ AnyCommand = (
     | MoveOffset
     | Purge
     | Forget
+    | Bulk
+    | BulkForget
+    | ForgetContent
 )
 
 VERDICT_DELIVERED = 0
 VERDICT_RETRY = 1
 VERDICT_DEAD = 2
+BULK_CANCEL = 0
+BULK_RESCHEDULE = 1
+BULK_REDRIVE = 2

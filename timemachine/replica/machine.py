@@ -10,9 +10,9 @@ Invariants, each asserted here or held by a property test against a dumb twin:
 * a job moves only along `model.JOB_TRANSITIONS`;
 * every pending job stands in exactly one of the due and the waiting index, every other in none;
 * every job stands exactly once in the listing by state (while firing under the state it was
-  claimed from) and in the listing by route;
+  claimed from), in the listing by route, and in the listing by tag for each of its tags;
 * no row of the due index lies below the offset;
-* the counters equal what a count of the rows would give;
+* the counters equal what a count of the rows would give, those of due jobs as far as they cover;
 * at most one claim of a (uid, version, attempt) ever holds.
 
 The offset needs care, because the leader that raises it looks at an older state than the one its
@@ -38,8 +38,10 @@ from timemachine.model import (
     Queue,
 )
 from timemachine.replica import commands as c
+from timemachine.replica.duecounts import DueCounts
 from timemachine.replica.idfilter import IdFilter
 from timemachine.replica.results import (
+    BulkProgress,
     ClaimResult,
     DueInserted,
     Effect,
@@ -98,6 +100,7 @@ read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 _read_state = codec.decoder(MachineState)
 _read_counts = codec.decoder(RouteCounts)
 _read_answer = codec.decoder(StoredAnswer)
+_read_progress = codec.decoder(BulkProgress)
 read_commands: Callable[[bytes], list[c.AnyCommand]] = codec.decoder(list[c.AnyCommand])
 
 
@@ -125,10 +128,12 @@ class JobMachine:
         self.routes: dict[int, RouteCounts] = {}
         self._open: dict[str, JobRecord] = {}
         self.ids = IdFilter(complete=False)
+        self.due_counts = DueCounts(complete=False)
         self.effects: list[Effect] = []
         self._touched_routes: set[int] = set()
         self._index = 0
         self._term = 0
+        self._settles = 0
         self._handlers: dict[type, Callable[[Any], Any]] = {
             c.PutJob: self._put_job,
             c.PatchJob: self._patch_job,
@@ -144,6 +149,9 @@ class JobMachine:
             c.MoveOffset: self._move_offset,
             c.Purge: self._purge,
             c.Forget: self._forget,
+            c.Bulk: self._bulk,
+            c.BulkForget: self._bulk_forget,
+            c.ForgetContent: self._forget_content,
         }
 
     # --- life ------------------------------------------------------------------------------
@@ -152,10 +160,11 @@ class JobMachine:
         """Take up the stored state: the machine's row and the rows of the route counters.
 
         Until `ids` is filled from the job rows and called complete, every create looks for its id
-        in the store.
+        in the store. Likewise `due_counts` is to be filled from the due index.
         """
         self.state = _read_state(state) if state is not None else MachineState()
         self.ids = IdFilter(complete=state is None)
+        self.due_counts = DueCounts(complete=state is None)
         start = len(self.keys.route_counters)
         self.routes = {read_u64(key[start:]): _read_counts(value) for key, value in route_rows}
 
@@ -176,6 +185,7 @@ class JobMachine:
             raise ReplicaStopped(f"entry {index} does not follow {state.applied_index}")
         self._index = index
         self._term = term
+        self._settles = 0
         if batch is None:
             batch = read_commands(data) if data else []
         handlers = self._handlers
@@ -224,9 +234,22 @@ class JobMachine:
                 keys.route + u64(record.route_uid) + trigger + raw_id: b"",
             }
         )
+        if record.tags:
+            self._list_tags(raw_id, record)
+        self.due_counts.add(record.due_ms, raw_id)
         self.state.counts[_SCHEDULED] += 1
         self._count_route(record.route_uid, 1, 0)
         self._announce(job_id, record, due_row)
+
+    def _list_tags(self, raw_id: bytes, record: JobRecord) -> None:
+        for tag in record.tags:
+            start, _ = self.keys.tag_range(tag)
+            self.overlay.put(start + u64(record.trigger_ms) + raw_id, b"")
+
+    def _unlist_tags(self, raw_id: bytes, record: JobRecord) -> None:
+        for tag in record.tags:
+            start, _ = self.keys.tag_range(tag)
+            self.overlay.delete(start + u64(record.trigger_ms) + raw_id)
 
     def _store(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
         """Write a job and every index row that differs from before."""
@@ -258,6 +281,9 @@ class JobMachine:
             old_trigger = u64(before.trigger_ms)
             overlay.delete(keys.route + u64(before.route_uid) + old_trigger + raw_id)
             put(keys.route + u64(route_uid) + trigger + raw_id, b"")
+        if moved or before.tags != after.tags:
+            self._unlist_tags(raw_id, before)
+            self._list_tags(raw_id, after)
         was_pending = 0 if old_state in _TERMINAL else 1
         was_waiting = 1 if before.queue == _WAITING else 0
         if before.route_uid != route_uid:
@@ -290,7 +316,7 @@ class JobMachine:
         """Keep the due and the waiting index in step, and tell the delivery."""
         if not after.queue:
             if before.queue:
-                self.overlay.delete(self._queue_key(raw_id, before))
+                self._leave_queue(raw_id, before)
                 self.effects.append(JobTouched(job_id))
             return
         new_key = self._queue_key(raw_id, after)
@@ -305,10 +331,17 @@ class JobMachine:
                     self._announce(job_id, after, new_value)
                 return
             if old_key != new_key:
-                self.overlay.delete(old_key)
+                self._leave_queue(raw_id, before)
+        if after.queue == _DUE and (before.queue != _DUE or before.due_ms != after.due_ms):
+            self.due_counts.add(after.due_ms, raw_id)
         self.effects.append(JobTouched(job_id))
         self.overlay.put(new_key, new_value)
         self._announce(job_id, after, new_value)
+
+    def _leave_queue(self, raw_id: bytes, before: JobRecord) -> None:
+        self.overlay.delete(self._queue_key(raw_id, before))
+        if before.queue == _DUE:
+            self.due_counts.remove(before.due_ms, raw_id)
 
     def _announce(self, job_id: str, after: JobRecord, value: bytes) -> None:
         if after.queue != _DUE:
@@ -556,25 +589,29 @@ class JobMachine:
         if command.if_match is not None and command.if_match != before.version:
             return refused("precondition_failed", before)
         meta = self.overlay.get(self.keys.meta + raw_id)
-        now_ms = command.now_ms
-        record = before
-        if before.outcome is not None:
-            outcome = before.outcome
-        elif before.state == _DELIVERED:
-            outcome = "already_delivered"
-        elif before.state == _DEAD:
-            outcome = "already_dead"
-        elif before.state == _FIRING:
-            outcome = "in_flight"
-            record = _replace(before, outcome=outcome, updated_ms=now_ms)
-            self._store(job_id, raw_id, before, record)
-        else:
-            outcome = "cancelled"
-            record = self._cancelled(before, now_ms, outcome)
-            self._store(job_id, raw_id, before, record)
+        record, outcome = self._cancel(job_id, raw_id, before, command.now_ms)
         if command.purge:
             self._erase(job_id, raw_id, record)
         return JobResult(kind="deleted", record=record, meta=meta, outcome=outcome)
+
+    def _cancel(
+        self, job_id: str, raw_id: bytes, before: JobRecord, now_ms: int
+    ) -> tuple[JobRecord, str]:
+        """Delete a job as far as it still can be: (the job, the outcome)."""
+        if before.outcome is not None:
+            return before, before.outcome
+        if before.state == _DELIVERED:
+            return before, "already_delivered"
+        if before.state == _DEAD:
+            return before, "already_dead"
+        if before.state == _FIRING:
+            outcome = "in_flight"
+            record = _replace(before, outcome=outcome, updated_ms=now_ms)
+        else:
+            outcome = "cancelled"
+            record = self._cancelled(before, now_ms, outcome)
+        self._store(job_id, raw_id, before, record)
+        return record, outcome
 
     def _cancelled(self, before: JobRecord, now_ms: int, outcome: str) -> JobRecord:
         return _replace(
@@ -626,11 +663,17 @@ class JobMachine:
             return refused("job_delivered", before)
         if before.state not in (_DEAD, _DELIVERED):
             return refused("job_not_dead", before)
-        record = _replace(
+        meta = self.overlay.get(self.keys.meta + raw_id)
+        record = self._redriven(before, command.route_uid, command.now_ms)
+        self._store(job_id, raw_id, before, record)
+        return JobResult(kind="redriven", record=record, meta=meta)
+
+    def _redriven(self, before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
+        return _replace(
             before,
             state=_SCHEDULED,
-            route_uid=command.route_uid,
-            due_ms=command.now_ms,
+            route_uid=route_uid,
+            due_ms=now_ms,
             queue=_DUE,
             tries=0,
             first_claim_ms=0,
@@ -639,9 +682,64 @@ class JobMachine:
             finished_ms=0,
             retry_reason="redrive",
         )
-        meta = self.overlay.get(self.keys.meta + raw_id)
+
+    # --- many at once ----------------------------------------------------------------------
+
+    def _bulk(self, command: c.Bulk) -> BulkProgress:
+        now_ms = command.now_ms
+        for item in command.items:
+            self._take_back(item.job_id, item.revoked, now_ms)
+        key = self.keys.task + command.task
+        data = self.overlay.get(key)
+        progress: BulkProgress = BulkProgress() if data is None else _read_progress(data)
+        if progress.cursor != command.after:
+            return progress
+        counts = dict(progress.counts)
+        for item in command.items:
+            outcome = self._bulk_one(command, item)
+            counts[outcome] = counts.get(outcome, 0) + 1
+        progress = BulkProgress(command.cursor, counts)
+        self.overlay.put(key, _encode(progress))
+        return progress
+
+    def _bulk_one(self, command: c.Bulk, item: c.BulkItem) -> str:
+        job_id = item.job_id
+        raw_id = job_id.encode()
+        before = self.read(job_id)
+        if before is None or before.uid != item.uid or before.version != item.version:
+            return "skipped"
+        now_ms = command.now_ms
+        if command.kind == c.BULK_REDRIVE:
+            if before.state != _DEAD:
+                return "skipped"
+            self._store(job_id, raw_id, before, self._redriven(before, command.route_uid, now_ms))
+            return "redriven"
+        if before.state in _TERMINAL or before.outcome is not None:
+            return "skipped"
+        if command.kind == c.BULK_CANCEL:
+            return self._cancel(job_id, raw_id, before, now_ms)[1]
+        trigger_ms = command.trigger_ms
+        if trigger_ms is None:
+            trigger_ms = before.trigger_ms + command.shift_ms
+        if trigger_ms == before.trigger_ms and before.state == _SCHEDULED:
+            return "unchanged"
+        if not 0 <= trigger_ms <= limits.TIME_MS_MAX:
+            return "skipped"
+        record, (_, outcome) = self._next_version(
+            before,
+            before.uid,
+            now_ms,
+            trigger_ms=trigger_ms,
+            delay_ms=None,
+            route=before.route,
+            route_uid=before.route_uid,
+            tags=before.tags,
+        )
         self._store(job_id, raw_id, before, record)
-        return JobResult(kind="redriven", record=record, meta=meta)
+        return "rescheduled" if outcome == "replaced" else outcome
+
+    def _bulk_forget(self, command: c.BulkForget) -> None:
+        self.overlay.delete(self.keys.task + command.task)
 
     # --- firing ----------------------------------------------------------------------------
 
@@ -685,10 +783,19 @@ class JobMachine:
         return results
 
     def _settle(self, command: c.Settle) -> None:
+        by_route: dict[int, list[tuple[str, int]]] = {}
         for item in command.items:
-            self._settle_one(item, command.now_ms)
+            self._settle_one(item, command.now_ms, by_route)
+        # One row for all of them: a row for each would be paid by each job that is fired.
+        number = u64(command.now_ms) + u64(self._index) + u32(self._settles)
+        self._settles += 1
+        for route_uid, attempts in by_route.items():
+            key = self.keys.route_attempts + u64(route_uid) + number
+            self.overlay.put(key, _encode(attempts))
 
-    def _settle_one(self, item: c.SettleItem, now_ms: int) -> None:
+    def _settle_one(
+        self, item: c.SettleItem, now_ms: int, by_route: dict[int, list[tuple[str, int]]]
+    ) -> None:
         job_id = item.job_id
         raw_id = job_id.encode()
         before = self._open.get(job_id) or self.read(job_id)
@@ -698,6 +805,7 @@ class JobMachine:
             before.uid == item.uid or read_attempt(item.record).fence > before.born_index
         ):
             self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
+            by_route.setdefault(before.route_uid, []).append((job_id, item.serial))
         if before.uid != item.uid or before.version != item.version:
             return
         if before.claim is not None and before.claim.attempt == item.attempt:
@@ -870,6 +978,10 @@ class JobMachine:
                 continue
             if record.finished_ms < command.before_ms:
                 self._erase(job_id, job_id.encode(), record)
+        before = u64(command.before_ms)
+        for row in command.attempt_rows:
+            if row[8:16] < before:
+                self.overlay.delete(self.keys.route_attempts + row)
 
     def _erase(self, job_id: str, raw_id: bytes, record: JobRecord) -> None:
         keys = self.keys
@@ -883,7 +995,8 @@ class JobMachine:
         if record.finished_ms:
             delete(keys.finished + u64(record.finished_ms) + raw_id)
         if record.queue:
-            delete(self._queue_key(raw_id, record))
+            self._leave_queue(raw_id, record)
+        self._unlist_tags(raw_id, record)
         if record.state not in _TERMINAL:
             self._count_route(record.route_uid, -1, -(record.queue == _WAITING))
         for serial in range(1, record.serial + 1):
@@ -891,6 +1004,38 @@ class JobMachine:
         self.state.counts[record.state] -= 1
         self._open.pop(job_id, None)
         self.effects.append(JobTouched(job_id))
+
+    def _forget_content(self, command: c.ForgetContent) -> JobResult:
+        repeat = self._repeat(command.request, command.now_ms)
+        if repeat is not None:
+            return repeat
+        record = self.read(command.job_id)
+        if record is None:
+            result = refused("job_not_found")
+        elif not self._remove_content(command, record):
+            result = refused("attempt_not_found")
+        else:
+            result = JobResult(kind="changed")
+        return self._answer(command.request, command.now_ms, result)
+
+    def _remove_content(self, command: c.ForgetContent, record: JobRecord) -> bool:
+        start, _ = self.keys.attempts_range(command.job_id.encode())
+        found = False
+        for serial in range(1, record.serial + 1):
+            key = start + u32(serial)
+            data = self.overlay.get(key)
+            attempt = None if data is None else read_attempt(data)
+            if (
+                attempt is not None
+                and attempt.attempt == command.attempt
+                and command.version in (None, attempt.version)
+            ):
+                found = True
+                emptied = _replace(
+                    attempt, response_headers=(), response_body=b"", content_removed=True
+                )
+                self.overlay.put(key, _encode(emptied))
+        return found
 
     def _forget(self, command: c.Forget) -> None:
         for expires_ms, key in command.requests:

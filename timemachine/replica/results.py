@@ -38,6 +38,21 @@ class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
     result: JobResult
 
 
+class BulkProgress(msgspec.Struct, frozen=True, array_like=True):
+    """How far a bulk task got in one vnode: its cursor there, and jobs by what became of them.
+
+    cancel      cancelled, in_flight, skipped
+    reschedule  rescheduled, in_flight (the version before is being sent), unchanged, skipped
+    redrive     redriven, skipped
+
+    Skipped are jobs that changed after the task had seen them, and those that would be moved to
+    before 1970 or beyond the year 9999.
+    """
+
+    cursor: bytes = b""
+    counts: dict[str, int] = {}
+
+
 class ClaimResult(msgspec.Struct, frozen=True, gc=False):
     """The answer for one item of a Claim: the job, firing if the claim `holds`, or as it is."""
 

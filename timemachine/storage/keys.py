@@ -16,14 +16,18 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     w  waiting index     route uid (8) + due_ms (8) + job id     the same
     i  listing by state  state (1) + trigger_ms (8) + job id     -
     r  listing by route  route uid (8) + trigger_ms (8) + job id -
+    t  listing by tag    tag + NUL + trigger_ms (8) + job id     -
     a  attempts          job id + NUL + serial (4)               AttemptRecord
+    y  attempts by route route uid (8) + settled_ms (8) +        (job id, serial) of each
+                         log index (8) + number (4)
+    k  tasks             task id (16)                            how far a bulk task got
     f  finished          finished_ms (8) + job id                -
     q  requests          request hash (16)                       stored answer
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
 
-All numbers are big-endian, so that byte order is number order. A job id has no control
-characters, so NUL ends it. Scans of the due index start at the offset, never at the prefix:
+All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
+characters, so NUL ends them. Scans of the due index start at the offset, never at the prefix:
 LevelDB walks over deleted keys, and that is where they pile up.
 """
 
@@ -109,10 +113,13 @@ class ReplicaKeys:
         "request",
         "request_age",
         "route",
+        "route_attempts",
         "route_counters",
         "state",
         "state_listing",
         "stop",
+        "tag",
+        "task",
         "waiting",
     )
 
@@ -136,6 +143,9 @@ class ReplicaKeys:
         self.request = prefix + b"q"
         self.request_age = prefix + b"x"
         self.route_counters = prefix + b"n"
+        self.route_attempts = prefix + b"y"
+        self.tag = prefix + b"t"
+        self.task = prefix + b"k"
 
     def waiting_range(self, route_uid: int) -> tuple[bytes, bytes]:
         """Bounds of one route's waiting index."""
@@ -150,6 +160,16 @@ class ReplicaKeys:
     def state_range(self, state: int) -> tuple[bytes, bytes]:
         """Bounds of one state's listing."""
         start = self.state_listing + bytes((state,))
+        return start, after_prefix(start)
+
+    def tag_range(self, tag: str) -> tuple[bytes, bytes]:
+        """Bounds of one tag's listing."""
+        start = self.tag + tag.encode() + b"\0"
+        return start, after_prefix(start)
+
+    def route_attempts_range(self, route_uid: int) -> tuple[bytes, bytes]:
+        """Bounds of one route's attempts."""
+        start = self.route_attempts + _U64.pack(route_uid)
         return start, after_prefix(start)
 
     def attempts_range(self, job_id: bytes) -> tuple[bytes, bytes]:

@@ -48,6 +48,15 @@ class Overlay:
         """Delete `key` in the batch being built."""
         self._current[key] = None
 
+    def pending(self, start: bytes, stop: bytes) -> Batch:
+        """What the store does not show yet of the keys from `start` on, before `stop`."""
+        found: Batch = {}
+        for batch in (*self._flying, self._current):
+            for key, value in batch.items():
+                if start <= key < stop:
+                    found[key] = value
+        return found
+
     def __len__(self) -> int:
         """Rows in the batch being built."""
         return len(self._current)

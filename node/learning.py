@@ -1,0 +1,92 @@
+"""What a node counts anew after a start, in the background: ids of jobs, and what is due when.
+
+Neither has rows of its own, since those would be paid by each job that is written. Until a vnode
+is through, creates look their id up in the store, and forecasts read the due index itself.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from node.env import World
+from node.runtime import Runtime
+from timemachine.replica.machine import JobMachine
+from timemachine.storage.api import Store
+from timemachine.storage.keys import after_prefix
+from timemachine.storage.overlay import Overlay
+from timemachine.vnode import Vnode
+
+_ROWS = 500
+_PAUSE_MS = 5.0
+
+
+class Learning:
+    """Reads some rows of one vnode after the other, and lets others run in between."""
+
+    def __init__(self, world: World, store: Store, overlay: Overlay, runtime: Runtime) -> None:
+        self._world = world
+        self._store = store
+        self._overlay = overlay
+        self._runtime = runtime
+        self._open: deque[Iterator[None]] = deque()
+
+    def add(self, vnode: Vnode) -> None:
+        """Learn what the rows of this vnode say."""
+        if not self._open:
+            self._world.call_later(_PAUSE_MS, self._step)
+        self._open.append(self._learn(vnode))
+
+    def _step(self) -> None:
+        try:
+            next(self._open[0])
+        except StopIteration:
+            self._open.popleft()
+        if self._open and self._runtime.failure is None:
+            self._world.call_later(_PAUSE_MS, self._step)
+
+    def _learn(self, vnode: Vnode) -> Iterator[None]:
+        machine = vnode.machine
+        assert isinstance(machine, JobMachine)
+        for _ in self._ids(vnode, machine):
+            if vnode.group not in self._runtime.vnodes:
+                return
+            yield
+        for _ in self._due(vnode, machine):
+            if vnode.group not in self._runtime.vnodes:
+                return
+            yield
+
+    def _ids(self, vnode: Vnode, machine: JobMachine) -> Iterator[None]:
+        prefix = vnode.keys.job
+        cursor, stop = prefix, after_prefix(prefix)
+        while not machine.ids.complete:
+            rows = self._store.scan(cursor, stop, _ROWS)
+            for key, _ in rows:
+                machine.ids.add(key[len(prefix) :])
+            if len(rows) == _ROWS:
+                cursor = rows[-1][0] + b"\0"
+            else:
+                machine.ids.complete = True
+            yield
+
+    def _due(self, vnode: Vnode, machine: JobMachine) -> Iterator[None]:
+        keys = vnode.keys
+        at = len(keys.due)
+        cursor = keys.due
+        while not machine.due_counts.complete:
+            rows = self._store.scan(cursor, keys.due_stop, _ROWS)
+            following = rows[-1][0] + b"\0" if len(rows) == _ROWS else keys.due_stop
+            # What is applied and not written yet stands in the overlay only.
+            present = {key for key, _ in rows}
+            for key, value in self._overlay.pending(cursor, following).items():
+                if value is None:
+                    present.discard(key)
+                else:
+                    present.add(key)
+            cursor = following
+            until = None if cursor == keys.due_stop else _place(cursor, at)
+            machine.due_counts.cover([_place(key, at) for key in present], until)
+            yield
+
+
+def _place(key: bytes, at: int) -> tuple[int, bytes]:
+    return int.from_bytes(key[at : at + 8], "big"), key[at + 8 :]

@@ -10,9 +10,11 @@ from typing import Any
 from node.delivery import Delivery
 from node.env import Disk, World
 from node.learning import Learning
-from node.listing import list_jobs
+from node.listing import Page, Position, list_jobs
 from node.runtime import Runtime
 from node.secrets import open_route
+from node.selection import Selection
+from node.tasks import Tasks
 from node.webhook import Prepared, build_request
 from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, Unavailable
@@ -113,6 +115,16 @@ class Engine:
             collection_of=lambda vnode: self._collections.get(vnode.group[0]),
             disable_route=lambda command: self.propose_meta(command, lambda _: None),
         )
+        self.tasks = Tasks(
+            world,
+            store,
+            self.runtime,
+            self.meta,
+            vnodes_of=lambda uid: self._vnodes.get(uid, []),
+            revoke=self.delivery.revoke,
+            space_low=lambda: self.space_low,
+            propose_meta=self.propose_meta,
+        )
 
     # --- start and stop --------------------------------------------------------------------
 
@@ -140,6 +152,7 @@ class Engine:
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """Finish or take back open sends, settle, and call `stopped` when all is on the disk."""
+        self.tasks.stop()
 
         def drained() -> None:
             self.runtime.when_idle(stopped)
@@ -190,6 +203,7 @@ class Engine:
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
+        self.tasks.reconcile()
         wanted = {collection.uid: collection for collection in self.meta.collections.values()}
         for uid in [uid for uid in self._collections if uid not in wanted]:
             self._drop_collection(uid)
@@ -202,6 +216,7 @@ class Engine:
                     self._vnodes[uid].append(vnode)
                     self.runtime.add(vnode)
                     self.delivery.lead(vnode)
+                    self.tasks.tidy(vnode)
         for group in [g for g in self._incarnations if g[0] and g[0] not in wanted]:
             self._retire(group)
         self._reconcile_routes()
@@ -373,28 +388,12 @@ class Engine:
         return [read_attempt(value) for _, value in rows]
 
     def list_jobs(
-        self,
-        collection: Collection,
-        *,
-        states: frozenset[JobState] | None,
-        route_uid: int | None,
-        from_ms: int | None,
-        to_ms: int | None,
-        after: tuple[int, str] | None,
-        limit: int,
-    ) -> Iterator[list[tuple[str, JobRecord]] | None]:
+        self, collection: Collection, selection: Selection, after: Position | None, limit: int
+    ) -> Iterator[Page | None]:
         """Jobs in trigger order over all vnodes; see `node.listing.list_jobs`."""
         vnodes = self._vnodes.get(collection.uid, [])
-        return list_jobs(
-            self._store,
-            [vnode.keys for vnode in vnodes],
-            states=states,
-            route_uid=route_uid,
-            from_ms=from_ms,
-            to_ms=to_ms,
-            after=after,
-            limit=limit,
-        )
+        keys = [vnode.keys for vnode in vnodes]
+        return list_jobs(self._store, keys, selection, after, limit)
 
     def counts(self, collection: Collection) -> dict[str, int]:
         """Jobs by state."""
@@ -538,6 +537,7 @@ class Engine:
         if requests:
             command = m.ForgetRequests(now_ms=self.now_ms(), requests=requests)
             self.runtime.propose(self._meta_vnode, command)
+        self.tasks.expire()
         vnodes = [vnode for group in self._vnodes.values() for vnode in group]
         if not vnodes:
             return

@@ -3,13 +3,21 @@
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
-from timemachine.model import JobRecord, JobState
+from node.selection import Selection, index_ranges
+from timemachine import limits
+from timemachine.model import JobRecord
 from timemachine.replica.machine import read_job
 from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 
 _CHUNK_ROWS = 32
 _STEPS_BETWEEN_YIELDS = 64
+
+Position = tuple[int, str]
+"""Of a job in trigger order: its trigger time in milliseconds, its id."""
+
+Page = tuple[list[tuple[str, JobRecord]], Position | None]
+"""Jobs with their ids, and what to go on after; None at the end."""
 
 
 class _Source:
@@ -26,8 +34,8 @@ class _Source:
         self.rows: list[Row] = []
         self.place = 0
 
-    def take(self) -> tuple[bytes, str] | None:
-        """The next (sort key, job id), or None at the end."""
+    def take(self) -> bytes | None:
+        """The next trigger_ms (8) + job id, or None at the end."""
         if self.place >= len(self.rows):
             if self.next_key >= self.stop:
                 return None
@@ -41,75 +49,63 @@ class _Source:
                 return None
         key = self.rows[self.place][0][self.at :]
         self.place += 1
-        return key, key[8:].decode()
+        return key
 
 
 def list_jobs(
     store: Store,
     vnodes: list[ReplicaKeys],
-    *,
-    states: frozenset[JobState] | None,
-    route_uid: int | None,
-    from_ms: int | None,
-    to_ms: int | None,
-    after: tuple[int, str] | None,
+    selection: Selection,
+    after: Position | None,
     limit: int,
-) -> Iterator[list[tuple[str, JobRecord]] | None]:
-    """Merge the index ranges that can hold matching jobs.
+) -> Iterator[Page | None]:
+    """Merge the index ranges that can hold the jobs that are meant.
 
-    Yields None whenever the caller should let others run, and at last the page: at most `limit`
-    of (job id, record), in order of (trigger time, job id), from after the position `after`.
+    Yields None whenever the caller should let others run, and at last a page: at most `limit`
+    jobs, from after the position `after`. A page may hold fewer, and still say what to go on
+    after: where no index leads to just these jobs, it ends after so many were looked at.
     """
-    low = u64(from_ms or 0)
+    low = u64(selection.from_ms or 0)
     if after is not None:
         low = max(low, u64(after[0]) + after[1].encode() + b"\0")
     sources = []
     for keys in vnodes:
-        for start, stop in _ranges(keys, states, route_uid):
-            at = len(start)
-            end = start + u64(to_ms) if to_ms is not None else stop
-            sources.append(_Source(store, keys, start + low, end, at))
-    heads: list[tuple[bytes, int, str]] = []
+        for start, stop in index_ranges(keys, selection):
+            end = stop if selection.to_ms is None else start + u64(selection.to_ms)
+            sources.append(_Source(store, keys, start + low, end, len(start)))
+    heads: list[tuple[bytes, int]] = []
     steps = 0
     for number, source in enumerate(sources):
         row = source.take()
         if row is not None:
-            heads.append((row[0], number, row[1]))
+            heads.append((row, number))
         steps += 1
         if steps % _STEPS_BETWEEN_YIELDS == 0:
             yield None
     heapify(heads)
-    page: list[tuple[str, JobRecord]] = []
-    while heads and len(page) < limit:
-        key, number, job_id = heads[0]
+    jobs: list[tuple[str, JobRecord]] = []
+    position: Position | None = None
+    looked_at = 0
+    while heads:
+        key, number = heads[0]
+        if len(jobs) == limit or looked_at == limits.LIST_ROWS_LOOKED_AT_MAX:
+            yield jobs, position
+            return
         source = sources[number]
         row = source.take()
         if row is None:
             heappop(heads)
         else:
-            heapreplace(heads, (row[0], number, row[1]))
+            heapreplace(heads, (row, number))
+        looked_at += 1
+        position = int.from_bytes(key[:8], "big"), key[8:].decode()
         data = store.get(source.keys.job + key[8:])
         if data is not None:
             record = read_job(data)
             # The job may have moved on since the index row was read.
-            if key[:8] == u64(record.trigger_ms) and (
-                states is None or JobState(record.state) in states
-            ):
-                page.append((job_id, record))
+            if record.trigger_ms == position[0] and selection.takes(record):
+                jobs.append((position[1], record))
         steps += 1
         if steps % _STEPS_BETWEEN_YIELDS == 0:
             yield None
-    yield page
-
-
-def _ranges(
-    keys: ReplicaKeys, states: frozenset[JobState] | None, route_uid: int | None
-) -> list[tuple[bytes, bytes]]:
-    if route_uid is not None:
-        return [keys.route_range(route_uid)]
-    places = set(JobState) if states is None else set(states)
-    if JobState.FIRING in places:
-        # A firing job stands under the state that it was claimed from.
-        places |= {JobState.SCHEDULED, JobState.RETRYING, JobState.HELD}
-    places.discard(JobState.FIRING)
-    return [keys.state_range(int(place)) for place in sorted(places)]
+    yield jobs, None

@@ -80,6 +80,16 @@ LIST_LIMIT_DEFAULT = 100
 LIST_LIMIT_MAX = 1000
 LIST_ROWS_LOOKED_AT_MAX = 50_000  # in one request, where a filter has no index
 
+FORECAST_BUCKETS_MAX = 1000
+
+# --- tasks -----------------------------------------------------------------------------------
+BULK_JOBS_PER_COMMAND_MAX = 250  # and so many rows are looked at before others have their turn
+TASKS_RUNNING_MAX = 16  # at the same time, each with a step under way
+TASKS_KEPT_MAX = 1000  # beyond, the oldest that has ended goes
+TASKS_KEPT_MS = 7 * 86_400_000  # after their end
+TASK_SAMPLE_JOBS = 10  # shown by a dry run
+
+assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
 assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 # A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
 assert ATTEMPT_BODY_BYTES_MAX * 4 // 3 + 16 * 1024 < ATTEMPT_RECORD_BYTES_MAX < ENTRY_BYTES_MAX

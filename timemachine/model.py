@@ -337,3 +337,54 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     rpc: str
     zone: str
     version: str
+
+
+class TaskKind(StrEnum):
+    """What a bulk task does with the jobs that it finds."""
+
+    CANCEL = "cancel"
+    RESCHEDULE = "reschedule"
+    REDRIVE = "redrive"
+    REPLAY_MISSING = "replay_missing"
+
+
+class TaskState(StrEnum):
+    """How far a task is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is done to many jobs, step by step, through crashes.
+
+    collections  uids of the collections that it walks through
+    states, route, route_uid, tag, from_ms, to_ms
+                 which jobs; see `node.selection.Selection`
+    unattempted  only jobs that never had an attempt
+    trigger_ms   where they are moved to, or
+    shift_ms     by how much
+    counts       jobs by what became of them, once it has ended
+    error        why it failed
+    """
+
+    id: str
+    kind: TaskKind
+    db: str
+    collections: tuple[int, ...]
+    states: tuple[int, ...]
+    created_ms: int
+    route: str | None = None
+    route_uid: int = 0
+    tag: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    unattempted: bool = False
+    trigger_ms: int | None = None
+    shift_ms: int = 0
+    state: TaskState = TaskState.RUNNING
+    counts: dict[str, int] = {}
+    error: str | None = None
+    finished_ms: int | None = None

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -264,6 +264,15 @@ def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:
         return decoder(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise from_validation(error, prefix) from None
+
+
+async def finished(steps: Iterator[T | None]) -> T:
+    """What an iterator yields at last; for each None before, others have their turn."""
+    for step in steps:
+        if step is not None:
+            return step
+        await asyncio.sleep(0)
+    raise AssertionError("it ended without a result")
 
 
 def ask(propose: Callable[..., None], *arguments: Any) -> asyncio.Future[Any]:

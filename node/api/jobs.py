@@ -125,12 +125,17 @@ def checked_tags(tags: tuple[str, ...], prefix: str) -> tuple[str, ...]:
     if len(tags) > limits.TAGS_COUNT_MAX:
         raise invalid(f"{prefix}/tags", f"A job has at most {limits.TAGS_COUNT_MAX} tags.")
     for number, tag in enumerate(tags):
-        if not 1 <= len(tag.encode()) <= limits.TAG_BYTES_MAX or not tag.isprintable():
-            raise invalid(
-                f"{prefix}/tags/{number}",
-                f"A tag has 1 to {limits.TAG_BYTES_MAX} bytes of printable characters.",
-            )
+        checked_tag(tag, f"{prefix}/tags/{number}")
     return tags
+
+
+def checked_tag(tag: str, pointer: str) -> str:
+    """A tag within the limits, or a 400."""
+    if not 1 <= len(tag.encode()) <= limits.TAG_BYTES_MAX or not tag.isprintable():
+        raise invalid(
+            pointer, f"A tag has 1 to {limits.TAG_BYTES_MAX} bytes of printable characters."
+        )
+    return tag
 
 
 def refuse_ordering_key(ordering_key: str | None, prefix: str = "") -> None:

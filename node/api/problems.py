@@ -45,6 +45,9 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "collection_not_found": (errors.NotFound, "There is no collection of this name."),
     "route_not_found": (errors.NotFound, "There is no route of this name."),
     "limit_reached": (errors.TooLarge, "The cluster's limit for these is reached."),
+    "too_many_tasks": (errors.TooManyRequests, "Too many tasks are running; wait for one to end."),
+    "attempt_not_found": (errors.NotFound, "There is no such attempt of this job."),
+    "task_not_found": (errors.NotFound, "There is no such task."),
     "version_moved": (errors.PreconditionFailed, "The version is another one by now."),
     "not_found": (errors.NotFound, "There is nothing of this name."),
 }

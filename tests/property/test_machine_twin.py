@@ -135,7 +135,7 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             cursor = b"%d" % now
             return c.Bulk(
                 now_ms=now,
-                task=b"t" * 16,
+                task="t",
                 kind=kind,
                 items=items,
                 after=bench.bulk_at,

@@ -222,7 +222,7 @@ class Bulk(Command, frozen=True, tag=15):
     `route_uid` that jobs are bound to anew.
     """
 
-    task: bytes
+    task: str
     kind: int
     items: list[BulkItem]
     after: bytes
@@ -235,7 +235,7 @@ class Bulk(Command, frozen=True, tag=15):
 class BulkForget(Command, frozen=True, tag=16):
     """A bulk task is over: its progress here need not be kept."""
 
-    task: bytes
+    task: str
 
 
 class ForgetContent(Command, frozen=True, tag=17):

@@ -100,7 +100,7 @@ read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 _read_state = codec.decoder(MachineState)
 _read_counts = codec.decoder(RouteCounts)
 _read_answer = codec.decoder(StoredAnswer)
-_read_progress = codec.decoder(BulkProgress)
+read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
 read_commands: Callable[[bytes], list[c.AnyCommand]] = codec.decoder(list[c.AnyCommand])
 
 
@@ -689,9 +689,9 @@ class JobMachine:
         now_ms = command.now_ms
         for item in command.items:
             self._take_back(item.job_id, item.revoked, now_ms)
-        key = self.keys.task + command.task
+        key = self.keys.task + command.task.encode()
         data = self.overlay.get(key)
-        progress: BulkProgress = BulkProgress() if data is None else _read_progress(data)
+        progress = BulkProgress() if data is None else read_progress(data)
         if progress.cursor != command.after:
             return progress
         counts = dict(progress.counts)
@@ -739,7 +739,7 @@ class JobMachine:
         return "rescheduled" if outcome == "replaced" else outcome
 
     def _bulk_forget(self, command: c.BulkForget) -> None:
-        self.overlay.delete(self.keys.task + command.task)
+        self.overlay.delete(self.keys.task + command.task.encode())
 
     # --- firing ----------------------------------------------------------------------------
 

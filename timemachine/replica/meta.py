@@ -1,7 +1,8 @@
 """The meta machine: what the whole cluster agrees on.
 
-Databases, collections, routes, settings and nodes. Small, so all of it is kept in memory beside
-its rows. Like the job machine it is a pure function of its log, and the only writer of its rows.
+Databases, collections, routes, settings, nodes and tasks. Small, so all of it is kept in memory
+beside its rows. Like the job machine it is a pure function of its log, and the only writer of its
+rows.
 
 Uids are numbers that are never used again: a re-created route does not inherit the jobs of its
 predecessor, a re-created collection not its vnodes.
@@ -14,7 +15,7 @@ import msgspec
 
 from timemachine import codec, limits
 from timemachine.errors import ReplicaStopped
-from timemachine.model import Collection, Database, Node, Route, Settings
+from timemachine.model import Collection, Database, Node, Route, Settings, Task, TaskState
 from timemachine.replica.commands import Command, Request
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.overlay import Overlay
@@ -108,6 +109,28 @@ class ForgetRequests(Command, frozen=True, tag=110):
     requests: list[tuple[int, bytes]]
 
 
+class PutTask(Command, frozen=True, tag=111):
+    """Begin a task."""
+
+    task: Task
+    request: Request | None = None
+
+
+class EndTask(Command, frozen=True, tag=112):
+    """A task that runs has ended; one that has ended already is left as it is."""
+
+    id: str
+    state: TaskState
+    counts: dict[str, int]
+    error: str | None = None
+
+
+class ForgetTasks(Command, frozen=True, tag=113):
+    """Forget these tasks, as far as they have ended."""
+
+    ids: list[str]
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -120,6 +143,9 @@ AnyMetaCommand = (
     | PutSettings
     | PutNode
     | ForgetRequests
+    | PutTask
+    | EndTask
+    | ForgetTasks
 )
 
 
@@ -137,6 +163,7 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     route: Route | None = None
     code: str | None = None
     replayed: bool = False
+    task: Task | None = None
 
 
 class MetaState(msgspec.Struct, array_like=True):
@@ -165,6 +192,7 @@ _readers: dict[bytes, Callable[[bytes], Any]] = {
     b"r": codec.decoder(Route),
     b"n": codec.decoder(Node),
     b"s": codec.decoder(Settings),
+    b"t": codec.decoder(Task),
 }
 
 
@@ -189,6 +217,7 @@ class MetaMachine:
         self.routes_by_uid: dict[int, Route] = {}
         self.nodes: dict[str, Node] = {}
         self.settings = Settings()
+        self.tasks: dict[str, Task] = {}
         self.changes = 0
         self._handlers: dict[type, Callable[[Any], MetaResult]] = {
             Bootstrap: self._bootstrap,
@@ -202,6 +231,9 @@ class MetaMachine:
             PutSettings: self._put_settings,
             PutNode: self._put_node,
             ForgetRequests: self._forget_requests,
+            PutTask: self._put_task,
+            EndTask: self._end_task,
+            ForgetTasks: self._forget_tasks,
         }
 
     def load(self, state: bytes | None, rows: list[tuple[bytes, bytes]]) -> None:
@@ -222,6 +254,8 @@ class MetaMachine:
                     self.nodes[record.id] = record
                 case Settings():
                     self.settings = record
+                case Task():
+                    self.tasks[record.id] = record
 
     @property
     def applied_index(self) -> int:
@@ -267,8 +301,8 @@ class MetaMachine:
                 return msgspec.structs.replace(stored.result, replayed=True)
             self._forget_request(stored.expires_ms, request.key)
         result = self._run(command)
-        if result.code == "version_moved":
-            return result  # the caller merges again and asks again, under the same key
+        if result.code in ("version_moved", "too_many_tasks"):
+            return result  # the caller asks again, under the same key
         expires_ms = command.now_ms + limits.REQUESTS_KEPT_MS
         answer = StoredMetaAnswer(request.fingerprint, expires_ms, result)
         self.overlay.put(key, codec.encode(answer))
@@ -478,3 +512,41 @@ class MetaMachine:
         self.nodes[command.node.id] = command.node
         self._write(b"n", command.node.id, command.node)
         return MetaResult(kind="replaced")
+
+    def _put_task(self, command: PutTask) -> MetaResult:
+        ended = [task for task in self.tasks.values() if task.finished_ms is not None]
+        if len(self.tasks) - len(ended) >= limits.TASKS_RUNNING_MAX:
+            return _refused("too_many_tasks")
+        if len(self.tasks) >= limits.TASKS_KEPT_MAX:
+            oldest = min(ended, key=lambda task: (task.finished_ms or 0, task.id))
+            self._forget_tasks(ForgetTasks(now_ms=command.now_ms, ids=[oldest.id]))
+        self._keep_task(command.task)
+        return MetaResult(kind="created", task=command.task)
+
+    def _keep_task(self, task: Task) -> None:
+        self.tasks[task.id] = task
+        self._write(b"t", task.id, task)
+
+    def _end_task(self, command: EndTask) -> MetaResult:
+        task = self.tasks.get(command.id)
+        if task is None:
+            return _refused("not_found")
+        if task.state is not TaskState.RUNNING:
+            return MetaResult(kind="unchanged", task=task)
+        ended = msgspec.structs.replace(
+            task,
+            state=command.state,
+            counts=command.counts,
+            error=command.error,
+            finished_ms=command.now_ms,
+        )
+        self._keep_task(ended)
+        return MetaResult(kind="replaced", task=ended)
+
+    def _forget_tasks(self, command: ForgetTasks) -> MetaResult:
+        for name in command.ids:
+            task = self.tasks.get(name)
+            if task is not None and task.state is not TaskState.RUNNING:
+                del self.tasks[name]
+                self._write(b"t", name, None)
+        return MetaResult(kind="deleted")

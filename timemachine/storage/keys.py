@@ -20,7 +20,7 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     a  attempts          job id + NUL + serial (4)               AttemptRecord
     y  attempts by route route uid (8) + settled_ms (8) +        (job id, serial) of each
                          log index (8) + number (4)
-    k  tasks             task id (16)                            how far a bulk task got
+    k  tasks             task id                                 how far a bulk task got
     f  finished          finished_ms (8) + job id                -
     q  requests          request hash (16)                       stored answer
     x  requests by age   expires_ms (8) + request hash           -

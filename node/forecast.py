@@ -1,0 +1,71 @@
+"""How many jobs will be due when: from the counts by minute, and rows only where a minute is cut.
+
+What is counted is the due index: next attempts, first ones and retries, of scheduled and retrying
+jobs. What waits for its route is not in it.
+"""
+
+from collections.abc import Iterator
+
+from timemachine.replica.duecounts import DueCounts
+from timemachine.storage.api import Store
+from timemachine.storage.keys import ReplicaKeys, u64
+
+_MINUTE_MS = 60_000
+_ROWS = 500
+
+
+def forecast(
+    store: Store,
+    vnodes: list[tuple[ReplicaKeys, DueCounts]],
+    from_ms: int,
+    to_ms: int,
+    bucket_ms: int,
+) -> Iterator[list[tuple[int, int, int]] | None]:
+    """Jobs due in each bucket of `bucket_ms` from `from_ms` on; the last one ends at `to_ms`.
+
+    Yields None whenever the caller should let others run, and at last (from, to, count) of each.
+    """
+    starts = range(from_ms, to_ms, bucket_ms)
+    totals = [0] * len(starts)
+    stops = [min(start + bucket_ms, to_ms) for start in starts]
+    for keys, counts in vnodes:
+        if not counts.complete:
+            # After a start, until all is counted: the rows themselves.
+            yield from _count_rows(store, keys, from_ms, to_ms, bucket_ms, from_ms, totals)
+            continue
+        cut: set[int] = set()
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            first, last = -(-start // _MINUTE_MS), stop // _MINUTE_MS
+            totals[number] += counts.count(first, last)
+            # Minutes of which this bucket has a part only.
+            cut |= {edge // _MINUTE_MS for edge in (start, stop) if edge % _MINUTE_MS}
+            if number % _ROWS == _ROWS - 1:
+                yield None
+        for minute in sorted(cut):
+            if counts.count(minute, minute + 1):
+                low = max(from_ms, minute * _MINUTE_MS)
+                high = min(to_ms, (minute + 1) * _MINUTE_MS)
+                yield from _count_rows(store, keys, low, high, bucket_ms, from_ms, totals)
+        yield None
+    yield list(zip(starts, stops, totals, strict=True))
+
+
+def _count_rows(
+    store: Store,
+    keys: ReplicaKeys,
+    low_ms: int,
+    high_ms: int,
+    bucket_ms: int,
+    from_ms: int,
+    totals: list[int],
+) -> Iterator[None]:
+    at = len(keys.due)
+    cursor, stop = keys.due + u64(low_ms), keys.due + u64(high_ms)
+    while True:
+        rows = store.scan(cursor, stop, _ROWS)
+        for key, _ in rows:
+            totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1
+        if len(rows) < _ROWS:
+            return
+        cursor = rows[-1][0] + b"\0"
+        yield None

@@ -1010,6 +1010,13 @@ class Delivery:
             error,
             decision.counts,
         )
+        if delivered:
+            queue.succeeded += 1
+            queue.last_success_ms = now_ms
+        else:
+            queue.failed += 1
+            queue.last_failure_ms = now_ms
+            queue.last_failure = error
         key = reason or "delivered"
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
         if decision.disable_route is not None:
@@ -1070,6 +1077,10 @@ class Delivery:
     def in_flight(self) -> int:
         """Attempts claimed or under way."""
         return self._in_flight
+
+    def queue_of(self, route: Route) -> RouteQueue:
+        """What this node knows of a route since it started."""
+        return self._queues.get(route.uid) or RouteQueue(route)
 
     def backlog(self, vnode: Vnode) -> int:
         """Due jobs of a vnode that the window holds."""

@@ -7,10 +7,12 @@ after the batch that they depend on is durable.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from node.attempts import RoutePage, RoutePosition, old_attempt_rows, route_attempts
 from node.delivery import Delivery
 from node.env import Disk, World
+from node.forecast import forecast
 from node.learning import Learning
-from node.listing import Page, Position, list_jobs
+from node.listing import Page, Position, count_jobs, list_jobs
 from node.runtime import Runtime
 from node.secrets import open_route
 from node.selection import Selection
@@ -83,6 +85,7 @@ class Engine:
         self.master_keys = master_keys
         self._on_settings = on_settings
         self.space_low = False
+        self.started_ms = world.wall_ms()
         self._overlay = Overlay(store)
         self.runtime = Runtime(
             world,
@@ -99,6 +102,7 @@ class Engine:
         self._known_routes: dict[int, int] = {}
         self._known_settings: Settings | None = None
         self._purge_at = 0
+        self._attempts_at: dict[tuple[int, int], bytes] = {}
         self._learning = Learning(world, store, self._overlay, self.runtime)
         self._bootstrapped = False
         self._load_groups()
@@ -240,6 +244,7 @@ class Engine:
         for vnode in self._vnodes.pop(uid, []):
             self.delivery.leave(vnode)
             self.runtime.remove(vnode)
+            self._attempts_at.pop(vnode.group, None)
             self._retire(vnode.group)
 
     def _retire(self, group: tuple[int, int]) -> None:
@@ -395,6 +400,36 @@ class Engine:
         keys = [vnode.keys for vnode in vnodes]
         return list_jobs(self._store, keys, selection, after, limit)
 
+    def count_jobs(
+        self, collection: Collection, selection: Selection, *, unattempted: bool, sample: int
+    ) -> Iterator[tuple[int, list[tuple[str, JobRecord]]] | None]:
+        """What a task would find; see `node.listing.count_jobs`."""
+        keys = [vnode.keys for vnode in self._vnodes.get(collection.uid, [])]
+        return count_jobs(self._store, keys, selection, unattempted=unattempted, sample=sample)
+
+    def forecast(
+        self, collection: Collection, from_ms: int, to_ms: int, bucket_ms: int
+    ) -> Iterator[list[tuple[int, int, int]] | None]:
+        """Jobs due by time; see `node.forecast`."""
+        vnodes = []
+        for vnode in self._vnodes.get(collection.uid, []):
+            machine = vnode.machine
+            assert isinstance(machine, JobMachine)
+            vnodes.append((vnode.keys, machine.due_counts))
+        return forecast(self._store, vnodes, from_ms, to_ms, bucket_ms)
+
+    def route_attempts(
+        self, db: str, route_uid: int, before: RoutePosition | None, limit: int
+    ) -> Iterator[RoutePage | None]:
+        """Attempts of a route, the newest first; see `node.attempts`."""
+        vnodes = [
+            (collection, index, vnode.keys)
+            for uid, collection in sorted(self._collections.items())
+            if collection.db == db
+            for index, vnode in enumerate(self._vnodes.get(uid, []))
+        ]
+        return route_attempts(self._store, vnodes, route_uid, before, limit)
+
     def counts(self, collection: Collection) -> dict[str, int]:
         """Jobs by state."""
         totals = [0] * len(JobState)
@@ -404,14 +439,16 @@ class Engine:
             totals = [a + b for a, b in zip(totals, machine.state.counts, strict=True)]
         return {state.text: totals[state] for state in JobState}
 
-    def pending_of_route(self, route_uid: int) -> int:
-        """Pending jobs that are bound to a route, in all collections."""
-        total = 0
+    def jobs_of_route(self, route_uid: int) -> tuple[int, int]:
+        """Pending jobs bound to a route, in all collections, and those of them that wait for it."""
+        pending = waiting = 0
         for vnodes in self._vnodes.values():
             for vnode in vnodes:
                 counts = vnode.machine.routes.get(route_uid)  # type: ignore[attr-defined]
-                total += counts.pending if counts is not None else 0
-        return total
+                if counts is not None:
+                    pending += counts.pending
+                    waiting += counts.waiting
+        return pending, waiting
 
     def vnodes(self) -> list[dict[str, Any]]:
         """The rows of /v1/cluster/vnodes."""
@@ -552,10 +589,16 @@ class Engine:
         collection = self._collections[vnode.group[0]]
         before_ms = max(0, now_ms - collection.history_retention_ms)
         finished = self._store.scan(keys.finished, keys.finished + u64(before_ms), 500)
-        if finished:
+        attempts, cursor = old_attempt_rows(
+            self._store, keys, before_ms, self._attempts_at.get(vnode.group, b"")
+        )
+        self._attempts_at[vnode.group] = cursor
+        if finished or attempts:
             at = len(keys.finished) + 8
             job_ids = [key[at:].decode() for key, _ in finished]
-            command = c.Purge(now_ms=now_ms, before_ms=before_ms, job_ids=job_ids)
+            command = c.Purge(
+                now_ms=now_ms, before_ms=before_ms, job_ids=job_ids, attempt_rows=attempts
+            )
             self.runtime.propose(vnode, command)
         machine = vnode.machine
         assert isinstance(machine, JobMachine)

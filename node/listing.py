@@ -109,3 +109,44 @@ def list_jobs(
         if steps % _STEPS_BETWEEN_YIELDS == 0:
             yield None
     yield jobs, None
+
+
+def count_jobs(
+    store: Store,
+    vnodes: list[ReplicaKeys],
+    selection: Selection,
+    *,
+    unattempted: bool = False,
+    sample: int = 0,
+) -> Iterator[tuple[int, list[tuple[str, JobRecord]]] | None]:
+    """Count the jobs that are meant; those that were never attempted only, if asked.
+
+    Yields None whenever the caller should let others run, and at last (count, some of the jobs).
+    """
+    total = 0
+    found: list[tuple[str, JobRecord]] = []
+    for keys in vnodes:
+        for start, stop in index_ranges(keys, selection):
+            at = len(start)
+            cursor = start + u64(selection.from_ms or 0)
+            end = stop if selection.to_ms is None else start + u64(selection.to_ms)
+            while True:
+                rows = store.scan(cursor, end, limits.BULK_JOBS_PER_COMMAND_MAX)
+                for key, _ in rows:
+                    raw_id = key[at + 8 :]
+                    data = store.get(keys.job + raw_id)
+                    record = None if data is None else read_job(data)
+                    if (
+                        record is not None
+                        and selection.takes(record)
+                        and not (unattempted and record.attempts)
+                    ):
+                        total += 1
+                        if len(found) < sample:
+                            found.append((raw_id.decode(), record))
+                if len(rows) < limits.BULK_JOBS_PER_COMMAND_MAX:
+                    break
+                cursor = rows[-1][0] + b"\0"
+                yield None
+        yield None
+    yield total, found

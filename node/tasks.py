@@ -17,7 +17,7 @@ from node.runtime import Runtime
 from node.selection import Selection, index_ranges
 from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, TooManyRequests
-from timemachine.model import JobState, Task, TaskKind, TaskState
+from timemachine.model import JobRecord, JobState, Task, TaskKind, TaskState
 from timemachine.replica import commands as c
 from timemachine.replica.machine import read_job, read_progress
 from timemachine.replica.meta import EndTask, ForgetTasks, MetaMachine
@@ -236,11 +236,7 @@ class _Run:
             raw_id = key[len(start) + 8 :]
             data = store.get(vnode.keys.job + raw_id)
             record = None if data is None else read_job(data)
-            if (
-                record is not None
-                and self._selection.takes(record)
-                and not (self._task.unattempted and record.attempts)
-            ):
+            if record is not None and self._means(record):
                 items.append(c.BulkItem(raw_id.decode(), record.uid, record.version))
         if rows:
             self._at = rows[-1][0][len(start) :]
@@ -251,6 +247,13 @@ class _Run:
             if self._range == len(self._ranges):
                 self._vnode = None
         return items
+
+    def _means(self, record: JobRecord) -> bool:
+        task = self._task
+        if not self._selection.takes(record) or (task.unattempted and record.attempts):
+            return False
+        # A job that was moved there by this task would come up once more.
+        return record.trigger_ms != task.trigger_ms or record.state != JobState.SCHEDULED
 
     def _propose(self, vnode: Vnode, items: list[c.BulkItem]) -> None:
         tasks, task = self._tasks, self._task

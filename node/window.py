@@ -78,13 +78,18 @@ class RouteQueue:
         "_retries",
         "_sequence",
         "completed",
+        "failed",
         "in_flight",
         "lagging",
         "lagging_since_ms",
+        "last_failure",
+        "last_failure_ms",
+        "last_success_ms",
         "rate_count",
         "rate_from_ms",
         "route",
         "size",
+        "succeeded",
         "waiting",
     )
 
@@ -102,6 +107,11 @@ class RouteQueue:
         self.waiting: dict[VnodeHead, bytes] = {}
         self.rate_from_ms = 0
         self.rate_count = 0
+        self.succeeded = 0
+        self.failed = 0
+        self.last_success_ms: int | None = None
+        self.last_failure_ms: int | None = None
+        self.last_failure: str | None = None
 
     def push(self, item: Item) -> None:
         """Take in a due job."""

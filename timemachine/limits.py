@@ -49,6 +49,9 @@ ROUTE_RATE_PERIOD_MS_MAX = 86_400_000
 SECRET_BYTES_MIN = 24
 SECRET_BYTES_MAX = 64
 SECRET_BYTES_GENERATED = 32
+SECRETS_OLD_MAX = 10  # of one route, that have not expired
+SECRET_GRACE_MS_DEFAULT = 86_400_000  # an old secret signs beside the new one
+SECRET_GRACE_MS_MAX = 604_800_000
 
 # --- log and store ---------------------------------------------------------------------------
 ENTRY_BYTES_MAX = 1024 * 1024  # one log entry, target size; a lone large command may reach it

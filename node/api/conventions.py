@@ -173,6 +173,16 @@ def query_limit(call: Call) -> int:
     return int(text)
 
 
+def query_number(call: Call, name: str, low: int, high: int, default: int) -> int:
+    """A number from the query, within its bounds."""
+    text = call.query.get(name)
+    if text is None:
+        return default
+    if _DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
+        raise invalid(f"?{name}", f"This is a number from {low} to {high}.")
+    return int(text)
+
+
 def if_match(call: Call, version: Callable[[], int]) -> int | None:
     """The version that If-Match asks for, or None without one.
 

@@ -8,16 +8,20 @@ from node.api.batch import BatchHandlers
 from node.api.cluster import ClusterHandlers
 from node.api.conventions import Answer, Call
 from node.api.databases import DatabaseHandlers
+from node.api.forecasts import ForecastHandlers
 from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
 from node.api.problems import invalid
+from node.api.route_reports import RouteReportHandlers
 from node.api.routes import CheckTarget, RouteHandlers
+from node.api.tasks import TaskHandlers
 from node.engine import Engine
 from timemachine.errors import MethodNotAllowed, NotFound
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
-_VARIABLE_AT = (2, 4, 6)
+_IN_DATABASE = (2, 4)
+_IN_COLLECTION = (2, 4, 6, 8)
 JOBS = "v1/dbs/*/collections/*/jobs"
 """The operation of creating one job, and of listing them."""
 
@@ -43,6 +47,8 @@ class Dispatch:
         batch = BatchHandlers(engine, jobs)
         lists = ListHandlers(engine)
         cluster = ClusterHandlers(engine)
+        tasks = TaskHandlers(engine)
+        reports = RouteReportHandlers(engine)
         in_database = "v1/dbs/*/"
         in_collection = "v1/dbs/*/collections/*/"
         table: dict[str, dict[str, Handler]] = {
@@ -74,9 +80,18 @@ class Dispatch:
                 "DELETE": routes.delete_route,
             },
             in_database + "routes/*/secret": {"GET": routes.get_secret},
+            in_database + "routes/*/secret/rotate": {"POST": routes.rotate_secret},
             in_database + "routes/*/pause": {"POST": routes.pause},
             in_database + "routes/*/resume": {"POST": routes.resume},
             in_database + "routes/*/send-example": {"POST": routes.send_example},
+            in_database + "routes/*/stats": {"GET": reports.get_stats},
+            in_database + "routes/*/attempts": {"GET": reports.list_attempts},
+            in_database + "routes/*/redrive": {"POST": tasks.redrive_route},
+            in_database + "routes/*/replay-missing": {"POST": tasks.replay_missing},
+            in_collection + "forecast": {"GET": ForecastHandlers(engine).forecast},
+            "v1/tasks": {"GET": tasks.list_tasks},
+            "v1/tasks/*": {"GET": tasks.get_task},
+            "v1/tasks/*/cancel": {"POST": tasks.cancel_task},
             JOBS: {"GET": lists.list_jobs, "POST": jobs.post_job},
             in_collection + "jobs/*": {
                 "GET": jobs.get_job,
@@ -87,11 +102,12 @@ class Dispatch:
             in_collection + "jobs/*/run": {"POST": jobs.run_job},
             in_collection + "jobs/*/redrive": {"POST": jobs.redrive_job},
             in_collection + "jobs/*/attempts": {"GET": jobs.list_attempts},
+            in_collection + "jobs/*/attempts/*/content": {"DELETE": jobs.remove_content},
         }
         self._on_jobs: dict[str, Handler] = {
             "batch": batch.post_batch,
-            "cancel": _not_there,
-            "reschedule": _not_there,
+            "cancel": tasks.cancel_jobs,
+            "reschedule": tasks.reschedule_jobs,
         }
         self._table = {tuple(path.split("/")): methods for path, methods in table.items()}
 
@@ -100,10 +116,14 @@ class Dispatch:
         parts = raw_path.split("/")[1:]
         names: list[str] = []
         if len(parts) > 2 and parts[0] == "v1" and parts[1] == "dbs":
-            for at in _VARIABLE_AT:
+            in_collection = len(parts) > 4 and parts[3] == "collections"
+            for at in _IN_COLLECTION if in_collection else _IN_DATABASE:
                 if at < len(parts):
                     names.append(_decoded(parts[at]))
                     parts[at] = "*"
+        elif len(parts) > 2 and parts[0] == "v1" and parts[1] == "tasks":
+            names.append(_decoded(parts[2]))
+            parts[2] = "*"
         methods = self._table.get(tuple(parts))
         if methods is None:
             raise NotFound
@@ -117,11 +137,6 @@ class Dispatch:
                 return methods["GET"], operation, names
             raise NoSuchMethod(sorted(methods))
         return handler, operation, names
-
-
-async def _not_there(call: Call) -> Answer:
-    """What the contract names and this version does not have."""
-    raise NotFound(f"This version does not {call.names[2]} many jobs at once.")
 
 
 def _decoded(part: str) -> str:

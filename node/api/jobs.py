@@ -23,6 +23,7 @@ from node.api.conventions import (
     if_none_match,
     json_answer,
     query_limit,
+    query_number,
     read_cursor,
     request_of,
     write_cursor,
@@ -468,3 +469,25 @@ class JobHandlers:
         cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
         items = [attempt_view(row) for row in attempts[start:stop]]
         return json_answer({"items": items, "next_cursor": cursor})
+
+    async def remove_content(self, call: Call) -> Answer:
+        """DELETE .../jobs/{id}/attempts/{n}/content: what the recipient answered is forgotten."""
+        call.only("version")
+        db, name, raw_id, number = call.names
+        collection = find_collection(self._engine, db, name)
+        job_id = checked_job_id(raw_id)
+        if not number.isdecimal() or not 1 <= int(number) <= limits.RETRY_ATTEMPTS_MAX:
+            raise refusal("attempt_not_found")
+        version = query_number(call, "version", 0, limits.TIME_MS_MAX, 0) or None
+        command = c.ForgetContent(
+            now_ms=self._engine.now_ms(),
+            job_id=job_id,
+            attempt=int(number),
+            version=version,
+            request=self._request(call, collection, job_id, ("content", int(number), version)),
+        )
+        result: JobResult = await ask(self._engine.propose_job, collection, job_id, command)
+        if result.kind == "refused":
+            raise refusal(result.code)
+        headers = {"Idempotent-Replayed": "true"} if result.replayed else {}
+        return Answer(status=204, body=b"", headers=headers)

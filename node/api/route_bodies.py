@@ -251,18 +251,14 @@ class Merge:
         if isinstance(given, _Maybe) or given is None:
             if kept:
                 return kept
-            key = self._engine.random_bytes(limits.SECRET_BYTES_GENERATED)
-            return (SealedKey(sealed=self._seal(format_secret(key))),)
-        try:
-            parse_secret(given)
-        except InvalidSecret as error:
-            raise invalid("/secret", error.detail) from None
+            return (SealedKey(sealed=seal_secret(self._engine, self._db, self._name, None)),)
+        _check_secret(given)
         if kept:
             sealed = self._sealed_again(given, kept[0].sealed)
             if sealed == kept[0].sealed:
                 return kept
             return (SealedKey(sealed=sealed),)
-        return (SealedKey(sealed=self._seal(given)),)
+        return (SealedKey(sealed=seal_secret(self._engine, self._db, self._name, given)),)
 
     def _client_key(self, given: str | None) -> bytes | None:
         stored = None if self._base is None else self._base.client_key_pem
@@ -329,6 +325,27 @@ class Merge:
         else:
             fields["basic_auth"] = self._sealed_again(unquote(userinfo), stored)
         return target
+
+
+def _check_secret(given: str) -> None:
+    try:
+        parse_secret(given)
+    except InvalidSecret as error:
+        raise invalid("/secret", error.detail) from None
+
+
+def seal_secret(engine: Engine, db: str, name: str, given: str | None) -> bytes:
+    """A signing secret of a route, sealed: the one that is given, or a new one."""
+    if given is None:
+        given = format_secret(engine.random_bytes(limits.SECRET_BYTES_GENERATED))
+    _check_secret(given)
+    nonce = engine.random_bytes(limits.SEAL_NONCE_BYTES)
+    return seal_value(engine.master_keys[0], given, nonce=nonce, db=db, name=name)
+
+
+def unexpired(route: Route, now_ms: int) -> list[SealedKey]:
+    """The current secret of a route, and then those of before that still sign."""
+    return [each for each in route.secrets if each.expires_ms is None or each.expires_ms > now_ms]
 
 
 def _try_tls(options: TlsOptions, pointer: str) -> None:

@@ -22,8 +22,8 @@ from node.api.conventions import (
     request_of,
 )
 from node.api.databases import find_database, page
-from node.api.problems import refusal
-from node.api.route_bodies import Merge, decode_route
+from node.api.problems import invalid, refusal
+from node.api.route_bodies import Merge, decode_route, seal_secret, unexpired
 from node.api.views import route_view
 from node.engine import Engine
 from node.secrets import open_value
@@ -37,6 +37,16 @@ CheckTarget = Callable[[Target], Awaitable[None]]
 """Judges where a route would send to. Raises InvalidRequest."""
 
 _ATTEMPTS_TO_MERGE = 10
+
+
+class RotateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What POST of a new secret takes: the secret, or none for a generated one."""
+
+    secret: str | None = None
+    grace_period_ms: int = limits.SECRET_GRACE_MS_DEFAULT
+
+
+_decode_rotate = msgspec.json.Decoder(RotateBody).decode
 
 
 class RouteHandlers:
@@ -96,7 +106,10 @@ class RouteHandlers:
         return await self._store(call, merge)
 
     async def _store(
-        self, call: Call, merge: Callable[[Route | None], tuple[Route, Target | None]]
+        self,
+        call: Call,
+        merge: Callable[[Route | None], tuple[Route, Target | None]],
+        view: Callable[[Route], Answer] | None = None,
     ) -> Answer:
         """Merge with what is stored, check, propose; again when it changed meanwhile.
 
@@ -136,6 +149,11 @@ class RouteHandlers:
                     if result.code == "limit_reached"
                     else None,
                 )
+            if view is not None:
+                answer = view(result.route)
+                if result.replayed:
+                    answer.headers["Idempotent-Replayed"] = "true"
+                return answer
             return self._answer(result.route, result)
         raise Conflict("The route is being changed by others all the time.")
 
@@ -150,7 +168,7 @@ class RouteHandlers:
         condition = self._condition(call)
         if condition == NO_VERSION and key is None:
             raise refusal("precondition_failed")
-        pending = route is not None and self._engine.pending_of_route(route.uid)
+        pending = route is not None and self._engine.jobs_of_route(route.uid)[0]
         if pending and not call.flag("force"):
             raise Conflict(
                 f"{pending} jobs are scheduled for this route; delete it with ?force=true, and"
@@ -189,6 +207,42 @@ class RouteHandlers:
 
         return await self._store(call, merge)
 
+    async def rotate_secret(self, call: Call) -> Answer:
+        """POST .../routes/{route}/secret/rotate.
+
+        Until the grace is over, webhooks are signed with the new secret and with those before it
+        (Standard Webhooks, zero downtime secret rotation).
+        """
+        call.only()
+        self._find(call)
+        body = decoded(_decode_rotate, call.body or b"{}")
+        if not 0 <= body.grace_period_ms <= limits.SECRET_GRACE_MS_MAX:
+            raise invalid("/grace_period_ms", f"This is 0 to {limits.SECRET_GRACE_MS_MAX}.")
+        db, name = call.names
+        engine = self._engine
+        sealed = seal_secret(engine, db, name, body.secret)
+
+        def merge(base: Route | None) -> tuple[Route, None]:
+            if base is None:
+                raise refusal("route_not_found")
+            now_ms = engine.now_ms()
+            current, *older = unexpired(base, now_ms)
+            if body.grace_period_ms:
+                expires_ms = now_ms + body.grace_period_ms
+                older = [SealedKey(sealed=current.sealed, expires_ms=expires_ms), *older]
+            if len(older) > limits.SECRETS_OLD_MAX:
+                soonest_ms = min(each.expires_ms or 0 for each in older)
+                raise invalid(
+                    "",
+                    f"A route has at most {limits.SECRETS_OLD_MAX} old secrets; the next one"
+                    f" expires at {soonest_ms}.",
+                    code="limit_reached",
+                )
+            secrets = (SealedKey(sealed=sealed), *older)
+            return msgspec.structs.replace(base, secrets=secrets), None
+
+        return await self._store(call, merge, view=self._secret_answer)
+
     # --- reading ---------------------------------------------------------------------------
 
     async def get_route(self, call: Call) -> Answer:
@@ -207,18 +261,20 @@ class RouteHandlers:
     async def get_secret(self, call: Call) -> Answer:
         """GET .../routes/{route}/secret."""
         call.reads()
-        route = self._find(call)
+        return self._secret_answer(self._find(call))
 
+    def _secret_answer(self, route: Route) -> Answer:
         def opened(sealed: SealedKey) -> str:
             keys = self._engine.master_keys
             return open_value(keys, sealed.sealed, db=route.db, name=route.name)
 
-        current, *older = route.secrets
+        current, *older = unexpired(route, self._engine.now_ms())
         previous = [
             {"secret": opened(secret), "expires_time": secret.expires_ms} for secret in older
         ]
         answer = json_answer({"secret": opened(current), "previous": previous})
         answer.headers["Cache-Control"] = "no-store"
+        answer.headers["ETag"] = f'"{route.version}"'
         return answer
 
     async def send_example(self, call: Call) -> Answer:

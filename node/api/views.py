@@ -106,6 +106,7 @@ def attempt_view(record: AttemptRecord) -> dict[str, Any]:
         "response_body": body,
         "response_body_encoding": encoding,
         "response_truncated": record.response_truncated,
+        "content_removed": record.content_removed,
         "error_code": record.error_code,
         "error_message": record.error_message,
         "error_phase": record.error_phase,
@@ -160,13 +161,13 @@ def route_view(route: Route) -> dict[str, Any]:
         "enabled": route.enabled and route.disabled is None,
         "paused": route.paused,
         "disabled": route.disabled,
-        "state": _route_state(route),
+        "state": route_state(route),
         "created_time": route.created_ms,
         "updated_time": route.updated_ms,
     }
 
 
-def _route_state(route: Route) -> str:
+def route_state(route: Route) -> str:
     """Whether attempts may start, and if not, why."""
     if route.open:
         return "open"

@@ -30,7 +30,9 @@ def test_buckets_hold_what_is_due_in_them(
     vnodes = []
     for number, times in enumerate(due):
         keys, counts = ReplicaKeys(number + 1), DueCounts(complete=learned)
-        rows = {keys.due + u64(due_ms) + b"%d" % n: b"" for n, due_ms in enumerate(times)}
+        rows: dict[bytes, bytes | None] = {
+            keys.due + u64(due_ms) + b"%d" % n: b"" for n, due_ms in enumerate(times)
+        }
         for n, due_ms in enumerate(times):
             counts.add(due_ms, b"%d" % n)
         store.write(store.prepare(rows))

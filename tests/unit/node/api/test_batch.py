@@ -98,9 +98,6 @@ async def test_missing_routes_may_be_allowed(api: Api) -> None:
     reply = await api.ask("POST", f"{BATCH}?allow_missing_route=true", [job(0, route="later")])
     assert 1 == reply.json["created"]
     assert 400 == (await api.ask("POST", f"{BATCH}?force=true", [])).status
-    for later in ("cancel", "reschedule"):
-        reply = await api.ask("POST", f"{JOBS}/{later}", {"filter": {}})
-        assert (404, "not_found") == (reply.status, reply.code)
 
 
 @pytest.mark.parametrize(

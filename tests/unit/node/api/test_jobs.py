@@ -501,7 +501,7 @@ async def test_route_filter_goes_by_name(api: Api) -> None:
         "to=-1",
         "cursor=!",
         "cursor=AAAAAAAAAAAA",
-        "tag=x",
+        "tag=",
         "colour=red",
         "limit=1&limit=2",
         "consistency=maybe",
@@ -513,6 +513,27 @@ async def test_bad_queries(api: Api, query: str) -> None:
     reply = await api.ask("GET", f"{JOBS}?{query}")
     assert 400 == reply.status
     assert query.partition("=")[0] in reply.json["detail"] or "query" in reply.json["detail"]
+
+
+async def test_lists_by_tag_follow_what_becomes_of_a_job(api: Api) -> None:
+    """Tags that were taken away, times that moved, states and routes beside the tag."""
+    for number, tags in enumerate((["a"], ["a", "b"], ["b"], [], ["é x"])):
+        body = {"id": f"j{number}", "trigger_time": FAR_MS + number, "route": "hello", "tags": tags}
+        assert 201 == (await post(api, body)).status
+    assert ["j0", "j1"] == await listed(api, "tag=a&limit=1")
+    assert ["j1", "j2"] == await listed(api, "tag=b")
+    assert ["j4"] == await listed(api, "tag=%C3%A9+x")
+    assert ["j1"] == await listed(api, f"tag=a&route=hello&from={FAR_MS + 1}")
+    assert [] == await listed(api, "tag=a&route=other")
+    await api.ask("PATCH", f"{JOBS}/j0", {"trigger_time": FAR_MS + 9})
+    assert ["j1", "j0"] == await listed(api, "tag=a")
+    await api.ask("PATCH", f"{JOBS}/j1", {"tags": ["b", "c"]})
+    assert ["j0"] == await listed(api, "tag=a")
+    assert ["j1"] == await listed(api, "tag=c")
+    await api.ask("DELETE", f"{JOBS}/j1")
+    assert ["j1"] == await listed(api, "tag=b&state=cancelled")
+    await api.ask("DELETE", f"{JOBS}/j2?purge=true")
+    assert ["j1"] == await listed(api, "tag=b")
 
 
 async def test_cursor_belongs_to_its_list(api: Api) -> None:

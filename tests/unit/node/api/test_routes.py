@@ -9,6 +9,7 @@ import trustme
 
 from node.secrets import open_route
 from tests.unit.node.api.harness import FAR_MS, JOBS, KEY, ROUTE, Api
+from timemachine import limits
 from timemachine.model import Route
 from timemachine.replica import meta as m
 from timemachine.signing import parse_secret
@@ -126,6 +127,44 @@ async def test_put_takes_defaults_and_patch_keeps(api: Api) -> None:
     assert (404, "route_not_found") == (unknown.status, unknown.code)
     missing = await api.ask("PUT", ROUTE, {})
     assert (400, ["/webhook_url"]) == (missing.status, missing.pointers)
+
+
+async def test_a_secret_is_rotated_and_the_old_one_signs_for_a_while(api: Api) -> None:
+    """New ones are generated or given; a repeat with its key rotates nothing; ten old at most."""
+    rotate = f"{ROUTE}/secret/rotate"
+    first = (await api.ask("GET", f"{ROUTE}/secret")).json["secret"]
+    before_ms = api.engine.now_ms()
+    keyed = {"Idempotency-Key": "once"}
+    reply = await api.ask("POST", rotate, {"secret": SECRET}, headers=keyed)
+    assert (200, SECRET, '"2"') == (reply.status, reply.json["secret"], reply.headers["etag"])
+    (previous,) = reply.json["previous"]
+    assert first == previous["secret"]
+    assert previous["expires_time"] >= before_ms + limits.SECRET_GRACE_MS_DEFAULT
+    again = await api.ask("POST", rotate, {"secret": SECRET}, headers=keyed)
+    assert (reply.json, "true") == (again.json, again.headers["idempotent-replayed"])
+    assert reply.json == (await api.ask("GET", f"{ROUTE}/secret")).json
+    await api.ask("POST", JOBS, {"trigger_time": 1, "route": "hello"})
+    while not api.recipient.received:
+        await asyncio.sleep(0.005)
+    head = api.recipient.received[0].head.decode()
+    assert 2 == head.partition("webhook-signature: ")[2].partition("\r\n")[0].count("v1,")
+    reply = await api.ask("POST", rotate, {"grace_period_ms": 0})
+    third = reply.json["secret"]
+    assert third not in (first, SECRET)
+    assert [first] == [each["secret"] for each in reply.json["previous"]]
+    for number in range(9):
+        assert 200 == (await api.ask("POST", rotate)).status, number
+    reply = await api.ask("POST", rotate)
+    assert (400, "limit_reached") == (reply.status, reply.code)
+    for body, pointer in (
+        ({"secret": "short"}, "/secret"),
+        ({"grace_period_ms": -1}, "/grace_period_ms"),
+        ({"grace_period_ms": limits.SECRET_GRACE_MS_MAX + 1}, "/grace_period_ms"),
+        ({"grace": 1}, "/grace"),
+    ):
+        reply = await api.ask("POST", rotate, body)
+        assert (400, [pointer]) == (reply.status, reply.pointers)
+    assert 404 == (await api.ask("POST", rotate.replace("hello", "nobody"))).status
 
 
 async def test_secret(api: Api) -> None:

@@ -1,0 +1,281 @@
+"""Tasks: what is done to many jobs at once; the requests that begin one, show it and end it."""
+
+from typing import Any
+
+import msgspec
+
+from node.api.conventions import (
+    NAME,
+    Answer,
+    Call,
+    ask,
+    ask_meta,
+    checked_time,
+    decoded,
+    encode_content,
+    finished,
+    idempotency_key,
+    json_answer,
+    query_limit,
+    read_cursor,
+    request_of,
+    write_cursor,
+)
+from node.api.databases import find_collection
+from node.api.jobs import checked_tag
+from node.api.problems import invalid, refusal
+from node.api.views import job_view
+from node.engine import Engine
+from node.tasks import selection_of
+from timemachine import limits
+from timemachine.identifiers import uuid7, uuid8
+from timemachine.model import (
+    PENDING_STATES,
+    STATES_BY_TEXT,
+    Collection,
+    JobState,
+    Task,
+    TaskKind,
+    TaskState,
+)
+from timemachine.replica import meta as m
+
+_PENDING = tuple(sorted(state.text for state in PENDING_STATES))
+Time = int | str
+
+
+class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which jobs: those pending, narrowed by what is given. States: a comma list or a list."""
+
+    state: str | list[str] | None = None
+    route: str | None = None
+    tag: str | None = None
+    from_: Time | None = msgspec.field(name="from", default=None)
+    to: Time | None = None
+
+
+class CancelBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What POST .../jobs/cancel takes."""
+
+    filter: FilterBody
+    dry_run: bool = False
+
+
+class RescheduleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What POST .../jobs/reschedule takes: a time, or by how much to move."""
+
+    filter: FilterBody
+    trigger_time: Time | None = None
+    shift_ms: int | None = None
+    dry_run: bool = False
+
+
+class WindowBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What redrive and replay-missing of a route take: trigger times."""
+
+    from_: Time | None = msgspec.field(name="from", default=None)
+    to: Time | None = None
+    dry_run: bool = False
+
+
+_decode_cancel = msgspec.json.Decoder(CancelBody).decode
+_decode_reschedule = msgspec.json.Decoder(RescheduleBody).decode
+_decode_window = msgspec.json.Decoder(WindowBody).decode
+
+
+def _optional_time(value: Time | None, pointer: str) -> int | None:
+    return None if value is None else checked_time(value, pointer)
+
+
+def _states(given: str | list[str] | None) -> tuple[int, ...]:
+    """The states of a filter: those of jobs that can still be changed."""
+    if given is None:
+        return tuple(sorted(map(int, PENDING_STATES)))
+    names = given.split(",") if isinstance(given, str) else given
+    if not names or any(name not in _PENDING for name in names):
+        raise invalid("/filter/state", f"This takes some of {', '.join(_PENDING)}.")
+    return tuple(sorted({int(STATES_BY_TEXT[name]) for name in names}))
+
+
+class TaskHandlers:
+    """Operations on many jobs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- beginning -------------------------------------------------------------------------
+
+    async def cancel_jobs(self, call: Call) -> Answer:
+        """POST .../jobs/cancel."""
+        body = decoded(_decode_cancel, call.body)
+        collection, task = self._of_filter(call, body.filter, TaskKind.CANCEL)
+        return await self._begin(call, task, [collection], dry_run=body.dry_run)
+
+    async def reschedule_jobs(self, call: Call) -> Answer:
+        """POST .../jobs/reschedule."""
+        body = decoded(_decode_reschedule, call.body)
+        collection, task = self._of_filter(call, body.filter, TaskKind.RESCHEDULE)
+        trigger_ms = _optional_time(body.trigger_time, "/trigger_time")
+        if (trigger_ms is None) == (body.shift_ms is None):
+            raise invalid("/trigger_time", "Give trigger_time or shift_ms, just one of them.")
+        shift_ms = body.shift_ms or 0
+        if abs(shift_ms) > limits.TIME_MS_MAX:
+            raise invalid("/shift_ms", f"This is -{limits.TIME_MS_MAX} to {limits.TIME_MS_MAX}.")
+        task = msgspec.structs.replace(task, trigger_ms=trigger_ms, shift_ms=shift_ms)
+        return await self._begin(call, task, [collection], dry_run=body.dry_run)
+
+    async def redrive_route(self, call: Call) -> Answer:
+        """POST .../routes/{route}/redrive: dead jobs, those of former routes of its name too."""
+        return await self._of_route(call, TaskKind.REDRIVE)
+
+    async def replay_missing(self, call: Call) -> Answer:
+        """POST .../routes/{route}/replay-missing: dead jobs that were never attempted."""
+        return await self._of_route(call, TaskKind.REPLAY_MISSING)
+
+    def _of_filter(self, call: Call, wanted: FilterBody, kind: TaskKind) -> tuple[Collection, Task]:
+        call.only()
+        engine = self._engine
+        collection = find_collection(engine, *call.names[:2])
+        if wanted.route is not None and NAME.fullmatch(wanted.route) is None:
+            raise invalid("/filter/route", "This cannot be the name of a route.")
+        route = engine.meta.routes.get((collection.db, wanted.route or ""))
+        task = Task(
+            id="",
+            kind=kind,
+            db=collection.db,
+            collections=(collection.uid,),
+            states=_states(wanted.state),
+            created_ms=engine.now_ms(),
+            route=wanted.route,
+            route_uid=0 if route is None else route.uid,
+            tag=None if wanted.tag is None else checked_tag(wanted.tag, "/filter/tag"),
+            from_ms=_optional_time(wanted.from_, "/filter/from"),
+            to_ms=_optional_time(wanted.to, "/filter/to"),
+        )
+        return collection, task
+
+    async def _of_route(self, call: Call, kind: TaskKind) -> Answer:
+        call.only()
+        engine = self._engine
+        db, name = call.names
+        route = engine.meta.routes.get((db, name))
+        if route is None:
+            raise refusal("route_not_found")
+        body = decoded(_decode_window, call.body or b"{}")
+        collections = [each for each in engine.meta.collections.values() if each.db == db]
+        task = Task(
+            id="",
+            kind=kind,
+            db=db,
+            collections=tuple(sorted(each.uid for each in collections)),
+            states=(int(JobState.DEAD),),
+            created_ms=engine.now_ms(),
+            route=name,
+            route_uid=route.uid,
+            from_ms=_optional_time(body.from_, "/from"),
+            to_ms=_optional_time(body.to, "/to"),
+            unattempted=kind is TaskKind.REPLAY_MISSING,
+        )
+        return await self._begin(call, task, collections, dry_run=body.dry_run)
+
+    async def _begin(
+        self, call: Call, task: Task, collections: list[Collection], *, dry_run: bool
+    ) -> Answer:
+        if dry_run:
+            return await self._dry_run(task, collections)
+        engine = self._engine
+        key = idempotency_key(call)
+        scope = f"{call.operation}/{call.names}"
+        if key is None:
+            name = uuid7(engine.now_ms(), engine.random_bytes(10))
+        else:
+            name = uuid8(task.collections[0] if task.collections else 0, f"{scope}/{key}", 0)
+        command = m.PutTask(
+            now_ms=engine.now_ms(),
+            task=msgspec.structs.replace(task, id=name),
+            request=request_of(key, scope, encode_content((scope, call.body))),
+        )
+        result = await ask_meta(engine, command)
+        headers = {"Location": f"/v1/tasks/{result.task.id}"}
+        if result.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return json_answer({"task": result.task.id}, 202, headers)
+
+    async def _dry_run(self, task: Task, collections: list[Collection]) -> Answer:
+        """What the task would find now."""
+        engine = self._engine
+        count = 0
+        sample: list[Any] = []
+        for collection in collections:
+            found, jobs = await finished(
+                engine.count_jobs(
+                    collection,
+                    selection_of(task),
+                    unattempted=task.unattempted,
+                    sample=limits.TASK_SAMPLE_JOBS - len(sample),
+                )
+            )
+            count += found
+            for job_id, record in jobs:
+                meta = engine.read_meta(collection, job_id)
+                vnode = engine.vnode_of(collection, job_id)
+                sample.append(job_view(collection, vnode, job_id, record, meta))
+        return json_answer({"count": count, "sample": sample})
+
+    # --- looking and ending ----------------------------------------------------------------
+
+    async def get_task(self, call: Call) -> Answer:
+        """GET /v1/tasks/{id}."""
+        call.reads()
+        return json_answer(self._view(self._find(call)))
+
+    async def list_tasks(self, call: Call) -> Answer:
+        """GET /v1/tasks: the newest first."""
+        call.reads("limit", "cursor")
+        tasks = sorted(
+            self._engine.meta.tasks.values(),
+            key=lambda task: (task.created_ms, task.id),
+            reverse=True,
+        )
+        after = read_cursor(call, "tasks", tuple[int, str])
+        if after is not None:
+            tasks = [task for task in tasks if (task.created_ms, task.id) < after]
+        limit = query_limit(call)
+        shown = tasks[:limit]
+        cursor = None
+        if len(tasks) > limit:
+            cursor = write_cursor((shown[-1].created_ms, shown[-1].id), "tasks")
+        return json_answer({"items": [self._view(task) for task in shown], "next_cursor": cursor})
+
+    async def cancel_task(self, call: Call) -> Answer:
+        """POST /v1/tasks/{id}/cancel: nothing more is done after the answer."""
+        call.only()
+        call.no_members()
+        task = self._find(call)
+        if task.state is TaskState.RUNNING:
+            result = await ask(self._engine.tasks.cancel, task.id)
+            if result.kind == "refused":
+                raise refusal("task_not_found")
+            task = result.task
+        return json_answer(self._view(task))
+
+    def _find(self, call: Call) -> Task:
+        task = self._engine.meta.tasks.get(call.names[0])
+        if task is None:
+            raise refusal("task_not_found")
+        return task
+
+    def _view(self, task: Task) -> dict[str, Any]:
+        running = task.state is TaskState.RUNNING
+        counts = self._engine.tasks.counts(task.id) if running else task.counts
+        return {
+            "id": task.id,
+            "kind": task.kind.value,
+            "db": task.db,
+            "state": task.state.value,
+            "progress": {"done": sum(counts.values()), **counts},
+            "result": None if running else counts,
+            "error": task.error,
+            "created_time": task.created_ms,
+            "finished_time": task.finished_ms,
+        }

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from bench import fire, growth, ingest, lateness, memory
+from bench import bulk, fire, growth, ingest, lateness, memory
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -11,6 +11,7 @@ _WORKLOADS = {
     "lateness": lateness.run,
     "memory": memory.run,
     "growth": growth.run,
+    "bulk": bulk.run,
 }
 
 

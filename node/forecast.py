@@ -26,23 +26,25 @@ def forecast(
     Yields None whenever the caller should let others run, and at last (from, to, count) of each.
     """
     starts = range(from_ms, to_ms, bucket_ms)
-    totals = [0] * len(starts)
     stops = [min(start + bucket_ms, to_ms) for start in starts]
+    totals = [0] * len(starts)
+    whole = [
+        (-(-start // _MINUTE_MS), stop // _MINUTE_MS)
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+    # Minutes of which a bucket has a part only.
+    cut = sorted({edge // _MINUTE_MS for edge in (*starts, to_ms) if edge % _MINUTE_MS})
     for keys, counts in vnodes:
         if not counts.complete:
             # After a start, until all is counted: the rows themselves.
             yield from _count_rows(store, keys, from_ms, to_ms, bucket_ms, from_ms, totals)
             continue
-        cut: set[int] = set()
-        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-            first, last = -(-start // _MINUTE_MS), stop // _MINUTE_MS
-            totals[number] += counts.count(first, last)
-            # Minutes of which this bucket has a part only.
-            cut |= {edge // _MINUTE_MS for edge in (start, stop) if edge % _MINUTE_MS}
-            if number % _ROWS == _ROWS - 1:
-                yield None
-        for minute in sorted(cut):
-            if counts.count(minute, minute + 1):
+        count = counts.count
+        for number, (first, last) in enumerate(whole):
+            totals[number] += count(first, last)
+        yield None
+        for minute in cut:
+            if count(minute, minute + 1):
                 low = max(from_ms, minute * _MINUTE_MS)
                 high = min(to_ms, (minute + 1) * _MINUTE_MS)
                 yield from _count_rows(store, keys, low, high, bucket_ms, from_ms, totals)

@@ -11,7 +11,7 @@ from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 
 _CHUNK_ROWS = 32
-_STEPS_BETWEEN_YIELDS = 64
+_STEPS_BETWEEN_YIELDS = 32
 
 Position = tuple[int, str]
 """Of a job in trigger order: its trigger time in milliseconds, its id."""
@@ -123,7 +123,7 @@ def count_jobs(
 
     Yields None whenever the caller should let others run, and at last (count, some of the jobs).
     """
-    total = 0
+    total = steps = 0
     found: list[tuple[str, JobRecord]] = []
     for keys in vnodes:
         for start, stop in index_ranges(keys, selection):
@@ -144,9 +144,11 @@ def count_jobs(
                         total += 1
                         if len(found) < sample:
                             found.append((raw_id.decode(), record))
+                    steps += 1
+                    if steps % _STEPS_BETWEEN_YIELDS == 0:
+                        yield None
                 if len(rows) < limits.BULK_JOBS_PER_COMMAND_MAX:
                     break
                 cursor = rows[-1][0] + b"\0"
-                yield None
         yield None
     yield total, found

@@ -31,6 +31,7 @@ METRICS = {
     "timemachine_http_requests": "API requests by status.",
     "timemachine_http_requests_open": "API requests that are being answered.",
     "timemachine_http_connections": "Open connections of the API.",
+    "timemachine_loop_delay_max_seconds": "Longest wait for the event loop since the last scrape.",
     "timemachine_lateness_seconds": "How late first attempts started after their trigger time.",
 }
 """Every metric and what it means; the reference page is checked against this table."""
@@ -79,6 +80,7 @@ class _Numbers(Collector):
             ("timemachine_level0_files", "level0_files"),
             ("timemachine_http_requests_open", "http_requests_open"),
             ("timemachine_http_connections", "http_connections"),
+            ("timemachine_loop_delay_max_seconds", "loop_delay_max_s"),
         ):
             yield GaugeMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         name = "timemachine_outcomes"

@@ -21,6 +21,7 @@ from node.clock import RealWorld
 from node.config import Config, split_address
 from node.disk import CommitThread
 from node.engine import Engine
+from node.loopwatch import LoopWatch
 from node.sender import PooledSender
 from timemachine import __version__
 from timemachine.addresses import AddressPolicy
@@ -55,7 +56,7 @@ _BALLAST_BYTES = 16 * 1024 * 1024
 _SPACE_CHECK_MS = 500.0
 _STOP_LIMIT_S = 15.0
 _MIB = 1024 * 1024
-_CORE = frozenset({"node.engine", "node.runtime", "node.delivery"})
+_CORE = frozenset({"node.engine", "node.runtime", "node.delivery", "node.learning", "node.tasks"})
 
 log = structlog.get_logger()
 
@@ -204,6 +205,12 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     await started.wait()
     if failures:
         raise failures[0]
+    watch = LoopWatch(world)
+    statistics = engine.statistics
+    engine.statistics = lambda: {  # type: ignore[method-assign]
+        **statistics(),
+        "loop_delay_max_s": watch.take_ms() / 1000,
+    }
     server = ApiServer(engine, sender.check)
     try:
         bound_host, bound_port = await server.start(host, port)

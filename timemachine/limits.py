@@ -86,7 +86,7 @@ LIST_ROWS_LOOKED_AT_MAX = 50_000  # in one request, where a filter has no index
 FORECAST_BUCKETS_MAX = 1000
 
 # --- tasks -----------------------------------------------------------------------------------
-BULK_JOBS_PER_COMMAND_MAX = 250  # and so many rows are looked at before others have their turn
+BULK_JOBS_PER_COMMAND_MAX = 100  # and so many rows are looked at before others have their turn
 TASKS_RUNNING_MAX = 16  # at the same time, each with a step under way
 TASKS_KEPT_MAX = 1000  # beyond, the oldest that has ended goes
 TASKS_KEPT_MS = 7 * 86_400_000  # after their end

@@ -19,7 +19,11 @@ def _twin(rows: set[tuple[int, bytes]], start: int, stop: int) -> int:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(TIMES, st.integers(0, 400)), max_size=30), MINUTES, MINUTES)
+@given(
+    st.lists(st.tuples(TIMES, st.sampled_from([0, 1, 20, 63, 64, 400])), max_size=30),
+    MINUTES,
+    MINUTES,
+)
 def test_counts_are_those_of_the_rows(
     moments: list[tuple[int, int]], start: int, stop: int
 ) -> None:
@@ -69,3 +73,14 @@ def test_rows_that_come_and_go_while_it_counts(
             counts.cover(following, None if last is None else (last[0], last[1] + b"\0"))
     for minute in range(8):
         assert _twin(rows, minute, minute + 2) == counts.count(minute, minute + 2)
+
+
+def test_a_day_with_more_jobs_than_two_bytes_count() -> None:
+    """A hundred thousand in one minute."""
+    counts = DueCounts(complete=True)
+    for number in range(100_000):
+        counts.add(5 * MINUTE_MS, b"%d" % number)
+    assert 100_000 == counts.count(5, 6) == counts.count(0, 60) == counts.count(0, 1441)
+    for number in range(100_000):
+        counts.remove(5 * MINUTE_MS, b"%d" % number)
+    assert 0 == counts.count(0, 1441)

@@ -5,9 +5,9 @@ minute would be one more row to write for each job. So the counts are kept in me
 the due index, and are counted anew from its rows after a start (`cover`), in the background.
 
 By day, in one of two forms. A day with few jobs is the plain list of their minutes, two bytes a
-job. From `_DENSE_FROM` on it is one number for each minute and, last, their sum; it stays so until
-the day is empty. So a job costs 25 bytes at most where days are dense, and where they hold a
-single job each, some 200.
+job. From `_DENSE_FROM` on it is one number for each minute, then one for each hour, and last their
+sum; it stays so until the day is empty. So a job costs 50 bytes at most where days are dense, and
+where they hold a single job each, some 200.
 """
 
 from array import array
@@ -16,7 +16,10 @@ from collections.abc import Iterable
 _DAY_MS = 86_400_000
 _MINUTE_MS = 60_000
 _MINUTES = 1440
-_DENSE_FROM = 256
+_HOURS = 24
+_DAY = _MINUTES + _HOURS
+_DENSE_FROM = 64
+_SHORT_MAX = 65_535
 _EVERYTHING = (1 << 64, b"")
 
 
@@ -55,14 +58,15 @@ class DueCounts:
             day, rest_ms = divmod(due_ms, _DAY_MS)
             counts = self._days[day]
             minute = rest_ms // _MINUTE_MS
-            if counts.typecode == "H":
+            if len(counts) < _DENSE_FROM:
                 counts.remove(minute)
                 if not counts:
                     del self._days[day]
             else:
                 counts[minute] -= 1
-                counts[_MINUTES] -= 1
-                if not counts[_MINUTES]:
+                counts[_MINUTES + minute // 60] -= 1
+                counts[_DAY] -= 1
+                if not counts[_DAY]:
                     del self._days[day]
 
     def _add(self, due_ms: int) -> None:
@@ -71,16 +75,20 @@ class DueCounts:
         counts = self._days.get(day)
         if counts is None:
             self._days[day] = array("H", (minute,))
-        elif counts.typecode == "I":
+        elif len(counts) >= _DENSE_FROM:
+            if counts[_DAY] == _SHORT_MAX and counts.typecode == "H":
+                counts = self._days[day] = array("I", counts)
             counts[minute] += 1
-            counts[_MINUTES] += 1
+            counts[_MINUTES + minute // 60] += 1
+            counts[_DAY] += 1
         else:
             counts.append(minute)
-            if len(counts) >= _DENSE_FROM:
-                dense = array("I", bytes(4 * (_MINUTES + 1)))
+            if len(counts) == _DENSE_FROM:
+                dense = array("H", bytes(2 * (_DAY + 1)))
                 for each in counts:
                     dense[each] += 1
-                dense[_MINUTES] = len(counts)
+                    dense[_MINUTES + each // 60] += 1
+                dense[_DAY] = _DENSE_FROM
                 self._days[day] = dense
 
     def count(self, from_minute: int, to_minute: int) -> int:
@@ -101,14 +109,22 @@ class DueCounts:
 
 
 def _all(counts: "array[int]") -> int:
-    return len(counts) if counts.typecode == "H" else counts[_MINUTES]
+    return len(counts) if len(counts) < _DENSE_FROM else counts[_DAY]
 
 
 def _within(counts: "array[int] | None", start: int, stop: int) -> int:
+    """The jobs of a day from one minute on, before another."""
     if counts is None:
         return 0
-    if start == 0 and stop == _MINUTES:
-        return _all(counts)
-    if counts.typecode == "I":
+    if len(counts) < _DENSE_FROM:
+        return sum([1 for minute in counts if start <= minute < stop])
+    if stop - start == 60 and start % 60 == 0:
+        return counts[_MINUTES + start // 60]
+    first, last = -(-start // 60), stop // 60
+    if first >= last:
         return sum(counts[start:stop])
-    return sum([1 for minute in counts if start <= minute < stop])
+    return (
+        sum(counts[start : 60 * first])
+        + sum(counts[_MINUTES + first : _MINUTES + last])
+        + sum(counts[60 * last : stop])
+    )

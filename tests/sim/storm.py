@@ -1,4 +1,4 @@
-"""One seeded storm: creates, updates, deletes and crashes against a node, then the reckoning."""
+"""One seeded storm: jobs come, change, go, are moved by tasks; nodes crash; then the reckoning."""
 
 import random
 from collections import Counter, defaultdict
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.sim.node import SimNode, headers_of
-from timemachine.model import JobState
+from timemachine.model import PENDING_STATES, Collection, JobState, Task, TaskKind, TaskState
 from timemachine.outbound import Outcome, Request
+from timemachine.replica import meta as m
 
 _OUTCOMES = (
     Outcome(status=200, bytes_sent=True),
@@ -95,6 +96,8 @@ def storm(seed: int) -> int:
         life_ms = rng.choice([20, 120, 600])
         for _ in range(rng.randrange(5, 40)):
             job_id = f"job-{rng.randrange(20)}"
+            if rng.random() < 0.05:
+                _shift_all(node, jobs, rng.choice([-300, -20, 20, 300]))
             if rng.random() < 0.25:
                 node.delete_job(jobs, job_id, Note(history.delete(job_id)))
             else:
@@ -119,6 +122,20 @@ def storm(seed: int) -> int:
     return node.world.events
 
 
+def _shift_all(node: SimNode, jobs: Collection, shift_ms: int) -> None:
+    """Begin a task that moves every job that is pending; it may have to go on after crashes."""
+    task = Task(
+        id=node.world.rng.randbytes(8).hex(),
+        kind=TaskKind.RESCHEDULE,
+        db="default",
+        collections=(jobs.uid,),
+        states=tuple(sorted(map(int, PENDING_STATES))),
+        created_ms=node.now_ms(),
+        shift_ms=shift_ms,
+    )
+    node.engine.propose_meta(m.PutTask(now_ms=node.now_ms(), task=task), lambda _: None)
+
+
 def _never_lost(node: SimNode, history: History) -> None:
     """What was acknowledged is there after the crash, at its version or a later one."""
     collection = node.engine.meta.collections["default", "jobs"]
@@ -132,11 +149,16 @@ def _drained(node: SimNode) -> None:
     counts = node.engine.counts(node.engine.meta.collections["default", "jobs"])
     open_jobs = sum(counts[name] for name in ("scheduled", "firing", "retrying", "held"))
     assert 0 == open_jobs, f"jobs that never settled: {counts}"
+    tasks = node.engine.meta.tasks.values()
+    assert all(task.state is TaskState.DONE for task in tasks), "a task that never ended"
     machines = [v.machine for v in node.engine.runtime.vnodes.values() if v.group[0]]
     for machine in machines:
         keys = machine.keys  # type: ignore[attr-defined]
         store = node.disk.store
         assert not store.scan(keys.due, keys.due_stop, 1), "a due row outlived its job"
+        assert machine.due_counts.complete  # type: ignore[attr-defined]
+        assert 0 == machine.due_counts.count(0, 1 << 40)  # type: ignore[attr-defined]
+        assert not store.scan(keys.task, keys.prefix + b"l", 1), "progress outlived its task"
         start, _ = keys.waiting_range(0)
         assert not store.scan(start, keys.prefix + b"x", 1), "a waiting row outlived its job"
 

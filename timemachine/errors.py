@@ -28,7 +28,12 @@
     |-- ReplicaStopped            a replica met what it must not skip (unknown command)
     |-- WebhookError              a received webhook cannot be used
     |   |-- WebhookVerificationError  not proven to come from the sender
-    |   `-- WebhookPayloadError   genuine, but not JSON
+    |   |-- WebhookPayloadError   genuine, but not JSON
+    |   |-- WebhookTooLarge       its body is larger than the recipient reads
+    |   |-- WebhookReused         its id was seen before with another body
+    |   |-- WebhookInProgress     another worker is at it (retryable)
+    |   |-- WebhookClaimLost      another worker may be at it by now (retryable)
+    |   `-- WebhookBusy           where ids are remembered is busy (retryable)
     `-- ClientError               a call of the SDK failed
         |-- ClientClosed          the client was closed
         |-- NoAnswer              no node answered (retryable)
@@ -250,7 +255,10 @@ class InvalidSecret(InvalidRequest, ValueError):
 
 
 class WebhookError(TimeMachineError):
-    """A received webhook cannot be used."""
+    """A received webhook cannot be used.
+
+    `http_status` is what to answer the sender.
+    """
 
     code = "webhook_error"
     http_status = 400
@@ -267,6 +275,44 @@ class WebhookPayloadError(WebhookError):
     """The webhook is genuine, but its body is not JSON in UTF-8."""
 
     code = "webhook_payload_invalid"
+
+
+class WebhookTooLarge(WebhookError):
+    """The body of the webhook is larger than this recipient reads."""
+
+    code = "webhook_too_large"
+    http_status = 413
+
+
+class WebhookReused(WebhookError):
+    """The webhook-id was seen before with another body: a fault of the sender."""
+
+    code = "webhook_id_reused"
+    http_status = 422
+
+
+class WebhookInProgress(WebhookError):
+    """Another worker is handling this webhook: the sender should try again later."""
+
+    code = "webhook_in_progress"
+    http_status = 409
+    retryable = True
+
+
+class WebhookClaimLost(WebhookError):
+    """The claim on this webhook was taken over: roll back, the sender will try again."""
+
+    code = "webhook_claim_lost"
+    http_status = 409
+    retryable = True
+
+
+class WebhookBusy(WebhookError):
+    """The database that remembers webhooks is busy: the sender should try again later."""
+
+    code = "webhook_busy"
+    http_status = 503
+    retryable = True
 
 
 class ClientError(TimeMachineError):

@@ -104,6 +104,18 @@ SIGNATURE_ENTRIES_MAX = 32  # of one webhook-signature header: bounds the compar
 FOREIGN_SECRET_BYTES_MIN = 16  # other senders' secrets may be shorter than ours
 SIGNATURE_TOLERANCE_S = 300  # past and future; what the Standard Webhooks libraries use
 TIMESTAMP_DIGITS_MAX = 12  # seconds until the year 33658
+RECEIVED_BODY_BYTES_MAX = 1024 * 1024  # of one webhook, unless the recipient chooses another
+DEDUPE_TTL_S = 8 * 86_400  # since a webhook was last seen; longer than its job can be redriven
+DEDUPE_TTL_S_MIN = 86_400  # the tolerance of signatures is no measure: retries come for days
+DEDUPE_TTL_S_MAX = 3650 * 86_400
+DEDUPE_LEASE_S = 120  # of a claim, twice what any sender of ours waits for an answer
+DEDUPE_ID_BYTES_MAX = 255
+DEDUPE_FINGERPRINT_BYTES_MAX = 255
+DEDUPE_RESULT_BYTES_MAX = 64 * 1024
+DEDUPE_PURGED_ROWS_MAX = 100  # by one webhook; more than the one it adds, so that old rows go
+DEDUPE_TRIES_MAX = 8  # against other workers that change the same mark meanwhile
+SQLITE_BUSY_TIMEOUT_MS = 5_000  # what Python's own default is
+SQLITE_WAL_TRIES_MAX = 16  # while other processes open the same new database
 
 # --- retrying a delivery ---------------------------------------------------------------------
 RETRY_AFTER_CHARACTERS_MAX = 64  # the longest HTTP-date has 33
@@ -120,6 +132,10 @@ CLIENT_CONNECTIONS_MAX = 64  # for each client
 CLIENT_IDLE_MS_MAX = 15_000  # shorter than what servers and balancers commonly keep idle
 
 assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN
+assert META_BYTES_MAX + COMMAND_OVERHEAD_BYTES + URL_BYTES_MAX < RECEIVED_BODY_BYTES_MAX
+assert HISTORY_RETENTION_MS_DEFAULT < DEDUPE_TTL_S * 1000
+assert SIGNATURE_TOLERANCE_S < DEDUPE_TTL_S_MIN <= DEDUPE_TTL_S <= DEDUPE_TTL_S_MAX
+assert ROUTE_TIMEOUT_MS_MAX * 2 <= DEDUPE_LEASE_S * 1000 < DEDUPE_TTL_S_MIN * 1000
 assert RETRY_AFTER_MS_MAX <= RETRY_DELAY_MS_MAX
 assert LIST_LIMIT_MAX * META_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 

@@ -32,7 +32,7 @@ TIMESTAMP_S = 1614265330
 BODY = b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 WRONG = "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc="
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def webhook(*secrets: str | bytes, now_s: float = TIMESTAMP_S, tolerance_s: int = 300) -> Webhook:
@@ -485,3 +485,20 @@ def test_import_needs_only_the_standard_library() -> None:
         check=False,
     )
     assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("data", [{"test": 1}, [1, 2], None, 7])
+def test_what_a_framework_has_parsed_is_a_mistake(data: Any) -> None:
+    """Handing over parsed JSON says what is wrong, rather than failing as a forgery."""
+    with pytest.raises(TypeError, match="raw body"):
+        webhook().verify(data, headers())
+
+
+def test_the_secret_has_the_name_of_the_reference_library() -> None:
+    """What is written for standardwebhooks runs with this one, also with arguments by name."""
+    moment = datetime.fromtimestamp(TIMESTAMP_S, tz=UTC)
+    ours, theirs = (
+        kind(whsecret=SECRET).sign(msg_id=ID, timestamp=moment, data=BODY.decode())
+        for kind in (Webhook, standardwebhooks.Webhook)
+    )
+    assert theirs == ours

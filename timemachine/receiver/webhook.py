@@ -1,45 +1,17 @@
-"""For recipients: is this webhook genuine?
-
-    from timemachine.receiver import Webhook, WebhookVerificationError
-
-    webhook = Webhook(os.environ["WEBHOOK_SECRET"])
-    try:
-        event = webhook.verify(raw_body, request.headers)
-    except WebhookVerificationError:
-        return 401
-
-Names, argument order and results are those of the `standardwebhooks` package (1.1.0), so either
-verifies what the other signed. This one is stricter with hostile input, which never raises
-anything but WebhookVerificationError, and a genuine webhook whose body is not JSON raises a
-separate WebhookPayloadError. `raw_body` must be the bytes as received: parsing and writing JSON
-anew changes them. Needs nothing but the standard library.
-"""
+"""Is this webhook genuine? Verification after the Standard Webhooks specification 1.0.0."""
 
 import binascii
 import hmac
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from timemachine import limits
-from timemachine.errors import (
-    InvalidSecret,
-    WebhookError,
-    WebhookPayloadError,
-    WebhookVerificationError,
-)
+from timemachine.errors import InvalidSecret, WebhookPayloadError, WebhookVerificationError
 from timemachine.signing import SECRET_PREFIX
-
-__all__ = [
-    "InvalidSecret",
-    "Webhook",
-    "WebhookError",
-    "WebhookPayloadError",
-    "WebhookVerificationError",
-]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,%d}" % limits.TIMESTAMP_DIGITS_MAX)
@@ -51,10 +23,18 @@ _AMBIGUOUS_ID: Final = re.compile(r"\.[0-9]{9,%d}(?:\.|\Z)" % limits.TIMESTAMP_D
 _ID, _TIME, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 
 
+class Headers(Protocol):
+    """The headers of a request, as any framework hands them over; a dict will do."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """All pairs of name and value."""
+        ...
+
+
 class Webhook:
     """Verifies webhooks with the secret, or the secrets, shared with their sender.
 
-    `secret` is `whsec_<base64>` (the prefix and the padding may be missing), the key itself as
+    `whsecret` is `whsec_<base64>` (the prefix and the padding may be missing), the key itself as
     bytes, or several of either while a secret is being replaced; a webhook signed with any one of
     them is genuine. Keys of other senders are accepted from 16 bytes on; InvalidSecret otherwise.
 
@@ -64,27 +44,28 @@ class Webhook:
 
     def __init__(
         self,
-        secret: str | bytes | Iterable[str | bytes],
+        whsecret: str | bytes | Iterable[str | bytes],
         *,
         tolerance_s: int = limits.SIGNATURE_TOLERANCE_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        secrets = [secret] if isinstance(secret, str | bytes) else list(secret)
+        secrets = [whsecret] if isinstance(whsecret, str | bytes) else list(whsecret)
         if not secrets:
             raise InvalidSecret("There is no secret.", rule="empty")
         self._keys = [_key_of(each) for each in secrets]
         self._tolerance_s = tolerance_s
         self._now = now
 
-    def verify(
-        self, data: bytes | str, headers: Mapping[str, str], *, json_parse: bool = True
-    ) -> Any:
+    def verify(self, data: bytes | str, headers: Headers, *, json_parse: bool = True) -> Any:
         """Return the parsed body of a genuine webhook, or None when `json_parse` is False.
 
         `data` is the raw body, `headers` the request's headers, their names in any case. Raises
         WebhookVerificationError when the webhook is not proven genuine and recent, and
-        WebhookPayloadError when it is, but its body is not JSON.
+        WebhookPayloadError when it is, but its body is not JSON. TypeError when `data` is what a
+        framework has parsed already: that cannot be verified.
         """
+        if not isinstance(data, bytes | bytearray | memoryview | str):
+            raise TypeError(f"data must be the raw body, bytes or str, not {type(data).__name__}")
         found = _webhook_headers(headers)
         webhook_id, timestamp = found[_ID], found[_TIME]
         self._check_time(timestamp)
@@ -140,10 +121,11 @@ def _signature(key: bytes, content: bytes) -> bytes:
     return b"v1," + binascii.b2a_base64(hmac.digest(key, content, "sha256"), newline=False)
 
 
-def _webhook_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+def _webhook_headers(headers: Headers) -> dict[str, str]:
     """The three headers of a webhook, each there exactly once and not empty."""
     found: dict[str, str] = {}
-    for name, value in headers.items():
+    pairs: Iterable[tuple[Any, Any]] = headers.items()
+    for name, value in pairs:
         lower = name.lower() if isinstance(name, str) else ""
         if lower not in (_ID, _TIME, _SIGNATURE):
             continue

@@ -1,0 +1,1 @@
+"""Recipients as processes and threads that share one database."""

@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 # The environment is made anew when what it is made of has changed.
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.lock | cksum | cut -d ' ' -f 1)
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore
-PACKAGES := timemachine node admin tests bench
+PACKAGES := timemachine node admin tests bench examples
 # More arguments for pytest: make test ARGS="-k retry -x"
 ARGS :=
 

@@ -69,3 +69,7 @@ def payment_of(event: Any) -> str:
         return str(event["meta"]["payment"])
     except (KeyError, TypeError):
         raise WebhookPayloadError("There is no payment in meta.") from None
+
+
+if __name__ == "__main__":
+    app.run("127.0.0.1", 4000)

@@ -170,8 +170,6 @@ def test_hostile_headers_are_never_a_crash(
         if twice:
             lines.append(name + b": " + value)
         status = example.post_raw(lines, body)
-        if twice and status == 204 and value.strip() == b"":
-            continue  # an empty second one says nothing else than the first
         assert status is not None, example.log_tail()
         assert 400 <= status < 500, (value, status, example.log_tail())
     assert "Traceback" not in example.log_tail()

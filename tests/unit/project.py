@@ -5,7 +5,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-_FOLDERS = (".ci", "admin", "bench", "docs", "examples", "node", "requirements", "tests", "timemachine")
+_FOLDERS = (
+    ".ci",
+    "admin",
+    "bench",
+    "docs",
+    "examples",
+    "node",
+    "requirements",
+    "tests",
+    "timemachine",
+)
 
 
 def files(suffix: str = "") -> Iterator[Path]:

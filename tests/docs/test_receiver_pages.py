@@ -31,7 +31,8 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
 def test_the_howto_shows_the_examples() -> None:
     """The file to save is the example for Flask, each piece stands so in one of the others."""
     sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.py"))]
-    saved, pieces = [], []
+    saved: list[str] = []
+    pieces: list[str] = []
     for info, code in python_blocks(HOWTO):
         (pieces if "not-run" in info else saved).append(code)
     flask = (FOLDER / "flask_app.py").read_text(encoding="utf-8")

@@ -20,7 +20,8 @@ PRINT = fingerprint(b"{}")
 def main() -> None:
     """Handle each webhook as MODE says."""
     path, ahead_s, mode, *webhook_ids = sys.argv[1:]
-    connection = connect(path)
+    # Nobody waits for long, but the machine may be slow.
+    connection = connect(path, busy_timeout_ms=60_000)
     store = SQLiteStore(connection)
     dedupe = Dedupe(store, now=lambda: time.time() + int(ahead_s))
 

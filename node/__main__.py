@@ -11,7 +11,7 @@ from admin.cli import admin
 from node import config as configuration
 from node import telemetry
 from timemachine import __version__
-from timemachine.errors import ConfigError
+from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -31,6 +31,7 @@ def _run(
     *,
     print_config: bool = False,
     bound: Callable[[str], None] = lambda _: None,
+    refused: Callable[[TimeMachineError], None] = lambda _: None,
 ) -> None:
     telemetry.set_up_logs()
     try:
@@ -44,7 +45,7 @@ def _run(
 
     if unknown:
         wiring.log.warning("unknown variables of the environment", names=unknown)
-    sys.exit(wiring.serve(config, bound=bound))
+    sys.exit(wiring.serve(config, bound=bound, refused=refused))
 
 
 def _refuse(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -103,20 +104,36 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
 
 
 @main.command(context_settings=_HELP)
-@click.option("--data", metavar="DIR", default=".timemachine", show_default=True)
-@click.option("--http", metavar="HOST:PORT", default="127.0.0.1:8001", show_default=True)
+@click.option(
+    "--data", metavar="DIR", default=".timemachine", show_default=True, help="Where data is kept."
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8001",
+    show_default=True,
+    help="Where the API listens; port 0 takes a free one.",
+)
 @click.option("--nodes", type=click.IntRange(1, 1), default=1, help="One, for now.")
 def dev(data: str, http: str, nodes: int) -> None:
     """Run a local node; webhooks to this machine are allowed.
+
+    It prints commands to try. Ctrl+C stops it; the data stays, and the next start goes on with it.
+    Exit codes as those of serve.
 
     Example: timemachine dev
     """
     del nodes
     flags = {"data": data, "http": http, "allow_private": ["127.0.0.0/8", "::1/128"]}
-    _run(flags, None, bound=_say_what_to_try)
+    _run(
+        flags,
+        None,
+        bound=lambda address: _say_what_to_try(address, data),
+        refused=lambda error: _say_what_helps(error, http, data),
+    )
 
 
-def _say_what_to_try(address: str) -> None:
+def _say_what_to_try(address: str, data: str) -> None:
     base = f"http://{address}/v1/dbs/default"
     click.echo(
         "Try, in another terminal:\n\n"
@@ -124,9 +141,33 @@ def _say_what_to_try(address: str) -> None:
         f"  curl -X PUT {base}/routes/hello"
         """ -d '{"webhook_url": "http://127.0.0.1:4000/"}'\n"""
         f"  curl {base}/collections/jobs/jobs"
-        """ -d '{"delay_ms": 5000, "route": "hello", "meta": {"hi": 1}}'\n""",
+        """ -d '{"delay_ms": 5000, "route": "hello", "meta": {"hi": 1}}'\n\n"""
+        "`timemachine collection`, `route` and `job` do the same; each has --help.\n"
+        f"Ctrl+C stops the node. Its data stays in {data}; delete that folder to begin anew.\n",
         err=True,
     )
+
+
+def _say_what_helps(error: TimeMachineError, http: str, data: str) -> None:
+    """Why `dev` could not start, for somebody who does it for the first time."""
+    from node.wiring import CANNOT_LISTEN
+
+    if error.specific_code == CANNOT_LISTEN and "in use" in error.detail:
+        sentence = (
+            f"{http} cannot be had: another program listens there, perhaps another node.\n"
+            f"Stop that one, or take a free port: timemachine dev --data {data} --http 127.0.0.1:0"
+        )
+    elif error.specific_code == "store_in_use":
+        sentence = (
+            f"The data in {data} is in use: another node runs on it.\n"
+            "Stop that one, or start a second one beside it:"
+            " timemachine dev --data other --http 127.0.0.1:0"
+        )
+    elif isinstance(error, StoreError | SealError):
+        sentence = f"{error.detail}\nAnother folder may do: timemachine dev --data other"
+    else:
+        sentence = error.detail
+    click.echo(f"\n{sentence}", err=True)
 
 
 @main.command(context_settings=_HELP)

@@ -49,6 +49,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STORE = 3
+CANNOT_LISTEN = "cannot_listen"
+"""The code of the error for an address that cannot be had, most often because another has it."""
 
 _GC_THRESHOLDS = (50_000, 50, 100)
 _KEY_FILE = "secret.key"
@@ -66,11 +68,12 @@ def serve(
     *,
     say: Callable[[str], None] = print,
     bound: Callable[[str], None] = lambda _: None,
+    refused: Callable[[TimeMachineError], None] = lambda _: None,
 ) -> int:
     """Run a node until it is asked to stop; returns the process's exit code.
 
     `bound` is told the address of the API, with the port that the system chose for port 0, before
-    `say` is told that the node is ready.
+    `say` is told that the node is ready; `refused` is told why it ended, if it could not go on.
     """
     # A short interval hands the interpreter back quickly when the commit thread is done.
     sys.setswitchinterval(0.0005)
@@ -82,12 +85,15 @@ def serve(
         return uvloop.run(_serve(config, say, bound))
     except ConfigError as error:
         log.error("configuration refused", reason=error.detail)
+        refused(error)
         return EXIT_USAGE
     except (StoreError, SealError) as error:
         log.error("data directory refused", code=error.code, reason=error.detail)
+        refused(error)
         return EXIT_STORE
     except TimeMachineError as error:
-        log.error("node failed", code=error.code, reason=error.detail)
+        log.error("node failed", code=error.specific_code, reason=error.detail)
+        refused(error)
         return EXIT_FAILED
 
 
@@ -99,9 +105,14 @@ def _load_keys(config: Config, world: RealWorld, *, new: bool) -> list[MasterKey
             raise ConfigError(f"secret_key_file: {path} does not exist.")
         if not new:
             raise SealError(f"The key {path.name} is gone; without it no secret can be opened.")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"The data directory {config.data} cannot be made: {error.strerror}."
+            ) from None
         key = MasterKey(world.random_bytes(32))
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(format_key_file([key]))
             file.flush()
@@ -215,7 +226,9 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     try:
         bound_host, bound_port = await server.start(host, port)
     except OSError as error:
-        raise TimeMachineError(f"http: cannot listen on {config.http}: {error.strerror}") from None
+        raise TimeMachineError(
+            f"http: cannot listen on {config.http}: {error.strerror}", code=CANNOT_LISTEN
+        ) from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     address = _shown(bound_host, bound_port)

@@ -1,61 +1,33 @@
 """The commands of an admin: so far those that look."""
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import click
-from rich.console import Console
 
+from admin import output
+from admin.command import Group
+from admin.given import Given
 from admin.render import show_status, show_vnodes
-from timemachine.client import SyncClient
-from timemachine.errors import ClientError
-
-_HELP = {"help_option_names": ["-h", "--help"]}
+from admin.session import Session
+from timemachine.client.call import Call, path_of
 
 
-@click.group(context_settings=_HELP)
-@click.option(
-    "--server",
-    envvar="TIMEMACHINE_SERVER",
-    default="http://127.0.0.1:8001",
-    show_default=True,
-    metavar="URL",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@click.pass_context
-def admin(context: click.Context, server: str, as_json: bool) -> None:  # noqa: FBT001
-    """Look at a cluster.
-
-    Example: timemachine admin status
-    """
-    context.obj = (server, as_json)
+@click.group(cls=Group, db=False)
+def admin() -> None:
+    """Look at a cluster."""
 
 
-def _ask(
-    given: tuple[str, bool], path: str, show: Callable[[Console, Any], None], member: str | None
-) -> None:
-    server, as_json = given
-    try:
-        with SyncClient(server) as client:
-            answer: Any = client.request("GET", path)
-    except ClientError as error:
-        raise click.ClickException(error.detail) from None
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
-    else:
-        show(Console(), answer if member is None else answer[member])
-
-
-@admin.command(context_settings=_HELP)
+@admin.command(db=False, examples=["timemachine admin status"])
 @click.pass_obj
-def status(given: tuple[str, bool]) -> None:
+def status(given: Given) -> None:
     """Show the nodes of the cluster."""
-    _ask(given, "/v1/cluster", show_status, None)
+    with Session(given) as session:
+        answer = session.ask(Call("GET", path_of("cluster"), object))
+    output.document(answer, show_status, as_json=bool(given.as_json))
 
 
-@admin.command(context_settings=_HELP)
+@admin.command(db=False, examples=["timemachine admin vnodes"])
 @click.pass_obj
-def vnodes(given: tuple[str, bool]) -> None:
+def vnodes(given: Given) -> None:
     """Show every vnode: its leader, term, offset and backlog."""
-    _ask(given, "/v1/cluster/vnodes", show_vnodes, "items")
+    with Session(given) as session:
+        answer = session.ask(Call("GET", path_of("cluster", "vnodes"), object))
+    output.items(answer, show_vnodes, as_json=bool(given.as_json))

@@ -1,29 +1,38 @@
-"""Tables for people."""
+"""Tables of a cluster, for people."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+from admin import shown
+from admin.tables import Parts, Row, grid
 
 
-def show_status(console: Console, cluster: dict[str, Any]) -> None:
+def show_status(cluster: Row) -> Parts:
     """The nodes of a cluster."""
-    console.print(f"cluster {cluster['cluster_id']}, node leader {cluster['node_leader']}")
-    table = Table("node", "name", "state", "http", "version", "vnodes", "leaders", "clock")
-    for node in cluster["nodes"]:
-        table.add_row(
-            *(node["id"], node["name"], node["state"], node["http"], node["version"]),
-            *(str(node["vnodes"]), str(node["leaders"]), f"{node['clock_offset_ms']} ms"),
-        )
-    console.print(table)
+    yield f"cluster {cluster['cluster_id']}, node leader {cluster['node_leader']}"
+    yield grid(
+        ("node", "name", "state", "http", "version", "vnodes", "leaders", "clock"),
+        [
+            (
+                *(shown.text(node[name]) for name in ("id", "name", "state", "http", "version")),
+                *(str(node["vnodes"]), str(node["leaders"]), f"{node['clock_offset_ms']} ms"),
+            )
+            for node in cluster["nodes"]
+        ],
+        right=("vnodes", "leaders", "clock"),
+    )
 
 
-def show_vnodes(console: Console, rows: list[dict[str, Any]]) -> None:
+def show_vnodes(rows: Sequence[Row]) -> Parts:
     """The vnodes of a cluster."""
-    table = Table("db", "collection", "vnode", "leader", "term", "offset", "due backlog")
-    for row in rows:
-        table.add_row(
-            *(row["db"], row["collection"], str(row["index"]), str(row["leader"])),
-            *(str(row["term"]), str(row["offset"]["time"]), str(row["due_backlog"])),
-        )
-    console.print(table)
+    yield grid(
+        ("db", "collection", "vnode", "leader", "term", "offset", "due backlog"),
+        [
+            (
+                *(shown.text(row["db"]), shown.text(row["collection"]), str(row["index"])),
+                *(str(row["leader"]), str(row["term"]), shown.time(row["offset"]["time"])),
+                str(row["due_backlog"]),
+            )
+            for row in rows
+        ],
+        right=("vnode", "term", "due backlog"),
+    )

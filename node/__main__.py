@@ -1,4 +1,4 @@
-"""The command line: `timemachine serve`, `dev`, `demo`, `version`."""
+"""The command line: `timemachine serve`, `dev`, `demo`, `version`; `admin` has the others."""
 
 import os
 import sys
@@ -7,22 +7,18 @@ from typing import Any
 
 import click
 
-from admin.cli import admin
-from node import config as configuration
-from node import telemetry
+from admin.lazy import LazyGroup
+from admin.program import PLACES
 from timemachine import __version__
 from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=LazyGroup, places=PLACES, context_settings=_HELP)
 @click.version_option(__version__, prog_name="timemachine")
 def main() -> None:
     """TimeMachine: webhooks at their time, whatever fails in between."""
-
-
-main.add_command(admin)
 
 
 def _run(
@@ -33,6 +29,9 @@ def _run(
     bound: Callable[[str], None] = lambda _: None,
     refused: Callable[[TimeMachineError], None] = lambda _: None,
 ) -> None:
+    from node import config as configuration
+    from node import telemetry
+
     telemetry.set_up_logs()
     try:
         config, unknown = configuration.load(flags, os.environ, config_file)

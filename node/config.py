@@ -60,6 +60,9 @@ NOT_YET = (
 )
 """Settings that the contract names and that have no meaning yet: refused, not ignored."""
 
+_OF_OTHERS = ("config", "server", "db", "token", "token_file", "ca_file")
+"""What else is spelt TIMEMACHINE_*: where the settings are, and what clients go by."""
+
 
 def split_address(text: str, setting: str, *, default_port: int) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, `[V6]:PORT` or `HOST`; `:PORT` is loopback.
@@ -103,7 +106,7 @@ def load(
             values[name] = _from_text(name, text)
         elif name in NOT_YET:
             raise ConfigError(f"{variable} has no meaning in this version yet; unset it.")
-        elif name not in ("config", "server"):
+        elif name not in _OF_OTHERS:
             unknown.append(variable)
     values |= {name: value for name, value in flags.items() if value is not None}
     if not values.get("data"):

@@ -131,6 +131,11 @@ CLIENT_ANSWER_BYTES_MAX = 512 * 1024 * 1024  # 1000 jobs of the largest meta fit
 CLIENT_CONNECTIONS_MAX = 64  # for each client
 CLIENT_IDLE_MS_MAX = 15_000  # shorter than what servers and balancers commonly keep idle
 
+# --- the command line ------------------------------------------------------------------------
+CLI_BATCH_BYTES = 4 * 1024 * 1024  # of jobs in one request, if they are more than one
+CLI_LINE_BYTES_MAX = REQUEST_BODY_BYTES_MAX // 2  # of a file of jobs: ids and brackets come with it
+
+assert META_BYTES_MAX < CLI_BATCH_BYTES < CLI_LINE_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN
 assert META_BYTES_MAX + COMMAND_OVERHEAD_BYTES + URL_BYTES_MAX < RECEIVED_BODY_BYTES_MAX
 assert HISTORY_RETENTION_MS_DEFAULT < DEDUPE_TTL_S * 1000

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from admin.given import shared_options
 from node import config
 from node.__main__ import main
 from node.config import Config, as_toml, is_loopback, load, split_address
@@ -71,6 +72,10 @@ def test_unknown_names(tmp_path: Path) -> None:
     environment = {"TIMEMACHINE_PORT": "tcp://1:2", "TIMEMACHINE_SERVICE_HOST": "1", "HOME": "x"}
     _, unknown = load(DATA, environment, None)
     assert ["TIMEMACHINE_PORT", "TIMEMACHINE_SERVICE_HOST"] == unknown
+    # Those of the commands that ask a node are known: one shell may have both.
+    variables = [option.envvar for option in shared_options(db=True)]
+    of_clients = {str(name): "x" for name in variables if name} | {"TIMEMACHINE_TOKEN": "x"}
+    assert [] == load(DATA, of_clients, None)[1]
     assert not {"port", *(n for n in Config.__struct_fields__ if n.startswith("service"))} & set(
         Config.__struct_fields__
     )

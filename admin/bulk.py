@@ -1,0 +1,141 @@
+"""Commands over many jobs: count first, ask, start a task, watch it."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from admin import exits, output, shown, tables, times
+from admin.ask import confirm, yes_option
+from admin.given import Given
+from admin.session import Session
+from timemachine.client.call import Call, path_of
+
+_POLL_S: Final = 0.25
+_POLL_S_MAX: Final = 2.0
+_RUNNING: Final = "running"
+_DONE: Final = "done"
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of what becomes a task."""
+    for decorate in (
+        yes_option,
+        click.option("--no-wait", is_flag=True, help="Print the task, do not wait for its end."),
+        click.option("--dry-run", is_flag=True, help="Only say how many jobs it would be."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name a time window."""
+    for decorate in (
+        click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Before this time."),
+        click.option(
+            "--from", "from_time", type=times.TIME, metavar="TIME", help="From this time on."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def window_body(from_time: times.When | None, to_time: times.When | None) -> dict[str, Any]:
+    """The members that name a time window."""
+    body: dict[str, Any] = {}
+    if from_time is not None:
+        body["from"] = from_time.time_ms
+    if to_time is not None:
+        body["to"] = to_time.time_ms
+    return body
+
+
+def run(
+    context: click.Context,
+    path: str,
+    body: dict[str, Any],
+    question: str,
+    *,
+    dry_run: bool,
+    no_wait: bool,
+    yes: bool,
+) -> None:
+    """Do something to many jobs. `question` has a place for {jobs}, such as `3 jobs`."""
+    given = context.ensure_object(Given)
+    as_json = bool(given.as_json)
+    count = None
+    with Session(given) as session:
+        if dry_run or not yes:
+            answer = session.ask(Call("POST", path, object, body={**body, "dry_run": True}))
+            if dry_run:
+                output.document(answer, _sample, as_json=as_json)
+                return
+            count = msgspec.json.decode(answer, type=dict[str, Any])["count"]
+            if count == 0:
+                # Not begun: what comes up meanwhile was not asked for.
+                output.document(answer, _sample, as_json=as_json)
+                return
+            confirm(question.format(jobs=_jobs(count)), yes=False)
+        answer = session.ask(Call("POST", path, object, body={**body, "dry_run": False}))
+    if no_wait:
+        output.document(answer, tables.one, as_json=as_json)
+        return
+    watch(context, msgspec.json.decode(answer, type=dict[str, Any])["task"], total=count)
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
+def _sample(row: tables.Row) -> tables.Parts:
+    if row["count"] == 0:
+        yield "There is no such job."
+        return
+    yield f"It would be {_jobs(row['count'])}."
+    sample = row.get("sample") or []
+    if sample and all(isinstance(each, dict) and "id" in each for each in sample):
+        yield from tables.jobs(sample)
+    else:
+        for each in sample:
+            yield f"  {shown.text(each)}"
+
+
+def watch(context: click.Context, task: str, *, total: int | None = None) -> None:
+    """Wait for the end of a task; people see how far it is. `total` jobs were there before it."""
+    given = context.ensure_object(Given)
+    as_json = bool(given.as_json)
+    err = output.console(stderr=True)
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=err,
+        transient=True,
+        disable=as_json or not err.is_terminal,
+    )
+    call = Call("GET", path_of("tasks", task), object)
+    pause_s = _POLL_S
+    try:
+        with Session(given) as session, progress:
+            bar = progress.add_task(f"task {task}", total=total)
+            while True:
+                answer = session.ask(call)
+                row = msgspec.json.decode(answer, type=dict[str, Any])
+                progress.update(bar, completed=row["progress"]["done"])
+                if row["state"] != _RUNNING:
+                    break
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, _POLL_S_MAX)
+    except KeyboardInterrupt:
+        output.say(
+            f"The task goes on. `timemachine task watch {task}` watches it,"
+            f" `timemachine task cancel {task}` stops it."
+        )
+        raise
+    output.document(answer, tables.one, as_json=as_json)
+    if row["state"] != _DONE:
+        context.exit(exits.FAILED)

@@ -1,0 +1,143 @@
+"""`timemachine job batch`: many jobs from a file or a pipe."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import click
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+)
+
+from admin import complete, exits, output, shown
+from admin.batches import Outcome, Reader, Sending
+from admin.command import Command
+from admin.given import Given
+from admin.session import Session
+from timemachine import limits
+from timemachine.client import ClientError
+
+_BATCH_JOBS = 1_000
+
+
+def _writable(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """The path of a file that can be written: better known before the first job is sent."""
+    if value is None:
+        return None
+    path = Path(value)
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise click.BadParameter(f"{value}: {(error.strerror or 'error').lower()}.") from None
+    return path
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "timemachine job batch carts jobs.ndjson",
+        "timemachine job batch carts - --failed failed.ndjson < jobs.ndjson",
+        "timemachine job batch carts jobs.ndjson --key import-2030-01-31",
+    ],
+)
+@click.argument("collection", shell_complete=complete.collections)
+@click.argument("file", type=click.Path(allow_dash=True, exists=True, dir_okay=False))
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, limits.BATCH_JOBS_MAX),
+    default=_BATCH_JOBS,
+    show_default=True,
+    metavar="N",
+    help="Jobs in a request.",
+)
+@click.option("--route", shell_complete=complete.routes, help="For jobs that name none.")
+@click.option("--allow-missing-route", is_flag=True, help="Routes may be created later.")
+@click.option(
+    "--key",
+    help="A name for this import: the same file with the same key again creates nothing twice.",
+)
+@click.option(
+    "--failed",
+    callback=_writable,
+    metavar="FILE",
+    help="Where refused jobs are written; else to standard error.",
+)
+@click.pass_context
+def batch(
+    context: click.Context,
+    collection: str,
+    file: str,
+    batch_size: int,
+    route: str | None,
+    allow_missing_route: bool,
+    key: str | None,
+    failed: Path | None,
+) -> None:
+    """Create many jobs: NDJSON, a job a line, or one JSON array; - reads standard input.
+
+    They are sent in batches, one after the other, so that a pipe is read only as fast as the
+    cluster takes them. Each job succeeds or fails by itself. Refused ones are written as NDJSON,
+    {"line", "job", "error"}, which can be given again; exit code 8 tells that there are some.
+    Jobs without id get one here, so that repeats of a request create nothing twice.
+    """
+    given = context.ensure_object(Given)
+    outcome = Outcome()
+    with ExitStack() as stack:
+        source: BinaryIO = (
+            sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
+        )
+        refused: IO[str] | None = None
+        if failed is not None:
+            refused = stack.enter_context(failed.open("w", encoding="utf-8"))
+        size = Path(file).stat().st_size if file != "-" else None
+        session = stack.enter_context(Session(given))
+        sending = Sending(
+            session,
+            given.database,
+            collection,
+            route=route,
+            key=key,
+            allow_missing_route=allow_missing_route,
+        )
+        progress = stack.enter_context(_progress(known=bool(size)))
+        shown_task = progress.add_task("jobs", total=size or None)
+        reader = Reader(source, batch_size)
+        try:
+            for items in reader:
+                for fault in sending.send(items, outcome):
+                    # Not kept: a progress bar puts its own in the place of this stream.
+                    (refused or sys.stderr).write(fault + "\n")
+                progress.update(
+                    shown_task, completed=reader.bytes_read, description=outcome.sentence()
+                )
+        except (ClientError, KeyboardInterrupt, click.UsageError):
+            progress.stop()
+            if outcome.last_line:
+                click.echo(f"{outcome.sentence()}, up to line {outcome.last_line}.", err=True)
+            raise
+    if given.as_json:
+        click.echo(outcome.as_json())
+    else:
+        click.echo(shown.text(outcome.sentence()))
+    if outcome.failed:
+        context.exit(exits.PARTLY)
+
+
+def _progress(*, known: bool) -> Progress:
+    """A bar for a file, whose size is known; a count for a pipe. On standard error, or nowhere."""
+    err = output.console(stderr=True)
+    columns: list[ProgressColumn] = [BarColumn(), TaskProgressColumn()] if known else []
+    return Progress(
+        SpinnerColumn(),
+        *columns,
+        TextColumn("{task.description}"),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

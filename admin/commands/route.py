@@ -1,0 +1,315 @@
+"""`timemachine route`: where jobs are sent, and how."""
+
+from typing import Any
+
+import click
+import msgspec
+
+from admin import bulk, complete, exits, output, tables, times
+from admin.ask import confirm, yes_option
+from admin.command import Group
+from admin.fields import CONTENT, body_of, route_options
+from admin.given import Given
+from admin.session import Session
+from timemachine.client import operations
+from timemachine.client.answers import RouteSecret
+from timemachine.client.call import Call, condition_of, path_of, query_of
+
+route_argument = click.argument("route", shell_complete=complete.routes)
+if_match = click.option(
+    "--if-match", type=int, metavar="VERSION", help="Only while this is its version."
+)
+
+
+def _path(given: Given, route: str, *rest: str) -> str:
+    return path_of("dbs", given.database, "routes", route, *rest)
+
+
+def _print_secret(given: Given, answer: bytes) -> None:
+    """The current secret alone, or all that was answered."""
+    if given.as_json:
+        click.echo(answer)
+    else:
+        click.echo(msgspec.json.decode(answer, type=RouteSecret).secret)
+
+
+@click.group(cls=Group)
+def route() -> None:
+    """Routes: where jobs are sent, and how."""
+
+
+@route.command("list", examples=["timemachine route list"])
+@click.pass_obj
+def list_(given: Given) -> None:
+    """List the routes of a database."""
+    with Session(given) as session:
+        output.listing(
+            session.pages(operations.list_routes(given.database)),
+            tables.routes,
+            as_json=bool(given.as_json),
+            nothing=f"no route in database `{given.database}`",
+        )
+
+
+@route.command(examples=["timemachine route get hello", "timemachine route get hello --json"])
+@route_argument
+@click.pass_obj
+def get(given: Given, route: str) -> None:
+    """Show a route. Values of headers and keys are masked."""
+    with Session(given) as session:
+        answer = session.ask(operations.get_route(given.database, route))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command(
+    examples=[
+        "timemachine route put hello --url http://127.0.0.1:4000/",
+        "timemachine route put hello --url http://127.0.0.1:4000/ --retry-schedule-ms 5s,5m",
+        "timemachine route put hello --url http://127.0.0.1:4000/ --header x-team=games",
+        "timemachine route put hello --from-file route.json",
+    ]
+)
+@route_argument
+@route_options
+@if_match
+@click.option("--create-only", is_flag=True, help="Only if there is no such route yet.")
+@click.pass_obj
+def put(
+    given: Given, /, route: str, if_match: int | None, create_only: bool, **options: Any
+) -> None:
+    """Create or replace a route.
+
+    What is not given has its default; the secret stays. What `route get --json` prints can be
+    given back with --from-file; options win over the file.
+    """
+    headers = condition_of(if_match, create_only=create_only)
+    body = body_of(options)
+    with Session(given) as session:
+        answer = session.ask(Call("PUT", _path(given, route), object, body=body, headers=headers))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command(
+    examples=[
+        "timemachine route patch hello --max-in-flight 16",
+        "timemachine route patch hello --set 'rate={\"count\": null}'",
+    ]
+)
+@route_argument
+@route_options
+@if_match
+@click.pass_obj
+def patch(given: Given, /, route: str, if_match: int | None, **options: Any) -> None:
+    """Change some settings of a route.
+
+    What is not given stays. Headers, and the two members of the rate, are replaced together.
+    """
+    body = body_of(options)
+    if not body:
+        raise click.UsageError("Give at least one setting to change.")
+    headers = condition_of(if_match)
+    with Session(given) as session:
+        answer = session.ask(Call("PATCH", _path(given, route), object, body=body, headers=headers))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command(
+    examples=[
+        "timemachine route delete hello --force --yes",
+    ]
+)
+@route_argument
+@click.option("--force", is_flag=True, help="Even if jobs wait for it; these end dead.")
+@if_match
+@yes_option
+@click.pass_obj
+def delete(given: Given, route: str, force: bool, if_match: int | None, yes: bool) -> None:
+    """Delete a route."""
+    if force:
+        question = f"Delete route `{route}` of `{given.database}`, so that its jobs end dead?"
+        confirm(question, yes=yes)
+    call = operations.delete_route(given.database, route, force=force, if_match=if_match)
+    with Session(given) as session:
+        answer = session.ask(call)
+    output.deleted(answer, f"deleted route {route}", as_json=bool(given.as_json))
+
+
+@route.command(examples=["timemachine route secret hello"])
+@route_argument
+@click.pass_obj
+def secret(given: Given, route: str) -> None:
+    """Print the secret that a recipient verifies webhooks with.
+
+    Only the current secret is printed, so that it can go into a variable. With --json also
+    earlier ones that still sign.
+    """
+    with Session(given) as session:
+        answer = session.ask(operations.get_route_secret(given.database, route))
+    _print_secret(given, answer)
+
+
+@route.command(
+    "rotate-secret",
+    examples=["timemachine route rotate-secret hello --grace-period-ms 1h --yes"],
+)
+@route_argument
+@click.option(
+    "--grace-period-ms",
+    type=times.DURATION,
+    metavar="MS",
+    help="How long the old secret signs beside the new one. [1d]",
+)
+@click.option(
+    "--secret-file",
+    type=CONTENT,
+    metavar="FILE",
+    help="The new secret, whsec_...; else one is made. - is stdin.",
+)
+@yes_option
+@click.pass_obj
+def rotate_secret(
+    given: Given, route: str, grace_period_ms: int | None, secret_file: str | None, yes: bool
+) -> None:
+    """Give a route a new secret, and print it.
+
+    Until the grace period is over, webhooks are signed with both, so that recipients can change
+    to the new one meanwhile.
+    """
+    confirm(f"Give route `{route}` of `{given.database}` a new secret?", yes=yes)
+    body: dict[str, Any] = {}
+    if grace_period_ms is not None:
+        body["grace_period_ms"] = grace_period_ms
+    if secret_file is not None:
+        body["secret"] = secret_file.strip()
+    with Session(given) as session:
+        answer = session.ask(
+            Call("POST", _path(given, route, "secret", "rotate"), object, body=body)
+        )
+    _print_secret(given, answer)
+
+
+@route.command(examples=["timemachine route pause hello"])
+@route_argument
+@click.pass_obj
+def pause(given: Given, route: str) -> None:
+    """Start no more sends to a route; its jobs are held when they are due."""
+    with Session(given) as session:
+        answer = session.ask(operations.pause_route(given.database, route))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command(examples=["timemachine route resume hello"])
+@route_argument
+@click.pass_obj
+def resume(given: Given, route: str) -> None:
+    """Send to a paused or disabled route again, what was held first."""
+    with Session(given) as session:
+        answer = session.ask(operations.resume_route(given.database, route))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command("send-example", examples=["timemachine route send-example hello"])
+@route_argument
+@click.pass_context
+def send_example(context: click.Context, route: str) -> None:
+    """Send one example webhook now, and show how it went.
+
+    Exit code 1 when the recipient did not answer 2xx.
+    """
+    given = context.ensure_object(Given)
+    with Session(given) as session:
+        answer = session.ask(operations.send_example(given.database, route))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+    if output.decoded(answer).get("status") != "succeeded":
+        context.exit(exits.FAILED)
+
+
+@route.command(examples=["timemachine route stats hello"])
+@route_argument
+@click.pass_obj
+def stats(given: Given, route: str) -> None:
+    """Show a route's state, its waiting jobs, and how its attempts went lately."""
+    with Session(given) as session:
+        answer = session.ask(Call("GET", _path(given, route, "stats"), object))
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+
+
+@route.command(examples=["timemachine route attempts hello --limit 20"])
+@route_argument
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many."
+)
+@click.pass_obj
+def attempts(given: Given, route: str, limit: int) -> None:
+    """Show the attempts to send to a route, the newest first."""
+    query = query_of(limit=min(limit, 1000))
+    call = Call("GET", _path(given, route, "attempts"), object, query=query)
+    with Session(given) as session:
+        output.listing(
+            output.first(session.pages(call), limit),
+            tables.attempts,
+            as_json=bool(given.as_json),
+            nothing="no attempt yet",
+        )
+
+
+window = bulk.window_options
+
+
+@route.command(examples=["timemachine route redrive hello --from -1d --to now --yes"])
+@route_argument
+@window
+@bulk.task_options
+@click.pass_context
+def redrive(
+    context: click.Context,
+    /,
+    route: str,
+    from_time: times.When | None,
+    to_time: times.When | None,
+    **how: Any,
+) -> None:
+    """Send the dead jobs of a time window again.
+
+    The window is about their trigger times.
+    """
+    given = context.ensure_object(Given)
+    path = _path(given, route, "redrive")
+    bulk.run(
+        context,
+        path,
+        bulk.window_body(from_time, to_time),
+        "Send {jobs} again that died?",
+        **how,
+    )
+
+
+@route.command(
+    "replay-missing",
+    examples=["timemachine route replay-missing hello --from -1d --to now --yes"],
+)
+@route_argument
+@window
+@bulk.task_options
+@click.pass_context
+def replay_missing(
+    context: click.Context,
+    /,
+    route: str,
+    from_time: times.When | None,
+    to_time: times.When | None,
+    **how: Any,
+) -> None:
+    """Send those dead jobs of a time window that were never attempted.
+
+    The window is about their trigger times.
+    """
+    given = context.ensure_object(Given)
+    path = _path(given, route, "replay-missing")
+    bulk.run(
+        context,
+        path,
+        bulk.window_body(from_time, to_time),
+        "Send {jobs} that died without an attempt?",
+        **how,
+    )

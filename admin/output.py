@@ -1,0 +1,115 @@
+"""Where answers are printed: tables for people, exactly the API's JSON for programs.
+
+With `--json` standard output is one JSON document. A list is an array with an item a line, written
+as its pages come; one that is cut off by an error is not closed, so that no program takes it for
+whole.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console, RenderableType
+
+from admin import shown
+
+WIDE = 10_000
+"""Columns where the output is no terminal: nothing is cut off for whoever searches in it."""
+
+Show = Callable[[Any], Iterable[RenderableType | str]]
+"""Makes of one decoded document, or of a page of them, what people see."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console; without colours when it is no terminal or NO_COLOR is set."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not made.is_terminal:
+        made = Console(
+            stderr=stderr, highlight=False, markup=False, emoji=False, width=WIDE, no_color=True
+        )
+    return made
+
+
+def _people(parts: Iterable[RenderableType | str]) -> None:
+    out = console()
+    for part in parts:
+        if isinstance(part, str):
+            click.echo(part)
+        elif out.is_terminal:
+            out.print(part)
+        else:
+            with out.capture() as captured:
+                out.print(part)
+            # Columns are filled up with spaces, which nobody wants in a file.
+            click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def decoded(answer: bytes) -> dict[str, Any]:
+    """An object as Python has it; a job's meta stays the text that came, whatever it holds.
+
+    Raises msgspec.DecodeError for anything but an object.
+    """
+    members = msgspec.json.decode(answer, type=dict[str, msgspec.Raw])
+    return {
+        name: bytes(content).decode() if name == "meta" else msgspec.json.decode(content)
+        for name, content in members.items()
+    }
+
+
+def document(answer: bytes, show: Show, *, as_json: bool) -> None:
+    """Print one document."""
+    if as_json:
+        click.echo(answer)
+    else:
+        _people(show(decoded(answer)))
+
+
+def listing(
+    pages: Iterator[list[bytes]], show: Show, *, as_json: bool, nothing: str = "nothing"
+) -> None:
+    """Print a list, page by page. People are told on standard error when there is `nothing`."""
+    if not as_json:
+        empty = True
+        for page in pages:
+            if page:
+                empty = False
+                _people(show([decoded(item) for item in page]))
+        if empty:
+            click.echo(f"There is {nothing}.", err=True)
+        return
+    before = "["
+    for page in pages:
+        for item in page:
+            click.echo(before.encode() + b"\n" + item, nl=False)
+            before = ","
+        sys.stdout.flush()
+    click.echo("[]" if before == "[" else "\n]")
+
+
+def items(answer: bytes, show: Show, *, as_json: bool) -> None:
+    """Print a list that comes in one piece."""
+    found = msgspec.json.decode(answer, type=dict[str, msgspec.Raw])["items"]
+    rows = [bytes(item) for item in msgspec.json.decode(found, type=list[msgspec.Raw])]
+    listing(iter([rows]), show, as_json=as_json)
+
+
+def first(pages: Iterator[list[bytes]], count: int) -> Iterator[list[bytes]]:
+    """So many items of a list, and no page more than they need."""
+    for page in pages:
+        yield page[:count]
+        count -= len(page)
+        if count <= 0:
+            return
+
+
+def deleted(answer: bytes, sentence: str, *, as_json: bool) -> None:
+    """Say that something is gone; programs get what it was."""
+    click.echo(answer if as_json else shown.text(sentence))
+
+
+def say(sentence: str, *, as_json: bool = False) -> None:
+    """Tell people how it goes, on standard error; programs read standard output."""
+    if not as_json:
+        click.echo(shown.text(sentence), err=True)

@@ -13,7 +13,7 @@ from admin.examples import ExampleCommand
 from tests.cluster.process import NodeProcess, Recipient, wait_until
 from tests.cluster.terminal import Terminal
 from tests.docs.cli_page import commands
-from tests.docs.reader import blocks
+from tests.docs.page import blocks
 
 EXAMPLES = [
     example

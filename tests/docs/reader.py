@@ -3,87 +3,142 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
-
-from markdown_it import MarkdownIt
+from typing import Final, Self
 
 from tests.cluster.process import wait_until
+from tests.docs.expected import json_is, text_after, text_is
+from tests.docs.page import Block
 from tests.unit.project import ROOT
 
 PROGRAMS: Final = ("bash", "curl", "make")
 """What the pages take for granted, beside Python and a compiler."""
 
-
-def blocks(page: str) -> list[str]:
-    """The code blocks of a page, in order."""
-    tokens = MarkdownIt().parse((ROOT / page).read_text())
-    return [token.content for token in tokens if token.type == "fence"]
+_DONE: Final = "--- that was it:"
+_PATIENCE_S: Final = 60.0
 
 
-def quoted(page: str, pattern: str) -> str:
-    """What a page says in the only place that fits this pattern with one group."""
-    (found,) = re.findall(pattern, (ROOT / page).read_text())
-    return str(found)
+class Terminal:
+    """A terminal of its own, with one program running in it."""
+
+    def __init__(self, command: str, folder: Path, name: str, environment: dict[str, str]) -> None:
+        self._screen = folder / f".{name}.screen"
+        self._seen = 0
+        self._name = name
+        with self._screen.open("wb") as screen:
+            self.process = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                start_new_session=True,
+            )
+
+    def shown(self) -> str:
+        """All that was printed so far, errors too."""
+        return self._screen.read_text(encoding="utf-8")
+
+    def wait_for(self, lines: str) -> None:
+        """Wait for lines that look so, after those that were waited for before."""
+
+        def there() -> bool:
+            ended = self.process.poll() is not None
+            end = text_after(lines, self.shown(), self._seen)
+            if end is not None:
+                self._seen = end
+            assert end is not None or not ended, f"{self._name} has ended:\n{self.shown()}"
+            return end is not None
+
+        wait_until(there, f"{self._name} does not print\n{lines}", _PATIENCE_S)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait for the end."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(_PATIENCE_S)
+
+    def close(self) -> None:
+        """Close the window, whatever runs in it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
-class Answer(NamedTuple):
-    """What curl got: the status and the decoded body."""
+class Shell:
+    """The first terminal: a shell that commands are typed into, and that keeps its variables."""
 
-    status: int
-    body: Any
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._out, self._err = folder / ".shell.out", folder / ".shell.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                ["bash", "--noprofile", "--norc"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self._write("trap 'failed=1' ERR\n")
 
+    def type_in(self, commands: str) -> tuple[str, list[int]]:
+        """What the commands printed, and the statuses that curl got. All have to succeed."""
+        out, err = self._out.stat().st_size, self._err.stat().st_size
+        end = f"printf '%s %s\\n' {shlex.quote(_DONE)} $failed"
+        self._write(f"failed=0\n{{\n{commands}\n}} < /dev/null\n{end}\n")
 
-class Program:
-    """Something that was started in a terminal of its own."""
+        def done() -> bool:
+            return _DONE in _from(self._out, out) or self._process.poll() is not None
 
-    def __init__(self, process: subprocess.Popen[bytes], printed: Path, logged: Path) -> None:
-        self.process = process
-        self._printed = printed
-        self._logged = logged
+        wait_until(done, f"this does not end:\n{commands}", _PATIENCE_S)
+        printed, _, failed = _from(self._out, out).partition(_DONE)
+        errors = _from(self._err, err)
+        assert failed.strip() == "0", f"{commands}\n{printed}\n{errors}"
+        return printed, [int(line) for line in re.findall(r"^[0-9]{3}$", errors, re.MULTILINE)]
 
-    def logged(self) -> list[str]:
-        """The lines of its standard error so far."""
-        return self._logged.read_text().splitlines()
+    def close(self) -> None:
+        """End the shell, and whatever it still runs."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.close()
 
-    def wait_for_line(self, number: int = 0) -> str:
-        """Wait for the line with this number, from 0 on."""
-        wait_until(
-            lambda: self._printed.read_text().count("\n") > number or self._ended(),
-            f"it does not print {number + 1} lines",
-        )
-        assert not self._ended(), self._logged.read_text()
-        return self._printed.read_text().splitlines()[number]
-
-    def _ended(self) -> bool:
-        return self.process.poll() is not None
+    def _write(self, text: str) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(text.encode())
+        stdin.flush()
 
 
 class Reader:
-    """Types commands in an empty folder. What it starts ends with it.
+    """Plays pages in a folder. What it starts ends with it.
 
     All that differs from the text is done by `instead`:
 
-    * the ports 8001 and 4000 are free ones, and `.run` is a folder of the test;
-    * `make X` is what the Makefile would run for X, without setting up an environment before:
-      the environment is the one that runs the tests, and so is `.venv/bin/python`;
-    * `make run` is told its port, which the Makefile leaves at 8001.
+    * the ports 8001 and 4000 are free ones;
+    * `make X` is what the Makefile would run for X, without setting up an environment before.
 
-    curl says the status too, and never asks a proxy: its settings are here, not on the line.
+    The folder stands for a checkout: `.venv` in it leads to the environment that runs the tests.
+    curl tells statuses on standard error, and never asks a proxy: its settings are here, not on
+    the line.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.node_port, self.recipient_port = _free_ports(2)
-        self._programs: list[Program] = []
         (folder / ".curlrc").write_text(
-            'silent\nshow-error\nnoproxy = "*"\nwrite-out = "\\n%{http_code}"\n'
+            'silent\nshow-error\nnoproxy = "*"\nwrite-out = "%{stderr}%{http_code}\\n"\n'
         )
+        _make_environment(folder / ".venv" / "bin")
         # Of the make that may run the tests.
         inherited = {name: value for name, value in os.environ.items() if "MAKE" not in name}
         self._environment = inherited | {
@@ -91,69 +146,103 @@ class Reader:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
+        self._terminals: dict[str, Terminal] = {}
+        self._begun: dict[str, str] = {}
+        self._shell: Shell | None = None
 
     def instead(self, text: str) -> str:
         """What is typed instead of the text."""
-        if text.startswith("make "):
-            text = self._recipe(text.partition("#")[0].split()[1])
+        text = re.sub(
+            r"^make (\w+).*", lambda found: self._recipe(found[1]), text, flags=re.MULTILINE
+        )
         for said, played in (
-            ("dev --data .run", "dev --data run --http 127.0.0.1:8001"),
+            ("node dev --data .run", "node dev --data .run --http 127.0.0.1:8001"),
+            ("timemachine dev", "timemachine dev --http 127.0.0.1:8001"),
             ("127.0.0.1:8001", f"127.0.0.1:{self.node_port}"),
             ("127.0.0.1:4000", f"127.0.0.1:{self.recipient_port}"),
             ('"127.0.0.1", 4000', f'"127.0.0.1", {self.recipient_port}'),
-            (".venv/bin/python", sys.executable),
         ):
             text = text.replace(said, played)
         return text
 
     def _recipe(self, target: str) -> str:
+        """What make runs for a target; nothing for `setup`, which is done."""
+        if target == "setup":
+            return ":"
         command = ["make", "--no-print-directory", "--dry-run", "--old-file=setup", target]
         return subprocess.run(
             command, cwd=ROOT, env=self._environment, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    def save(self, name: str, text: str) -> None:
-        """Write a file that the text shows."""
-        (self.folder / name).write_text(self.instead(text))
+    def type_in(self, commands: str) -> tuple[str, list[int]]:
+        """Type commands into the first terminal; returns what they printed, and curl's statuses."""
+        if self._shell is None:
+            self._shell = Shell(self.folder, self._environment)
+        return self._shell.type_in(self.instead(commands))
 
-    def run(self, command: str) -> str:
-        """Run a command as it stands; returns what it printed. It has to succeed."""
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert 0 == done.returncode, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+    def start(self, name: str, command: str) -> Terminal:
+        """Type commands into a terminal of its own; the last of them stays.
 
-    def curl(self, block: str) -> list[Answer]:
-        """Run commands that call curl as they stand, one a line; returns what they got."""
-        answers = []
-        for line in block.splitlines():
-            assert line.startswith("curl "), line
-            body, _, status = self.run(line).rpartition("\n")
-            answers.append(Answer(int(status), json.loads(body)))
-        return answers
+        After a Ctrl-C if something runs there: then what came before it still holds, the folder
+        and the variables.
+        """
+        before = self._terminals.get(name)
+        if before is None:
+            self._begun[name] = "".join(command.splitlines(keepends=True)[:-1])
+        else:
+            before.interrupt()
+            command = self._begun[name] + command
+        terminal = Terminal(self.instead(command), self.folder, name, self._environment)
+        self._terminals[name] = terminal
+        return terminal
 
-    def start(self, command: str) -> Program:
-        """Start a command as it stands, in a terminal of its own."""
-        number = len(self._programs)
-        printed, logged = self.folder / f"{number}.out", self.folder / f"{number}.err"
-        with printed.open("wb") as out, logged.open("wb") as err:
-            process = subprocess.Popen(
-                ["bash", "-c", command],
-                cwd=self.folder,
-                env=self._environment,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        program = Program(process, printed, logged)
-        self._programs.append(program)
-        return program
+    def play(self, blocks: list[Block]) -> None:
+        """Do all that a page says, in order."""
+        for number, block in enumerate(blocks):
+            following = blocks[number + 1] if number + 1 < len(blocks) else None
+            match block.act:
+                case "save":
+                    here = Path(self.type_in("pwd")[0].rstrip("\n"))
+                    (here / block.name).write_text(self.instead(block.text))
+                case "start":
+                    self.start(block.name, block.text)
+                case "shown":
+                    self._terminals[block.name].wait_for(self.instead(block.text))
+                case "type":
+                    printed = self._typed(block, following)
+                    assert self._fits(following, printed), _differs(block, following, printed)
+                case "again":
+                    self._type_again(block, following)
+
+    def _typed(self, block: Block, following: Block | None) -> str:
+        """Type a block. Every request is answered 2xx, or the last as the page shows."""
+        printed, statuses = self.type_in(block.text)
+        wanted = _status(following)
+        if wanted is not None and wanted >= 400 and statuses:
+            assert wanted == statuses.pop(), _differs(block, following, printed)
+        refused = [status for status in statuses if status >= 300]
+        assert not refused, f"line {block.line}: {refused}\n{block.text}\n{printed}"
+        return printed
+
+    def _type_again(self, block: Block, following: Block | None) -> None:
+        printed = ""
+
+        def fits() -> bool:
+            nonlocal printed
+            printed = self._typed(block, following)
+            return self._fits(following, printed)
+
+        try:
+            wait_until(fits, "it stays so")
+        except AssertionError as error:
+            raise AssertionError(_differs(block, following, printed)) from error
+
+    def _fits(self, following: Block | None, printed: str) -> bool:
+        """Whether what was printed is what the next block shows, if it shows any."""
+        if following is None or following.act not in {"printed", "answer"}:
+            return True
+        compare = json_is if following.act == "answer" else text_is
+        return compare(self.instead(following.text), printed)
 
     def __enter__(self) -> Self:
         """Nothing is started yet."""
@@ -166,10 +255,44 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         """Close all terminals."""
-        for program in self._programs:
-            if program.process.poll() is None:
-                os.killpg(program.process.pid, signal.SIGKILL)
-            program.process.wait()
+        for terminal in self._terminals.values():
+            terminal.close()
+        if self._shell is not None:
+            self._shell.close()
+
+
+def _status(following: Block | None) -> int | None:
+    """The HTTP status that the next block shows, if it shows a problem."""
+    if following is None or following.act != "answer":
+        return None
+    shown = json.loads(following.text)
+    if not isinstance(shown, dict) or "code" not in shown:
+        return None
+    status = shown.get("status")
+    assert isinstance(status, int), f"line {following.line}: a problem is shown with its status"
+    return status
+
+
+def _differs(block: Block, following: Block | None, printed: str) -> str:
+    shown = "" if following is None else following.text
+    return f"line {block.line}:\n{block.text}\nprinted\n{printed}\nand not\n{shown}"
+
+
+def _from(path: Path, start: int) -> str:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().decode()
+
+
+def _make_environment(bin_folder: Path) -> None:
+    """A `.venv` as `make setup` makes it, but leading to the environment of the tests."""
+    bin_folder.mkdir(parents=True)
+    for name, command in (("python", ""), ("timemachine", "-m node ")):
+        script = bin_folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {command}"$@"\n')
+        script.chmod(0o755)
+    activate = f"PATH={shlex.quote(str(bin_folder))}:$PATH\n"
+    (bin_folder / "activate").write_text(activate)
 
 
 def _free_ports(count: int) -> list[int]:

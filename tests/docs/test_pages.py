@@ -1,20 +1,25 @@
-"""The README and the quickstart, played: what they tell to type works, and prints what they say."""
+"""The documentation, played: what it tells to type works, and prints what it says."""
 
-import ast
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.cluster.process import wait_until
-from tests.docs.reader import PROGRAMS, Program, Reader, blocks, quoted
+from tests.docs.page import fences, played
+from tests.docs.reader import PROGRAMS, Reader, Terminal
+from tests.unit.project import ROOT
 
-README = "README.md"
-QUICKSTART = "docs/quickstart.md"
+README: Final = ROOT / "README.md"
+PLAYED: Final = (
+    ROOT / "docs" / "quickstart.md",
+    ROOT / "docs" / "reference" / "api.md",
+    *sorted((ROOT / "docs" / "howto").glob("*.md")),
+)
+"""Each is played from its text alone: a new how-to is among them without being named here."""
 
 
 @pytest.fixture
@@ -27,47 +32,46 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield reader
 
 
-def _start_node(reader: Reader, command: str) -> Program:
-    """Start a node, and wait until it says that it serves as the quickstart tells it."""
-    program = reader.start(command)
-    ready = reader.instead(quoted(QUICKSTART, r"`(ready http=\S+) \.\.\.`"))
-    assert ready == program.wait_for_line()[: len(ready)]
-    return program
+@pytest.mark.parametrize("path", PLAYED, ids=lambda path: path.stem)
+def test_the_page_plays(reader: Reader, path: Path) -> None:
+    """Every block is typed, saved or compared, or plainly marked as not run."""
+    reader.play(played(path))
 
 
-def _tried(program: Program) -> list[str]:
-    """The commands that a node printed to try."""
-    return [line.strip() for line in program.logged() if line.startswith("  curl ")]
+# --- the README --------------------------------------------------------------------------------
+
+
+def _readme() -> list[str]:
+    return [block.text for block in fences(README.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.slow
 def test_the_demo_holds_its_promises(reader: Reader) -> None:
     """The first thing that the README tells to type ends well, and says so."""
-    demo, _ = blocks(README)[0].splitlines()
-    assert "The promises held." in reader.run(reader.instead(demo))
+    demo, _ = _readme()[0].splitlines()
+    assert "The promises held." in reader.type_in(demo)[0]
 
 
 def test_the_readme_names_commands_of_the_makefile(reader: Reader) -> None:
     """`make demo` and `make test` are what the README says they are."""
-    demo, test = map(reader.instead, blocks(README)[0].splitlines())
-    assert f"{sys.executable} -m node demo" == demo
-    assert test.startswith(f"{sys.executable} -m pytest")
+    demo, test = map(reader.instead, _readme()[0].splitlines())
+    assert demo == ".venv/bin/python -m node demo"
+    assert test.startswith(".venv/bin/python -m pytest")
 
 
 def test_the_readme_plays(reader: Reader) -> None:
     """`make run` prints the README's commands; each is answered, and the webhook comes."""
-    _, run, commands = blocks(README)
+    _, run, commands = _readme()
     with socket.create_server(("127.0.0.1", reader.recipient_port)) as recipient:
         recipient.settimeout(30)
-        node = _start_node(reader, reader.instead(run))
+        node = reader.start("node", run)
+        node.wait_for(reader.instead("ready http=127.0.0.1:8001 ...\n"))
         shown = commands.replace("127.0.0.1:8001", f"127.0.0.1:{reader.node_port}")
         assert shown.splitlines() == _tried(node)
-        collection, route, job = reader.curl(reader.instead(commands))
-        assert [201, 201, 201] == [collection.status, route.status, job.status]
-        assert ("jobs", "hello") == (collection.body["name"], route.body["name"])
-        assert ("scheduled", {"hi": 1}) == (job.body["state"], job.body["meta"])
+        _, statuses = reader.type_in(commands)
+        assert [201, 201, 201] == statuses
         assert b'"meta":{"hi": 1}' in _request(recipient)
-        assert any((reader.folder / "run").iterdir()), "its data is elsewhere"
+        assert any((reader.folder / ".run").iterdir()), "its data is elsewhere"
 
 
 def _request(listener: socket.socket) -> bytes:
@@ -82,68 +86,31 @@ def _request(listener: socket.socket) -> bytes:
     return request
 
 
-def test_the_quickstart_plays(reader: Reader) -> None:
-    """From nothing to a verified webhook, as the page tells it."""
-    run, receiver, create, start, job, ask, sdk = blocks(QUICKSTART)
-    name = quoted(QUICKSTART, r"Save it as `(\S+)`")
-    _start_node(reader, reader.instead(run))
-    reader.save(name, receiver)
-    *made, secret = reader.curl(reader.instead(create))
-    assert [201, 201, 200] == [answer.status for answer in (*made, secret)]
-    placeholder = quoted(QUICKSTART, r"The last answer holds the secret, `(\S+)`")
-    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", secret.body["secret"])
-    command = reader.instead(start).replace(placeholder, secret.body["secret"])
-    recipient = reader.start(command)
-    wait_until(lambda: _listens(reader.recipient_port), "the receiver does not start")
-
-    (created,) = reader.curl(reader.instead(job))
-    assert (201, "first", "scheduled") == (
-        created.status,
-        created.body["id"],
-        created.body["state"],
-    )
-    webhook = ast.literal_eval(recipient.wait_for_line())
-    assert ("first", {"cart": 7}) == (webhook["id"], webhook["meta"])
-    state, attempts = reader.instead(ask).splitlines()
-    wait_until(lambda: "delivered" == reader.curl(state)[0].body["state"], "it is not delivered")
-    (tried,) = reader.curl(attempts)
-    assert [("succeeded", 204)] == [
-        (attempt["status"], attempt["response_status"]) for attempt in tried.body["items"]
-    ]
-
-    reader.save("sdk.py", sdk)
-    assert "scheduled\n" == reader.run(f"{sys.executable} sdk.py")
-    assert {"cart": 8} == ast.literal_eval(recipient.wait_for_line(1))["meta"]
+# --- what the node itself tells to type ----------------------------------------------------------
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
+def _tried(node: Terminal) -> list[str]:
+    """The commands that a node printed to try."""
+    return [line.strip() for line in node.shown().splitlines() if line.startswith("  curl ")]
 
 
 def test_what_dev_prints_can_be_typed(reader: Reader) -> None:
     """The three commands that `timemachine dev` prints work to the letter, and may be repeated."""
-    command = f"{sys.executable} -m node dev --data data --http 127.0.0.1:{reader.node_port}"
-    node = _start_node(reader, command)
+    node = reader.start("node", ".venv/bin/timemachine dev")
+    node.wait_for("ready http=...\n")
     lines = _tried(node)
     assert 3 == len(lines)
-    collection, route, job = reader.curl("\n".join(lines))
-    assert [201, 201, 201] == [collection.status, route.status, job.status]
-    assert ("jobs", "hello", "scheduled") == (
-        collection.body["name"],
-        route.body["name"],
-        job.body["state"],
-    )
-    assert [200, 200, 201] == [answer.status for answer in reader.curl("\n".join(lines))]
+    printed, statuses = reader.type_in("\n".join(lines))
+    assert [201, 201, 201] == statuses
+    assert all(text in printed for text in ('"name":"jobs"', '"name":"hello"', '"scheduled"'))
+    assert [200, 200, 201] == reader.type_in("\n".join(lines))[1]
 
 
 def test_dev_prints_the_port_that_it_got(reader: Reader) -> None:
     """With port 0 the commands name the port that the system chose, and work to the letter."""
-    node = reader.start(f"{sys.executable} -m node dev --data data --http 127.0.0.1:0")
-    address = node.wait_for_line().split()[1].removeprefix("http=")
+    node = reader.start("node", ".venv/bin/timemachine dev --http 127.0.0.1:0")
+    node.wait_for("ready http=...\n")
+    (address,) = re.findall(r"^ready http=(\S+)", node.shown(), re.MULTILINE)
     lines = _tried(node)
     assert [True] * 3 == [f" http://{address}/" in line for line in lines]
-    assert [201, 201, 201] == [answer.status for answer in reader.curl("\n".join(lines))]
+    assert [201, 201, 201] == reader.type_in("\n".join(lines))[1]

@@ -2,16 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from admin.given import shared_options
+from node.api.dispatch import Dispatch
 from node.api.problems import REFUSALS
 from node.config import NOT_YET, Config
 from node.telemetry import METRICS
 from tests.docs import cli_page
-from timemachine import errors
-from timemachine.model import JOB_TRANSITIONS
+from timemachine import errors, limits
+from timemachine.model import JOB_TRANSITIONS, DeadReason, JobState
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -60,6 +62,83 @@ def test_every_metric_is_documented(name: str) -> None:
     assert f"| `{name}` | {METRICS[name]} |" in (REFERENCE / "metrics.md").read_text()
 
 
+def _operations() -> set[tuple[str, str]]:
+    """(method, path) of each operation that the node has, its variable parts as `{}`.
+
+    But for the paths of the original timeMachine, which are no part of the API.
+    """
+    dispatch = Dispatch(cast("Any", None), cast("Any", None))
+    found = {
+        (method, "/" + "/".join(path).replace("*", "{}"))
+        for path, methods in dispatch._table.items()
+        for method in methods
+        if path[0] not in {"job", "route"}
+    }
+    jobs = "/v1/dbs/{}/collections/{}/jobs/"
+    return found | {
+        ("POST", jobs + name)
+        for name, handler in dispatch._on_jobs.items()
+        if handler.__name__ != "_not_there"
+    }
+
+
+def _documented_operations() -> list[tuple[str, str]]:
+    page = (REFERENCE / "api.md").read_text()
+    headings = re.findall(r"^### (?:([A-Z]+) )?(\S.*)$", page, re.MULTILINE)
+    return [(method, re.sub(r"\{\w+\}", "{}", path)) for method, path in headings]
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(_operations()))
+def test_every_operation_is_documented(method: str, path: str) -> None:
+    """Each method of each path has a section in the reference of the API."""
+    assert (method, path) in _documented_operations()
+
+
+def test_no_other_operation_is_documented() -> None:
+    """The reference has no section of an operation that does not exist, and none twice."""
+    documented = _documented_operations()
+    assert sorted(_operations()) == sorted(documented)
+
+
+def _bounds() -> dict[str, int]:
+    return {name: value for name, value in vars(limits).items() if name.isupper()}
+
+
+def _shown(name: str, value: int) -> str:
+    """A bound as the reference shows it: in the largest unit that leaves a whole number."""
+    words = name.split("_")
+    if "BYTES" in words:
+        units = [("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1)]
+    elif "MS" in words:
+        units = [("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)]
+    elif "S" in words:
+        units = [("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)]
+    else:
+        return f"{value:,}"
+    # One MiB, but 24 h and 60 s: "1 days" is no way to speak.
+    few = 1 if "BYTES" in words else 2
+    unit, size = next(
+        (unit, size)
+        for unit, size in units
+        if value % size == 0 and (value >= few * size or size == 1)
+    )
+    return f"{value // size:,} {unit}"
+
+
+@pytest.mark.parametrize("name", sorted(_bounds()))
+def test_every_limit_is_documented(name: str) -> None:
+    """Each bound has one row, with its value as it is and what it bounds."""
+    row = f"| `{name}` | {_shown(name, _bounds()[name])} | "
+    lines = (REFERENCE / "limits.md").read_text().splitlines()
+    assert 1 == sum(line.startswith(row) and len(line) > len(row) + 2 for line in lines), row
+
+
+def test_no_other_limit_is_documented() -> None:
+    """The reference of the limits names none that is gone."""
+    page = (REFERENCE / "limits.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(_bounds())
+
+
 def test_the_reference_of_commands_is_what_help_says() -> None:
     """Each command has a section, word for word; `python -m tests.docs.cli_page` writes them."""
     assert cli_page.generated() == cli_page.written()[1]
@@ -77,13 +156,36 @@ def test_shared_options_are_documented() -> None:
     }
 
 
-def test_the_figure_of_states_is_the_table() -> None:
-    """The figure in the semantics shows every allowed move, and no other."""
-    lines = {
+@pytest.mark.parametrize("state", list(JobState), ids=lambda state: state.text)
+def test_every_state_is_documented(state: JobState) -> None:
+    """Each state has a row that says what it means."""
+    page = (ROOT / "docs" / "semantics.md").read_text()
+    assert re.search(rf"^\| `{state.text}` \| \S.* \|$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("reason", list(DeadReason))
+def test_every_reason_is_documented(reason: DeadReason) -> None:
+    """Each reason why a job is dead has a row that says what it means."""
+    page = (ROOT / "docs" / "semantics.md").read_text()
+    assert re.search(rf"^\| `{reason}` \| \S.* \|$", page, re.MULTILINE)
+
+
+def test_every_move_is_explained() -> None:
+    """Each word at an arrow of the figure has a row that says what happened."""
+    page = (ROOT / "docs" / "semantics.md").read_text()
+    moves = {event for moves in JOB_TRANSITIONS.values() for event in moves}
+    section = page.partition("| at the arrow |")[2].partition("\n\n")[0]
+    assert moves == set(re.findall(r"^\| ([a-z][a-z -]*) \| \S", section, re.MULTILINE))
+
+
+def test_the_figures_of_states_are_the_table() -> None:
+    """The figures in the semantics show every allowed move, once, and no other."""
+    moves = [
         f"    {'[*]' if before is None else before.text} --> {after.text}: {event}"
         for before, moves in JOB_TRANSITIONS.items()
         for event, after in moves.items()
-    }
+    ]
     page = (ROOT / "docs" / "semantics.md").read_text()
-    figure = page.partition("stateDiagram-v2\n")[2].partition("```")[0]
-    assert lines == set(figure.splitlines())
+    figures = [part.partition("```")[0] for part in page.split("stateDiagram-v2\n")[1:]]
+    shown = [line for figure in figures for line in figure.splitlines()]
+    assert sorted(moves) == sorted(shown)

@@ -38,6 +38,9 @@
         |-- ClientClosed          the client was closed
         |-- NoAnswer              no node answered (retryable)
         |-- BadAnswer             what answered is no node of TimeMachine
+        |-- BatchFailed           jobs that a batcher was given were not created
+        |-- TaskFailed            a task that was waited for failed
+        |-- TaskUnfinished        a task goes on longer than one wants to wait
         `-- ApiError              a node answered with an error
             |-- ApiInvalid        400, 413, 415, 422
             |-- ApiDenied         401, 403
@@ -356,7 +359,7 @@ class NoAnswer(ClientError):
     code = "no_answer"
     retryable = True
 
-    def __init__(self, detail: str | None = None, *, maybe_done: bool) -> None:
+    def __init__(self, detail: str | None = None, *, maybe_done: bool = True) -> None:
         super().__init__(detail)
         self.maybe_done = maybe_done
 
@@ -365,6 +368,46 @@ class BadAnswer(ClientError):
     """The answer is not what a node of TimeMachine sends."""
 
     code = "bad_answer"
+
+
+class BatchFailed(ClientError):
+    """Jobs that a batcher was given were not created.
+
+    `failed` is how many, `failures` the first of them as (job id, error).
+    """
+
+    code = "batch_failed"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        failed: int = 0,
+        failures: list[tuple[str, ClientError]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.failed = failed
+        self.failures = failures or []
+
+
+class TaskFailed(ClientError):
+    """The task failed. `task` is its id."""
+
+    code = "task_failed"
+
+    def __init__(self, detail: str | None = None, *, task: str = "") -> None:
+        super().__init__(detail)
+        self.task = task
+
+
+class TaskUnfinished(ClientError):
+    """The task goes on longer than it was waited for. `task` is its id."""
+
+    code = "task_unfinished"
+
+    def __init__(self, detail: str | None = None, *, task: str = "") -> None:
+        super().__init__(detail)
+        self.task = task
 
 
 class ApiError(ClientError):

@@ -130,6 +130,13 @@ CLIENT_HEAD_BYTES_MAX = 64 * 1024  # status line and headers of an answer
 CLIENT_ANSWER_BYTES_MAX = 512 * 1024 * 1024  # 1000 jobs of the largest meta fit
 CLIENT_CONNECTIONS_MAX = 64  # for each client
 CLIENT_IDLE_MS_MAX = 15_000  # shorter than what servers and balancers commonly keep idle
+CLIENT_BATCH_JOBS_DEFAULT = 1_000
+CLIENT_BATCH_BYTES_DEFAULT = 4 * 1024 * 1024  # of one request; two or three copies are in memory
+CLIENT_BATCHES_IN_FLIGHT_DEFAULT = 4
+CLIENT_BATCH_WAIT_MS_DEFAULT = 100  # until a batch that does not fill up is sent
+CLIENT_FAILURES_KEPT_MAX = 1_000  # of a batcher that nobody listens to
+CLIENT_POLL_MS_MIN = 50  # between two looks at a task, at first
+CLIENT_POLL_MS_MAX = 5_000
 
 # --- the command line ------------------------------------------------------------------------
 CLI_BATCH_BYTES = 4 * 1024 * 1024  # of jobs in one request, if they are more than one
@@ -143,6 +150,10 @@ assert SIGNATURE_TOLERANCE_S < DEDUPE_TTL_S_MIN <= DEDUPE_TTL_S <= DEDUPE_TTL_S_
 assert ROUTE_TIMEOUT_MS_MAX * 2 <= DEDUPE_LEASE_S * 1000 < DEDUPE_TTL_S_MIN * 1000
 assert RETRY_AFTER_MS_MAX <= RETRY_DELAY_MS_MAX
 assert LIST_LIMIT_MAX * META_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
+assert CLIENT_BATCH_JOBS_DEFAULT <= BATCH_JOBS_MAX
+# A job that does not fit any more begins the next batch, so a batch is never larger than asked.
+assert META_BYTES_MAX < CLIENT_BATCH_BYTES_DEFAULT < REQUEST_BODY_BYTES_MAX
+assert CLIENT_BATCHES_IN_FLIGHT_DEFAULT < CLIENT_CONNECTIONS_MAX
 
 # --- raft ------------------------------------------------------------------------------------
 RAFT_COMMITTED_BYTES_PER_READY_MAX = 4 * 1024 * 1024  # one replica's catching up, per cycle

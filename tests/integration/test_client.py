@@ -4,23 +4,30 @@ Every test runs with the async and the sync client: they promise the same.
 """
 
 import asyncio
-import contextlib
-import http.client
-import os
 import socket
 import ssl
-import struct
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trustme
 
+from tests.integration.scripted import (
+    JOB,
+    PATIENCE_S,
+    Connection,
+    Run,
+    Serve,
+    Turn,
+    answer,
+    drip,
+    hang,
+    raw,
+    reset,
+    shut,
+)
+from timemachine import limits
 from timemachine.client import (
     ApiNotFound,
     ApiOverloaded,
@@ -31,177 +38,6 @@ from timemachine.client import (
     NoAnswer,
     SyncClient,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 20
-"""Far more than anything here takes; no test waits for it to pass."""
-
-Turn = Callable[["Connection"], bool]
-"""What the server does with one request; False closes the connection."""
-
-
-class Connection:
-    """One accepted connection."""
-
-    def __init__(self, server: "Server", sock: socket.socket) -> None:
-        self.server = server
-        self.sock = sock
-
-    def send(self, *parts: bytes) -> bool:
-        """Send parts, each in a write of its own."""
-        for part in parts:
-            self.sock.sendall(part)
-        return True
-
-
-class Server:
-    """Answers requests by a script, in the order in which they arrive, and records them."""
-
-    def __init__(self, *turns: Turn, tls: ssl.SSLContext | None = None) -> None:
-        self.turns = list(turns)
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.connections = 0
-        self.asked = threading.Event()
-        self.over = threading.Event()
-        self._tls = tls
-        self._lock = threading.Lock()
-        self._socks: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """The base URL."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self.connections += 1
-                self._socks.append(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), contextlib.closing(sock):
-            sock.settimeout(PATIENCE_S)
-            stream = self._tls.wrap_socket(sock, server_side=True) if self._tls else sock
-            with contextlib.closing(stream), stream.makefile("rb") as reader:
-                while True:
-                    line = reader.readline().decode().strip()
-                    if not line:
-                        return
-                    headers = dict(http.client.parse_headers(reader).items())
-                    body = reader.read(int(headers.get("Content-Length", "0")))
-                    with self._lock:
-                        self.requests.append((line, headers, body))
-                        turn = self.turns.pop(0)
-                    self.asked.set()
-                    if not turn(Connection(self, stream)):
-                        return
-
-    def stop(self) -> None:
-        """Close everything."""
-        self.over.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which would take one more
-        self._listener.close()
-        with self._lock:
-            for sock in self._socks:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-                sock.close()
-
-
-def answer(status: int, body: object = None, **headers: str) -> Turn:
-    """Answer and keep the connection."""
-    content = b"" if body is None else msgspec.json.encode(body)
-    lines = [f"HTTP/1.1 {status} Status", "Content-Type: application/json"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    head = "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode()
-    return lambda connection: connection.send(head + content)
-
-
-def raw(*parts: bytes, close: bool = True) -> Turn:
-    """Send these bytes."""
-    return lambda connection: connection.send(*parts) and not close
-
-
-def hang(connection: Connection) -> bool:
-    """Never answer."""
-    connection.server.over.wait(PATIENCE_S)
-    return False
-
-
-def drip(connection: Connection) -> bool:
-    """Send a head, then a byte now and then, never the end."""
-    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while not connection.server.over.wait(0.02):
-        connection.send(b"x")
-    return False
-
-
-def reset(connection: Connection) -> bool:
-    """Break the connection instead of answering."""
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    return False
-
-
-def shut(connection: Connection) -> bool:
-    """Close the connection instead of answering."""
-    return False
-
-
-JOB = {"id": "nxz", "state": "scheduled", "version": 1}
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Starts scripted servers, and stops them after the test."""
-    servers: list[Server] = []
-
-    def start(*turns: Turn, **options: Any) -> Server:
-        servers.append(Server(*turns, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-Action = Callable[[Any], Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def run(request: pytest.FixtureRequest) -> Callable[..., list[Any]]:
-    """Runs actions, one after the other, with one client of either kind; returns their results."""
-
-    def synchronous(servers: list[str], actions: tuple[Action, ...], options: Any) -> list[Any]:
-        with SyncClient(*servers, **options) as tm:
-            return [action(tm) for action in actions]
-
-    async def asynchronous(
-        servers: list[str], actions: tuple[Action, ...], options: Any
-    ) -> list[Any]:
-        async with Client(*servers, **options) as tm, asyncio.timeout(PATIENCE_S):
-            return [await action(tm) for action in actions]
-
-    def either(servers: list[str], *actions: Action, **options: Any) -> list[Any]:
-        options.setdefault("backoff_ms", 1)
-        if request.param == "sync":
-            return synchronous(servers, actions, options)
-        return asyncio.run(asynchronous(servers, actions, options))
-
-    return either
-
-
-Run = Callable[..., list[Any]]
-Serve = Callable[..., Server]
 
 
 def get(tm: Any) -> Any:
@@ -378,6 +214,35 @@ def test_long_lists_are_iterators(serve: Serve) -> None:
     assert "?state=dead&cursor=three " in server.requests[2][0]
 
 
+def test_lists_come_in_pages_too(serve: Serve) -> None:
+    """Whoever wants pages gets them as they come, the empty one too."""
+    server = serve(*PAGES)
+    with SyncClient(server.url) as tm:
+        pages = [[job.id for job in page.items] for page in tm.list_jobs("d", "c").pages()]
+    assert [["a", "b"], [], ["c"]] == pages
+    server.turns = [*PAGES]
+
+    async def main() -> list[list[str]]:
+        async with Client(server.url) as tm:
+            jobs = tm.list_jobs("d", "c", page_size=2)
+            return [[job.id for job in page.items] async for page in jobs.pages()]
+
+    assert pages == asyncio.run(main())
+    assert " /v1/dbs/d/collections/c/jobs?limit=2 " in server.requests[3][0]
+
+
+def test_limited_lists_end_early(serve: Serve) -> None:
+    """Not more than wanted is asked for, and the cursor goes on right behind it."""
+    server = serve(answer(200, {"items": [{"id": "a"}, {"id": "b"}], "next_cursor": "two"}))
+    with SyncClient(server.url) as tm:
+        jobs = tm.list_jobs("d", "c", limit=2)
+        assert ["a", "b"] == [job.id for job in jobs]
+        assert "two" == jobs.next_cursor
+    assert ["GET /v1/dbs/d/collections/c/jobs?limit=2 HTTP/1.1"] == [
+        line for line, _, _ in server.requests
+    ]
+
+
 def test_long_lists_are_async_iterators(serve: Serve) -> None:
     """The same with the async client."""
     server = serve(*PAGES)
@@ -425,6 +290,61 @@ def test_many_threads_share_a_client(serve: Serve) -> None:
             thread.join(PATIENCE_S)
     assert ["nxz"] * (4 * count) == found
     assert server.connections <= 4
+
+
+def test_threads_beyond_the_connections_wait(serve: Serve) -> None:
+    """A client of many threads opens 64 connections at most; the other calls wait for one."""
+    full = threading.Event()
+
+    def hold(connection: Connection) -> bool:
+        if len(server.requests) == limits.CLIENT_CONNECTIONS_MAX:
+            full.set()
+        return full.wait(PATIENCE_S) and answer(200, JOB)(connection)
+
+    server = serve(*[hold] * 100)
+    found: list[str] = []
+    with SyncClient(server.url) as tm:
+        threads = [threading.Thread(target=lambda: found.append(get(tm).id)) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    assert ["nxz"] * 100 == found
+    assert limits.CLIENT_CONNECTIONS_MAX == server.connections
+
+
+def test_busy_client_says_so(run: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that found no free connection in time was not sent, and says why."""
+    monkeypatch.setattr(limits, "CLIENT_CONNECTIONS_MAX", 0)
+    server = serve()
+    with pytest.raises(NoAnswer, match="busy") as caught:
+        run([server.url], put, timeout_ms=50)
+    assert not caught.value.maybe_done
+    assert 0 == server.connections
+
+
+def test_client_belongs_to_one_event_loop(serve: Serve) -> None:
+    """Its connections cannot move to another; that is said, instead of failing oddly."""
+    server = serve(answer(200, JOB))
+    tm = Client(server.url)
+
+    async def first() -> None:
+        await get(tm)
+        await tm.close()
+
+    asyncio.run(first())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(get(tm))
+
+
+def test_handshake_is_bounded(run: Run) -> None:
+    """A server that accepts and never begins TLS costs one try's time, and no connection."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(NoAnswer, match="in time") as caught:
+            run([url], put, timeout_ms=100)
+    assert not caught.value.maybe_done
+    assert isinstance(caught.value.__cause__, TimeoutError)
 
 
 def test_cancelled_call_does_not_spoil_the_next(serve: Serve) -> None:
@@ -479,25 +399,3 @@ def test_token_does_not_show() -> None:
     """A client can be logged."""
     for client in (Client("http://a:1", token="secret"), SyncClient("http://a:1", token="secret")):
         assert repr(client).endswith("Client('http://a:1')")
-
-
-def test_import_needs_only_msgspec() -> None:
-    """A service that creates jobs installs no server dependency."""
-    code = """
-import sys
-sys.path.insert(0, sys.argv[1])
-before = set(sys.modules)
-import timemachine.client, timemachine.receiver
-names = {name.partition(".")[0] for name in set(sys.modules) - before}
-# msgspec imports typing_extensions where it happens to be installed.
-known = sys.stdlib_module_names | {"typing_extensions"}
-print(sorted(name for name in names - known if not name.startswith("_")))
-"""
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(ROOT)],
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ("['msgspec', 'timemachine']\n", "") == (done.stdout, done.stderr)

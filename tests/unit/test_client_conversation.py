@@ -1,7 +1,8 @@
 """How a call is carried through: which server, when again, what comes out. No sockets, no clock."""
 
+import copy
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -22,8 +23,10 @@ from timemachine.errors import (
     ApiOverloaded,
     ApiPreconditionFailed,
     BadAnswer,
+    BatchFailed,
     ClientError,
     NoAnswer,
+    TaskFailed,
     TimeMachineError,
 )
 
@@ -68,7 +71,10 @@ class Play:
 
     def run(self, call: Call[Any], first_server: int = 0) -> Any:
         """The value of the call, or its error."""
-        conversation = converse(call, self.config, first_server)
+        return self.carry(converse(call, self.config, first_server))
+
+    def carry(self, conversation: Generator[Any, Any, Any]) -> Any:
+        """The value of a conversation, or its error."""
         result: Any = None
         while True:
             try:
@@ -375,6 +381,32 @@ def test_no_answer_tells_whether_it_may_be_done(results: list[Broken], maybe_don
     assert "http://node0:8001" in caught.value.detail
 
 
+def test_no_answer_tells_what_each_server_was_lacking() -> None:
+    """Whoever has to mend it sees all of them, and what the system said of the last."""
+    cause = OSError(111, "Connection refused")
+    play = Play(RESET, Broken("refused", sent=False, cause=cause), servers=2, timeout_ms=50)
+    with pytest.raises(NoAnswer, match="http://node0:8001: reset; http://node1:8001: refused") as e:
+        play.run(GET)
+    assert cause is e.value.__cause__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoAnswer("nobody", maybe_done=False),
+        ApiInvalid("wrong", code="invalid_job", status=400, errors=[("/id", "is long")]),
+        BatchFailed("2 failed", failed=2, failures=[("a", ApiConflict("there"))]),
+        TaskFailed("no route", task="t"),
+    ],
+)
+def test_errors_can_be_sent_to_another_process(error: ClientError) -> None:
+    """Pools of processes and job queues pickle what is raised; a copy is made the same way."""
+    again = copy.copy(error)
+    assert type(error) is type(again)
+    assert str(error) == str(again)
+    assert repr(vars(error)) == repr(vars(again))
+
+
 def test_hopeless_failure_is_not_tried_again() -> None:
     """A certificate does not become valid by asking again."""
     play = Play(Broken("its certificate is not valid", sent=False, hopeless=True))
@@ -476,6 +508,8 @@ def test_what_is_no_server_is_refused(url: str) -> None:
         lambda: Config(servers=()),
         lambda: Config(servers=(parse_server("http://a"),), timeout_ms=0),
         lambda: Config(servers=(parse_server("http://a"),), attempt_timeout_ms=-1),
+        lambda: Config(servers=(parse_server("http://a"),), token="two words"),
+        lambda: Config(servers=(parse_server("http://a"),), token="line\n"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(make: Callable[[], Config]) -> None:

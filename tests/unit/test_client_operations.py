@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from timemachine.client import Client, SyncClient, operations
-from timemachine.client.answers import Job, Page, PreviousSecret, RouteSecret
+from timemachine.client.answers import Bulk, Job, Page, PreviousSecret, RouteSecret
 from timemachine.client.call import Call, time_ms
 from timemachine.client.common import next_page
 
@@ -107,7 +107,7 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
         ),
         (operations.get_job("d", "c", "j"), "GET", JOB_PATH, None),
         (
-            operations.get_job("d", "c", "j", stale=True),
+            operations.get_job("d", "c", "j", consistency="stale"),
             "GET",
             JOB_PATH + "?consistency=stale",
             None,
@@ -135,7 +135,7 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
                 tag="a b&c",
                 from_time=1,
                 to_time=datetime.fromtimestamp(2, tz=UTC),
-                stale=True,
+                consistency="stale",
                 page_size=7,
                 cursor="x/y=",
             ),
@@ -153,7 +153,99 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
             None,
         ),
         (operations.attempts("d", "c", "j"), "GET", JOB_PATH + "/attempts", None),
+        (
+            operations.delete_attempt_content("d", "c", "j", 2),
+            "DELETE",
+            JOB_PATH + "/attempts/2/content",
+            None,
+        ),
+        (
+            operations.cancel_jobs("d", "c"),
+            "POST",
+            "/v1/dbs/d/collections/c/jobs/cancel",
+            {"filter": {}},
+        ),
+        (
+            operations.cancel_jobs(
+                "d",
+                "c",
+                state=["scheduled", "held"],
+                route="r",
+                tag="t",
+                from_time=0,
+                to_time=datetime.fromtimestamp(2, tz=UTC),
+                dry_run=True,
+            ),
+            "POST",
+            "/v1/dbs/d/collections/c/jobs/cancel",
+            {
+                "filter": {
+                    "state": "scheduled,held",
+                    "route": "r",
+                    "tag": "t",
+                    "from": 0,
+                    "to": 2000,
+                },
+                "dry_run": True,
+            },
+        ),
+        (
+            operations.reschedule_jobs("d", "c", trigger_time=5, tag="t"),
+            "POST",
+            "/v1/dbs/d/collections/c/jobs/reschedule",
+            {"filter": {"tag": "t"}, "trigger_time": 5},
+        ),
+        (
+            operations.reschedule_jobs("d", "c", shift_ms=-9, state="held", dry_run=True),
+            "POST",
+            "/v1/dbs/d/collections/c/jobs/reschedule",
+            {"filter": {"state": "held"}, "shift_ms": -9, "dry_run": True},
+        ),
+        (
+            operations.forecast("d", "c", from_time=1, to_time=9, bucket_ms=4),
+            "GET",
+            "/v1/dbs/d/collections/c/forecast?from=1&to=9&bucket_ms=4",
+            None,
+        ),
+        (
+            operations.redrive_route("d", "r", from_time=1, to_time=9, dry_run=True),
+            "POST",
+            "/v1/dbs/d/routes/r/redrive",
+            {"from": 1, "to": 9, "dry_run": True},
+        ),
+        (
+            operations.replay_missing("d", "r", from_time=1),
+            "POST",
+            "/v1/dbs/d/routes/r/replay-missing",
+            {"from": 1},
+        ),
+        (operations.route_stats("d", "r"), "GET", "/v1/dbs/d/routes/r/stats", None),
+        (
+            operations.route_attempts("d", "r", page_size=9, cursor="x"),
+            "GET",
+            "/v1/dbs/d/routes/r/attempts?limit=9&cursor=x",
+            None,
+        ),
+        (
+            operations.rotate_route_secret("d", "r", grace_period_ms=9),
+            "POST",
+            "/v1/dbs/d/routes/r/secret/rotate",
+            {"grace_period_ms": 9},
+        ),
+        (operations.get_task("t"), "GET", "/v1/tasks/t", None),
+        (operations.get_task(Bulk(task="t")), "GET", "/v1/tasks/t", None),
+        (operations.cancel_task("t"), "POST", "/v1/tasks/t/cancel", None),
         (operations.cluster(), "GET", "/v1/cluster", None),
+        (operations.vnodes(), "GET", "/v1/cluster/vnodes", None),
+        (operations.get_settings(), "GET", "/v1/cluster/settings", None),
+        (
+            operations.put_settings(allowed_private_cidrs=("10.0.0.0/8",)),
+            "PUT",
+            "/v1/cluster/settings",
+            {"allowed_private_cidrs": ["10.0.0.0/8"]},
+        ),
+        (operations.ready(), "GET", "/readyz", None),
+        (operations.version(), "GET", "/v1/version", None),
         (
             operations.request("POST", "/v1/x", query={"a": "b"}, json=[1]),
             "POST",
@@ -276,12 +368,16 @@ def test_pages_are_typed() -> None:
     assert Page(items=(Job(id="a"),)) == page
 
 
+COMPOSED = {"batcher", "create_many", "wait_task"}
+"""Methods that are made of more than one call."""
+
+
 def public_methods(client: type) -> dict[str, Any]:
     """The operations of a client class."""
     return {
         name: member
         for name, member in vars(client).items()
-        if not name.startswith("_") and name != "close"
+        if not name.startswith("_") and name != "close" and name not in COMPOSED
     }
 
 
@@ -293,6 +389,9 @@ def test_both_clients_have_the_same_methods() -> None:
         assert inspect.signature(method) == inspect.signature(synchronous[name])
         assert method.__doc__ == synchronous[name].__doc__ == getattr(operations, name).__doc__
         assert name == method.__name__
+    for name in COMPOSED:
+        one, other = (inspect.signature(getattr(each, name)) for each in (Client, SyncClient))
+        assert [*one.parameters] == [*other.parameters]
 
 
 def test_every_operation_is_a_method() -> None:
@@ -300,9 +399,7 @@ def test_every_operation_is_a_method() -> None:
     found = {
         name
         for name, member in vars(operations).items()
-        if inspect.isfunction(member)
-        and member.__module__ == operations.__name__
-        and not name.startswith("_")
+        if inspect.isfunction(member) and not name.startswith("_")
     }
     assert found == public_methods(Client).keys()
 

@@ -1,14 +1,26 @@
 """What the nodes answer, as types.
 
 Members that a newer node adds are ignored, members that an older one leaves out have defaults.
-Times are integer milliseconds since the Unix epoch, UTC.
+Times are integer milliseconds since the Unix epoch, UTC: `trigger_time` and the like. Those that
+programs compute with are there as aware datetimes too: `trigger_at` and the like.
 """
 
-from typing import Any, Generic, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from timemachine.client.problems import Problem, api_error
+from timemachine.errors import ApiError, ClientError
+
 T = TypeVar("T")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(time_ms: int) -> datetime:
+    """Milliseconds since the Unix epoch as an aware datetime in UTC."""
+    return _EPOCH + timedelta(milliseconds=time_ms)
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -157,13 +169,36 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None = None
     previous: Previous | None = None
 
+    @property
+    def trigger_at(self) -> datetime:
+        """`trigger_time` as a datetime in UTC."""
+        return moment(self.trigger_time)
+
+    @property
+    def created_at(self) -> datetime:
+        """`created_time` as a datetime in UTC."""
+        return moment(self.created_time)
+
+    @property
+    def updated_at(self) -> datetime:
+        """`updated_time` as a datetime in UTC."""
+        return moment(self.updated_time)
+
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """`next_attempt_time` as a datetime in UTC."""
+        return None if self.next_attempt_time is None else moment(self.next_attempt_time)
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request for a job. `status` is succeeded, failed or unknown.
 
-    A response that is not UTF-8 is base64; `response_body_encoding` says which.
+    A response that is not UTF-8 is base64; `response_body_encoding` says which. In the list of a
+    route `job_id` and `collection` tell whose attempt it is.
     """
 
+    job_id: str = ""
+    collection: str = ""
     attempt: int = 0
     version: int = 0
     status: str = ""
@@ -189,31 +224,39 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: str | None = None
     next_attempt_time: int | None = None
 
+    @property
+    def started_at(self) -> datetime | None:
+        """`started_time` as a datetime in UTC."""
+        return None if self.started_time is None else moment(self.started_time)
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of bad input: where (a JSON pointer) and what."""
-
-    pointer: str = ""
-    detail: str = ""
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error as the nodes send it (RFC 9457)."""
-
-    code: str | None = None
-    title: str | None = None
-    status: int | None = None
-    detail: str | None = None
-    error: str | None = None
-    errors: tuple[Fault, ...] = ()
+    @property
+    def ended_at(self) -> datetime | None:
+        """`ended_time` as a datetime in UTC."""
+        return None if self.ended_time is None else moment(self.ended_time)
 
 
 class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one job of a batch: the job, or the error."""
+    """What became of one job of a batch: `job`, or `error` when it was refused.
+
+    `status` is 201 for a new job, 200 when the same job was there already.
+    """
 
     status: int
     job: Job | None = None
-    error: Problem | None = None
+    problem: Problem | None = msgspec.field(default=None, name="error")
+
+    @property
+    def error(self) -> ApiError | None:
+        """Why there is no such job; pointers of its `errors` begin with the place in the batch."""
+        if self.problem is None:
+            return None
+        return api_error(self.problem, self.status)
+
+    def result(self) -> Job:
+        """The job. Raises its error."""
+        if self.job is None:
+            raise api_error(self.problem or Problem(), self.status)
+        return self.job
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +265,114 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[BatchItem, ...]
     created: int = 0
     failed: int = 0
+
+
+class CreateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one job of many: `job`, or `error` when it was not created.
+
+    number   its place among all, from 0 on
+    id       its id, the client's when it came without one
+    created  False also when the same job was there already: then it has a `job` and no `error`
+    error    ApiError for what a node refused, NoAnswer and the like when nobody knows
+    """
+
+    number: int
+    id: str
+    job: Job | None = None
+    created: bool = False
+    error: ClientError | None = None
+
+    def result(self) -> Job:
+        """The job. Raises its error."""
+        if self.error is not None:
+            raise self.error
+        assert self.job is not None
+        return self.job
+
+
+class Bulk(msgspec.Struct, frozen=True, kw_only=True):
+    """The beginning of a task that changes many jobs; give it to `wait_task`.
+
+    After a dry run `task` is None, `count` is how many jobs there are, `sample` some of them.
+    """
+
+    task: str | None = None
+    count: int | None = None
+    sample: tuple[Job, ...] = ()
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is done to many jobs, in the background, through crashes.
+
+    `state` is running, done, cancelled or failed (with `error`); `progress` counts jobs, `result`
+    is there at the end.
+    """
+
+    id: str = ""
+    kind: str = ""
+    state: str = ""
+    progress: dict[str, Any] = {}
+    result: Any = None
+    created_time: int | None = None
+    updated_time: int | None = None
+    finished_time: int | None = None
+    error: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on."""
+        return self.state == "running"
+
+
+class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs are due from `from_time` on and before `to_time`."""
+
+    from_time: int = msgspec.field(name="from")
+    to_time: int = msgspec.field(name="to")
+    count: int = 0
+
+    @property
+    def from_at(self) -> datetime:
+        """`from_time` as a datetime in UTC."""
+        return moment(self.from_time)
+
+    @property
+    def to_at(self) -> datetime:
+        """`to_time` as a datetime in UTC."""
+        return moment(self.to_time)
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """How an example webhook went. `status` is succeeded or failed."""
+
+    status: str = ""
+    response_status: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    webhook_id: str | None = None
+    duration_ms: float | None = None
+
+
+RouteStats = dict[str, Any]
+"""How a route does, as the node tells it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for all nodes: the private networks that webhooks may go to."""
+
+    allowed_private_cidrs: tuple[str, ...] = ()
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A node can serve."""
+
+    status: str = ""
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """The version of the software of a node."""
+
+    version: str = ""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,3 +397,31 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     node_leader: str | None = None
     nodes: tuple[Node, ...] = ()
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One copy of a vnode; `lag` is how many entries of its log it is behind."""
+
+    node: str = ""
+    role: str = ""
+    lag: int | None = None
+
+
+class Offset(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a vnode has fired: everything due before was begun."""
+
+    time: int | None = None
+    job_id: str | None = None
+
+
+class Vnode(msgspec.Struct, frozen=True, kw_only=True):
+    """One vnode: who leads it, who has copies, and how many of its jobs are overdue."""
+
+    db: str = ""
+    collection: str = ""
+    index: int = 0
+    leader: str | None = None
+    term: int = 0
+    replicas: tuple[Replica, ...] = ()
+    offset: Offset = Offset()
+    due_backlog: int = 0

@@ -25,6 +25,7 @@ class Call(Generic[T]):
     headers          further headers
     idempotency_key  the caller's own; writes without one get one of the client's
     new_ids          give the jobs in `body` that have no id one of the client's
+    items_max        how many items of a list are wanted, over all its pages
     """
 
     method: str
@@ -35,10 +36,13 @@ class Call(Generic[T]):
     headers: tuple[tuple[str, str], ...] = ()
     idempotency_key: str | None = None
     new_ids: bool = False
+    items_max: int | None = None
     writes: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Reads need no key."""
+        """Reads need no key. Raises ValueError for a list of less than nothing."""
+        if self.items_max is not None and self.items_max < 0:
+            raise ValueError("limit must not be negative")
         object.__setattr__(self, "writes", self.method not in ("GET", "HEAD"))
 
     @property
@@ -57,6 +61,21 @@ def path_of(*segments: str) -> str:
         if not segment:
             raise ValueError("a name or id must not be empty")
     return "/v1/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def collection_path(db: str, collection: str, *rest: str) -> str:
+    """The path of a collection, and what is in it."""
+    return path_of("dbs", db, "collections", collection, *rest)
+
+
+def route_path(db: str, route: str, *rest: str) -> str:
+    """The path of a route, and what is in it."""
+    return path_of("dbs", db, "routes", route, *rest)
+
+
+def job_path(db: str, collection: str, id: str, *rest: str) -> str:
+    """The path of a job, and what is in it."""
+    return collection_path(db, collection, "jobs", id, *rest)
 
 
 def query_of(**parameters: str | int | bool | Sequence[str] | None) -> tuple[tuple[str, str], ...]:
@@ -128,14 +147,15 @@ def job_body(
         body["delay_ms"] = delay_ms
     body["route"] = route
     body["meta"] = meta
-    if tags := _texts(tags):
+    if tags := texts(tags):
         body["tags"] = tags
     if ordering_key is not None:
         body["ordering_key"] = ordering_key
     return body
 
 
-def _texts(values: Iterable[str]) -> list[str]:
+def texts(values: Iterable[str]) -> list[str]:
+    """Tags as a list. Raises TypeError for one text, which would be taken apart."""
     if isinstance(values, str):
         raise TypeError("tags are a list of text, not one text")
     return list(values)

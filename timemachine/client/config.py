@@ -2,13 +2,17 @@
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from timemachine import __version__
 from timemachine.identifiers import UUID7_RANDOM_BYTES, uuid7
+
+_TOKEN: Final = re.compile(r"[!-~]+")
 
 
 def _wall_ms() -> int:
@@ -94,6 +98,8 @@ class Config:
         for name in ("timeout_ms", "attempt_timeout_ms", "backoff_ms", "backoff_ms_max"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise ValueError("a token is printable ASCII without spaces")
 
     def headers(self) -> list[tuple[str, str]]:
         """The headers of every request."""

@@ -12,50 +12,18 @@ the call's time is not waited for: the call fails at once.
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from timemachine.client.answers import Problem
 from timemachine.client.call import Call
 from timemachine.client.config import Config, Sources
 from timemachine.client.http1 import RawAnswer, format_request
-from timemachine.errors import (
-    ApiConflict,
-    ApiDenied,
-    ApiError,
-    ApiInvalid,
-    ApiNotFound,
-    ApiOverloaded,
-    ApiPreconditionFailed,
-    BadAnswer,
-    ClientError,
-    NoAnswer,
-)
+from timemachine.client.problems import RETRIED_STATUS, Problem, api_error
+from timemachine.errors import ApiError, BadAnswer, ClientError, NoAnswer
 from timemachine.retry import parse_retry_after
 
 T = TypeVar("T")
-
-RETRIED_STATUS: Final = frozenset({429, 502, 503, 504})
-"""Answers after which the same request may succeed: two say so, two come from proxies."""
-
-_ERROR_OF_STATUS: Final[dict[int, type[ApiError]]] = {
-    400: ApiInvalid,
-    401: ApiDenied,
-    403: ApiDenied,
-    404: ApiNotFound,
-    409: ApiConflict,
-    412: ApiPreconditionFailed,
-    413: ApiInvalid,
-    415: ApiInvalid,
-    422: ApiInvalid,
-    429: ApiOverloaded,
-    502: ApiOverloaded,
-    503: ApiOverloaded,
-    504: ApiOverloaded,
-    507: ApiOverloaded,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +47,13 @@ class Broken:
     """No answer came.
 
     `sent` tells whether the server may have seen the request, `hopeless` that trying again cannot
-    help.
+    help, `cause` what the system said.
     """
 
     detail: str
     sent: bool
     hopeless: bool = False
+    cause: BaseException | None = None
 
 
 Step = Send | Wait
@@ -101,6 +70,8 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
     headers, body = _request_parts(call, config)
     effort = Effort(config, first_server, now_ms())
     maybe_done = False
+    told: dict[str, str] = {}
+    """What each server that gave no answer was lacking."""
     while True:
         server = config.servers[effort.server]
         request = format_request(
@@ -109,6 +80,7 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
         result = yield Send(effort.server, request, effort.try_ms(now_ms()))
         retry_after_ms = 0
         failure: ClientError
+        cause: BaseException | None = None
         if isinstance(result, RawAnswer):
             if result.status not in RETRIED_STATUS:
                 return _value(call, result)
@@ -118,12 +90,15 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
         else:
             assert result is not None
             maybe_done |= result.sent
-            failure = NoAnswer(f"{server.url}: {result.detail}", maybe_done=maybe_done)
+            told[server.url] = result.detail
+            detail = "; ".join(f"{url}: {lack}" for url, lack in told.items())
+            failure = NoAnswer(detail, maybe_done=maybe_done)
+            cause = result.cause
             if result.hopeless:
-                raise failure
+                raise failure from cause
         wait_ms = effort.failed(now_ms(), retry_after_ms, sources.random())
         if wait_ms is None:
-            raise failure
+            raise failure from cause
         if wait_ms > 0:
             yield Wait(wait_ms)
 
@@ -152,11 +127,15 @@ class Effort:
         self.server = min(others, key=lambda each: max(now_ms, self._not_before_ms[each]))
         wait_ms = max(0.0, self._not_before_ms[self.server] - now_ms)
         if self._tries % count == 0:
-            # An exponent that is bounded: a float power of thousands would overflow.
-            doublings = min(self._tries // count - 1, 32)
-            ceiling_ms = min(self._config.backoff_ms << doublings, self._config.backoff_ms_max)
-            wait_ms = max(wait_ms, ceiling_ms * (1 + random) / 2)
+            wait_ms = max(wait_ms, backoff_ms(self._config, self._tries // count, random))
         return None if now_ms + wait_ms >= self._deadline_ms else wait_ms
+
+
+def backoff_ms(config: Config, rounds: int, random: float) -> float:
+    """The wait after so many rounds of failed tries; `random` is 0 to 1."""
+    # An exponent that is bounded: a float power of thousands would overflow.
+    doublings = min(rounds - 1, 32)
+    return min(config.backoff_ms << doublings, config.backoff_ms_max) * (1 + random) / 2
 
 
 def _request_parts(call: Call[Any], config: Config) -> tuple[list[tuple[str, str]], bytes | None]:
@@ -192,7 +171,7 @@ def _value(call: Call[T], raw: RawAnswer) -> T:
         raise BadAnswer(f"The answer cannot be read: {error}.", status=raw.status) from error
 
 
-def _error(raw: RawAnswer) -> ClientError:
+def _error(raw: RawAnswer) -> ApiError:
     """The error of an answer that is no success, as good as its body tells."""
     problem = Problem()
     if "json" in raw.headers.get("content-type", ""):
@@ -200,14 +179,4 @@ def _error(raw: RawAnswer) -> ClientError:
             problem = msgspec.json.decode(raw.body, type=Problem)
         except msgspec.DecodeError:
             pass  # A proxy's body says less than the status.
-    try:
-        phrase = HTTPStatus(raw.status).phrase
-    except ValueError:
-        phrase = "no known status"
-    kind = _ERROR_OF_STATUS.get(raw.status, ApiError)
-    return kind(
-        problem.detail or problem.error or problem.title or f"{raw.status} {phrase}",
-        code=problem.code,
-        status=raw.status,
-        errors=[(fault.pointer, fault.detail) for fault in problem.errors],
-    )
+    return api_error(problem, raw.status)

@@ -3,19 +3,23 @@
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from timemachine import limits
 from timemachine.client import operations
-from timemachine.client.answers import Page
+from timemachine.client.answers import Bulk, CreateResult, Page, Task
+from timemachine.client.batching import BatchConfig, Item, converse_batch
 from timemachine.client.call import Call
-from timemachine.client.common import READ_BYTES, broken, dress, next_page
+from timemachine.client.common import ALL_BUSY, READ_BYTES, Paging, broken, dress
 from timemachine.client.config import Config, Server, Sources, parse_server
-from timemachine.client.conversation import Broken, Result, Wait, converse
+from timemachine.client.conversation import Broken, Result, Step, Wait, converse
 from timemachine.client.http1 import AnswerParser, RawAnswer
-from timemachine.errors import ClientClosed
+from timemachine.client.operations import NewJob
+from timemachine.client.sync_batches import Batcher, create_many
+from timemachine.client.waiting import converse_task
+from timemachine.errors import BadAnswer, ClientClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +57,8 @@ def _items(
 class SyncClient:
     """Talks to a cluster of TimeMachine; the same methods as `Client`, but blocking.
 
-    Arguments as for `Client`. Name resolution is left to the system and its own time-outs.
+    Arguments as for `Client`. Threads may share one client, over 64 connections at most; an
+    iterator belongs to one thread. Name resolution is left to the system and its own time-outs.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class SyncClient:
         self._ssl_context = ssl_context
         self._idle: dict[Server, list[_Connection]] = {s: [] for s in self._config.servers}
         self._lock = threading.Lock()
+        self._slots = threading.Semaphore(limits.CLIENT_CONNECTIONS_MAX)
         self._server = 0
         self._closed = threading.Event()
 
@@ -121,9 +127,14 @@ class SyncClient:
     delete_route = _method(operations.delete_route)
     list_routes = _all(operations.list_routes)
     get_route_secret = _method(operations.get_route_secret)
+    rotate_route_secret = _method(operations.rotate_route_secret)
     pause_route = _method(operations.pause_route)
     resume_route = _method(operations.resume_route)
     send_example = _method(operations.send_example)
+    route_stats = _method(operations.route_stats)
+    route_attempts = _items(operations.route_attempts)
+    redrive_route = _method(operations.redrive_route)
+    replay_missing = _method(operations.replay_missing)
     create_job = _method(operations.create_job)
     create_jobs = _method(operations.create_jobs)
     put_job = _method(operations.put_job)
@@ -134,33 +145,157 @@ class SyncClient:
     redrive_job = _method(operations.redrive_job)
     list_jobs = _items(operations.list_jobs)
     attempts = _all(operations.attempts)
+    delete_attempt_content = _method(operations.delete_attempt_content)
+    cancel_jobs = _method(operations.cancel_jobs)
+    reschedule_jobs = _method(operations.reschedule_jobs)
+    forecast = _all(operations.forecast)
+    get_task = _method(operations.get_task)
+    cancel_task = _method(operations.cancel_task)
     cluster = _method(operations.cluster)
+    vnodes = _all(operations.vnodes)
+    get_settings = _method(operations.get_settings)
+    put_settings = _method(operations.put_settings)
+    ready = _method(operations.ready)
+    version = _method(operations.version)
     request = _method(operations.request)
 
+    def wait_task(self, task: Bulk | str, *, timeout_ms: int | None = None) -> Task:
+        """Wait until a task has ended; `task` is its id, or the answer that named it.
+
+        Raises TaskFailed when it failed, TaskUnfinished when it goes on after `timeout_ms`; without
+        that it waits as long as it takes. A task that was cancelled is returned like one that is
+        done: its `state` says which.
+        """
+        return self._drive(converse_task(task, timeout_ms, self._config, self._server))
+
+    def create_many(
+        self,
+        db: str,
+        collection: str,
+        jobs: Iterable[NewJob],
+        *,
+        max_jobs: int = limits.CLIENT_BATCH_JOBS_DEFAULT,
+        max_bytes: int = limits.CLIENT_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = limits.CLIENT_BATCHES_IN_FLIGHT_DEFAULT,
+        timeout_ms: int | None = None,
+        allow_missing_route: bool = False,
+    ) -> Generator[CreateResult, None, None]:
+        """Create any number of jobs, and iterate over what became of each, in their order.
+
+        Batches of up to `max_jobs` and `max_bytes` are sent, `max_in_flight` at the same time;
+        `jobs` is read no faster than they are answered, so memory is bounded. `timeout_ms` is what
+        one batch may take with all its tries, the client's own when None. A job that cannot be
+        created has its `error`; the others go on.
+
+        What `jobs` raises comes out after the results of the jobs before. Whoever leaves the loop
+        early gives up what is on its way: those jobs may be created or not.
+        """
+        batch = self._batch_config(
+            db,
+            collection,
+            max_jobs=max_jobs,
+            max_bytes=max_bytes,
+            max_in_flight=max_in_flight,
+            timeout_ms=timeout_ms,
+            allow_missing_route=allow_missing_route,
+        )
+        return create_many(self, batch, jobs)
+
+    def batcher(
+        self,
+        db: str,
+        collection: str,
+        *,
+        max_jobs: int = limits.CLIENT_BATCH_JOBS_DEFAULT,
+        max_bytes: int = limits.CLIENT_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = limits.CLIENT_BATCHES_IN_FLIGHT_DEFAULT,
+        max_wait_ms: int = limits.CLIENT_BATCH_WAIT_MS_DEFAULT,
+        timeout_ms: int | None = None,
+        allow_missing_route: bool = False,
+        on_result: Callable[[CreateResult], object] | None = None,
+    ) -> Batcher:
+        """Gather jobs that come one by one into batches: `with tm.batcher(...) as batch:`.
+
+        `batch.add(...)` takes one job, and waits while `max_in_flight` batches are under way and
+        the next one is full. A batch is sent when it is full, after `max_wait_ms`, and at the end
+        of the block, which waits for all answers. `on_result` is called with what became of each
+        job; without it, a block in which jobs were not created ends with BatchFailed.
+        """
+        batch = self._batch_config(
+            db,
+            collection,
+            max_jobs=max_jobs,
+            max_bytes=max_bytes,
+            max_in_flight=max_in_flight,
+            timeout_ms=timeout_ms,
+            allow_missing_route=allow_missing_route,
+        )
+        return Batcher(self, batch, max_wait_ms, on_result)
+
+    def _batch_config(
+        self,
+        db: str,
+        collection: str,
+        *,
+        max_jobs: int,
+        max_bytes: int,
+        max_in_flight: int,
+        timeout_ms: int | None,
+        allow_missing_route: bool,
+    ) -> BatchConfig:
+        return BatchConfig(
+            db=db,
+            collection=collection,
+            max_jobs=max_jobs,
+            max_bytes=max_bytes,
+            max_in_flight=max_in_flight,
+            timeout_ms=self._config.timeout_ms if timeout_ms is None else timeout_ms,
+            allow_missing_route=allow_missing_route,
+        )
+
     def _perform(self, call: Call[T]) -> T:
+        """Carry a call through."""
+        return self._drive(converse(call, self._config, self._server))
+
+    def _create(self, items: Sequence[Item], batch: BatchConfig) -> list[CreateResult]:
+        """Carry a batch through. Raises nothing that a node or the network can be blamed for."""
+        return self._drive(converse_batch(items, batch, self._config, self._server))
+
+    def _drive(self, conversation: Generator[Step, Result, T]) -> T:
         """Do what the conversation says, until it ends."""
-        conversation = converse(call, self._config, self._server)
-        result: Result = None
-        while True:
-            if self._closed.is_set():
-                raise ClientClosed
-            try:
-                step = conversation.send(result)
-            except StopIteration as ended:
-                value: T = ended.value
-                return value
-            if isinstance(step, Wait):
-                self._closed.wait(step.wait_ms / 1000)
-                result = None
-                continue
-            result = self._send(self._config.servers[step.server], step.request, step.timeout_ms)
-            if isinstance(result, RawAnswer):
-                self._server = step.server
+        try:
+            step = next(conversation)
+            while True:
+                if self._closed.is_set():
+                    step = conversation.throw(ClientClosed())
+                elif isinstance(step, Wait):
+                    self._closed.wait(step.wait_ms / 1000)
+                    step = conversation.send(None)
+                else:
+                    server = self._config.servers[step.server]
+                    try:
+                        result = self._send(server, step.request, step.timeout_ms)
+                    except BadAnswer as error:
+                        step = conversation.throw(error)
+                        continue
+                    if isinstance(result, RawAnswer):
+                        self._server = step.server
+                    step = conversation.send(result)
+        except StopIteration as ended:
+            value: T = ended.value
+            return value
 
     def _send(self, server: Server, request: bytes, timeout_ms: float) -> RawAnswer | Broken:
         """One request on an idle connection or, when there is none that works, on a new one."""
-        monotonic_ms = self._config.sources.monotonic_ms
-        deadline_ms = monotonic_ms() + timeout_ms
+        deadline_ms = self._config.sources.monotonic_ms() + timeout_ms
+        if not self._slots.acquire(timeout=timeout_ms / 1000):
+            return Broken(ALL_BUSY, sent=False)
+        try:
+            return self._exchange(server, request, deadline_ms)
+        finally:
+            self._slots.release()
+
+    def _exchange(self, server: Server, request: bytes, deadline_ms: float) -> RawAnswer | Broken:
         sent = False
         while True:
             connection = self._take_idle(server)
@@ -230,9 +365,13 @@ class Items(Generic[T]):
 
     def __init__(self, client: SyncClient, call: Call[Page[T]]) -> None:
         self._client = client
-        self._call: Call[Page[T]] | None = call
+        self._paging = Paging(call)
         self._page: Iterator[T] = iter(())
-        self.next_cursor: str | None = None
+
+    @property
+    def next_cursor(self) -> str | None:
+        """What goes on after the last page that was fetched; None when there is nothing."""
+        return self._paging.next_cursor
 
     def __iter__(self) -> Self:
         """The iterator itself."""
@@ -243,12 +382,19 @@ class Items(Generic[T]):
         while True:
             for item in self._page:
                 return item
-            if self._call is None:
+            page = self._next_page()
+            if page is None:
                 raise StopIteration
-            page = self._client._perform(self._call)
             self._page = iter(page.items)
-            self.next_cursor = page.next_cursor
-            self._call = next_page(self._call, page.next_cursor)
+
+    def pages(self) -> Generator[Page[T], None, None]:
+        """Iterate over whole pages instead, from the next one on."""
+        while (page := self._next_page()) is not None:
+            yield page
+
+    def _next_page(self) -> Page[T] | None:
+        call = self._paging.call
+        return None if call is None else self._paging.took(self._client._perform(call))
 
 
 class _Connection:

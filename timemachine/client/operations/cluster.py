@@ -1,0 +1,74 @@
+"""The cluster, its settings, and what has no method of its own."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from timemachine.client.answers import Cluster, Page, Ready, Settings, Version, Vnode
+from timemachine.client.call import Call, path_of, query_of
+from timemachine.client.operations.fields import Consistency
+
+
+def cluster(*, consistency: Consistency | None = None) -> Call[Cluster]:
+    """The cluster and its nodes, as the answering node sees them."""
+    return Call("GET", path_of("cluster"), Cluster, query=query_of(consistency=consistency))
+
+
+def vnodes(*, consistency: Consistency | None = None) -> Call[Page[Vnode]]:
+    """Every vnode: who leads it, who has replicas, and how much of it is overdue."""
+    query = query_of(consistency=consistency)
+    return Call("GET", path_of("cluster", "vnodes"), Page[Vnode], query=query)
+
+
+def get_settings(*, consistency: Consistency | None = None) -> Call[Settings]:
+    """What holds for all nodes."""
+    query = query_of(consistency=consistency)
+    return Call("GET", path_of("cluster", "settings"), Settings, query=query)
+
+
+def put_settings(
+    *, allowed_private_cidrs: Iterable[str], idempotency_key: str | None = None
+) -> Call[Settings]:
+    """Replace what holds for all nodes: the private networks that webhooks may go to."""
+    if isinstance(allowed_private_cidrs, str):
+        raise TypeError("allowed_private_cidrs is a list of ranges, not one text")
+    return Call(
+        "PUT",
+        path_of("cluster", "settings"),
+        Settings,
+        body={"allowed_private_cidrs": list(allowed_private_cidrs)},
+        idempotency_key=idempotency_key,
+    )
+
+
+def ready() -> Call[Ready]:
+    """Wait until a node can serve.
+
+    ApiOverloaded (`not_ready`) or NoAnswer when none can in time.
+    """
+    return Call("GET", "/readyz", Ready)
+
+
+def version() -> Call[Version]:
+    """The version of the answering node."""
+    return Call("GET", path_of("version"), Version)
+
+
+def request(
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    json: Any = None,
+    idempotency_key: str | None = None,
+) -> Call[Any]:
+    """Any other operation of the API: `path` begins with /v1, the answer is plain JSON."""
+    if not path.startswith("/") or not all("!" <= character <= "~" for character in path):
+        raise ValueError("a path begins with / and is percent-encoded")
+    return Call(
+        method,
+        path,
+        Any,
+        query=tuple((query or {}).items()),
+        body=json,
+        idempotency_key=idempotency_key,
+    )

@@ -1,0 +1,161 @@
+"""Routes."""
+
+from typing import Unpack
+
+from timemachine.client.answers import (
+    Attempt,
+    Example,
+    Page,
+    Route,
+    RouteSecret,
+    RouteStats,
+)
+from timemachine.client.call import Call, condition_of, path_of, query_of, route_path
+from timemachine.client.operations.fields import Consistency, RouteFields, route_body
+
+
+def put_route(
+    db: str,
+    route: str,
+    *,
+    if_match: int | None = None,
+    create_only: bool = False,
+    idempotency_key: str | None = None,
+    **fields: Unpack[RouteFields],
+) -> Call[Route]:
+    """Create or replace a route. Only `webhook_url` is needed; the rest has defaults.
+
+    `if_match` makes the change conditional on the route's version, `create_only` on there being
+    no such route yet; ApiPreconditionFailed otherwise.
+    """
+    return Call(
+        "PUT",
+        route_path(db, route),
+        Route,
+        body=route_body(fields),
+        headers=condition_of(if_match, create_only=create_only),
+        idempotency_key=idempotency_key,
+    )
+
+
+def get_route(db: str, route: str, *, consistency: Consistency | None = None) -> Call[Route]:
+    """A route. Header values are masked; its secret is at `get_route_secret`."""
+    return Call("GET", route_path(db, route), Route, query=query_of(consistency=consistency))
+
+
+def patch_route(
+    db: str,
+    route: str,
+    *,
+    if_match: int | None = None,
+    idempotency_key: str | None = None,
+    **fields: Unpack[RouteFields],
+) -> Call[Route]:
+    """Change the given fields of a route and leave the others as they are."""
+    return Call(
+        "PATCH",
+        route_path(db, route),
+        Route,
+        body=route_body(fields),
+        headers=condition_of(if_match),
+        idempotency_key=idempotency_key,
+    )
+
+
+def delete_route(
+    db: str,
+    route: str,
+    *,
+    force: bool = False,
+    if_match: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[None]:
+    """Delete a route; one with pending jobs only with `force`, and these jobs end dead."""
+    return Call(
+        "DELETE",
+        route_path(db, route),
+        type(None),
+        query=query_of(force=force),
+        headers=condition_of(if_match),
+        idempotency_key=idempotency_key,
+    )
+
+
+def list_routes(
+    db: str, *, page_size: int | None = None, consistency: Consistency | None = None
+) -> Call[Page[Route]]:
+    """All routes of a database."""
+    query = query_of(consistency=consistency, limit=page_size)
+    return Call("GET", path_of("dbs", db, "routes"), Page[Route], query=query)
+
+
+def get_route_secret(
+    db: str, route: str, *, consistency: Consistency | None = None
+) -> Call[RouteSecret]:
+    """The signing secret of a route, which its recipient verifies with."""
+    query = query_of(consistency=consistency)
+    return Call("GET", route_path(db, route, "secret"), RouteSecret, query=query)
+
+
+def rotate_route_secret(
+    db: str,
+    route: str,
+    *,
+    secret: str | None = None,
+    grace_period_ms: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[RouteSecret]:
+    """Give a route another secret, a generated one or yours.
+
+    Until `grace_period_ms` is over webhooks are signed with the old one too.
+    """
+    fields = {"secret": secret, "grace_period_ms": grace_period_ms}
+    return Call(
+        "POST",
+        route_path(db, route, "secret", "rotate"),
+        RouteSecret,
+        body={name: value for name, value in fields.items() if value is not None},
+        idempotency_key=idempotency_key,
+    )
+
+
+def pause_route(db: str, route: str, *, idempotency_key: str | None = None) -> Call[Route]:
+    """Start no more sends to a route; its due jobs are held.
+
+    `pending_vnodes` of the answer is what may still start a send; call again until it is empty.
+    """
+    path = route_path(db, route, "pause")
+    return Call("POST", path, Route, idempotency_key=idempotency_key)
+
+
+def resume_route(db: str, route: str, *, idempotency_key: str | None = None) -> Call[Route]:
+    """Send to a paused route again, what was held first."""
+    path = route_path(db, route, "resume")
+    return Call("POST", path, Route, idempotency_key=idempotency_key)
+
+
+def send_example(db: str, route: str, *, idempotency_key: str | None = None) -> Call[Example]:
+    """Send one example webhook to a route now, and say how it went. Nothing is stored."""
+    path = route_path(db, route, "send-example")
+    return Call("POST", path, Example, idempotency_key=idempotency_key)
+
+
+def route_stats(db: str, route: str, *, consistency: Consistency | None = None) -> Call[RouteStats]:
+    """How a route does: jobs by state and what became of its attempts."""
+    query = query_of(consistency=consistency)
+    return Call("GET", route_path(db, route, "stats"), RouteStats, query=query)
+
+
+def route_attempts(
+    db: str,
+    route: str,
+    *,
+    limit: int | None = None,
+    page_size: int | None = None,
+    cursor: str | None = None,
+    consistency: Consistency | None = None,
+) -> Call[Page[Attempt]]:
+    """Iterate over the attempts of a route, `limit` at most."""
+    query = query_of(consistency=consistency, limit=page_size, cursor=cursor)
+    path = route_path(db, route, "attempts")
+    return Call("GET", path, Page[Attempt], query=query, items_max=limit)

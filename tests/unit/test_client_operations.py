@@ -234,6 +234,7 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
         ),
         (operations.get_task("t"), "GET", "/v1/tasks/t", None),
         (operations.get_task(Bulk(task="t")), "GET", "/v1/tasks/t", None),
+        (operations.list_tasks(page_size=9, cursor="x"), "GET", "/v1/tasks?limit=9&cursor=x", None),
         (operations.cancel_task("t"), "POST", "/v1/tasks/t/cancel", None),
         (operations.cluster(), "GET", "/v1/cluster", None),
         (operations.vnodes(), "GET", "/v1/cluster/vnodes", None),

@@ -193,12 +193,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request for a job. `status` is succeeded, failed or unknown.
 
-    A response that is not UTF-8 is base64; `response_body_encoding` says which. In the list of a
-    route `job_id` and `collection` tell whose attempt it is.
+    A response that is not UTF-8 is base64; `response_body_encoding` says which. `content_removed`
+    tells that it was forgotten. In the list of a route `db`, `collection`, `job_id` and
+    `webhook_id` tell whose attempt it is.
     """
 
-    job_id: str = ""
+    db: str = ""
     collection: str = ""
+    job_id: str = ""
+    webhook_id: str | None = None
     attempt: int = 0
     version: int = 0
     status: str = ""
@@ -218,6 +221,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     response_body: str = ""
     response_body_encoding: str = "utf-8"
     response_truncated: bool = False
+    content_removed: bool = False
     error_code: str | None = None
     error_message: str | None = None
     error_phase: str | None = None
@@ -304,12 +308,14 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is done to many jobs, in the background, through crashes.
 
-    `state` is running, done, cancelled or failed (with `error`); `progress` counts jobs, `result`
-    is there at the end.
+    `kind` is cancel, reschedule, redrive or replay_missing; `state` is running, done, cancelled or
+    failed (with `error`). `progress` counts jobs, `done` of them in all, others by what became of
+    them; `result` is there at the end.
     """
 
     id: str = ""
     kind: str = ""
+    db: str = ""
     state: str = ""
     progress: dict[str, Any] = {}
     result: Any = None
@@ -353,8 +359,23 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: float | None = None
 
 
-RouteStats = dict[str, Any]
-"""How a route does, as the node tells it."""
+class RouteStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How a route does.
+
+    `pending` are its jobs that have not ended, `waiting` those of them that are due, `in_flight`
+    the requests under way. `succeeded` and `failed` count attempts since `since_time`.
+    """
+
+    state: str = ""
+    pending: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    since_time: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+    last_success_time: int | None = None
+    last_failure_time: int | None = None
+    last_failure: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -150,6 +150,7 @@ class SyncClient:
     reschedule_jobs = _method(operations.reschedule_jobs)
     forecast = _all(operations.forecast)
     get_task = _method(operations.get_task)
+    list_tasks = _items(operations.list_tasks)
     cancel_task = _method(operations.cancel_task)
     cluster = _method(operations.cluster)
     vnodes = _all(operations.vnodes)

@@ -29,11 +29,11 @@ def cancel_jobs(
     dry_run: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[Bulk]:
-    """Cancel all jobs that fit every filter given; without any, all jobs of the collection.
+    """Cancel all pending jobs that fit every filter given; without any, all of the collection.
 
     The answer holds the task that does it, for `wait_task`. With `dry_run` nothing is changed, and
-    it holds how many jobs there are, and some of them. `from_time` is inclusive, `to_time`
-    exclusive.
+    it holds how many jobs there are, and some of them. `state` is one or several of scheduled,
+    firing, retrying and held; `from_time` is inclusive, `to_time` exclusive.
     """
     body = _filtered(state, route, tag, from_time, to_time, dry_run=dry_run)
     path = collection_path(db, collection, "jobs", "cancel")
@@ -54,7 +54,7 @@ def reschedule_jobs(
     dry_run: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[Bulk]:
-    """Move all jobs that fit every filter given to `trigger_time`, or by `shift_ms`.
+    """Move all pending jobs that fit every filter given to `trigger_time`, or by `shift_ms`.
 
     Filters, the task and `dry_run` are those of `cancel_jobs`.
     """
@@ -78,7 +78,10 @@ def forecast(
     bucket_ms: int | None = None,
     consistency: Consistency | None = None,
 ) -> Call[Page[Bucket]]:
-    """How many jobs are due when: counts of buckets of `bucket_ms`, in order."""
+    """How many jobs are due when: counts of buckets of `bucket_ms`, in order.
+
+    Without arguments: from now on, for a day, by the hour.
+    """
     query = query_of(
         from_=optional_time_ms(from_time),
         to=optional_time_ms(to_time),
@@ -115,7 +118,7 @@ def replay_missing(
     dry_run: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[Bulk]:
-    """Deliver those jobs of a route and a window that ended without a single attempt.
+    """Deliver those dead jobs of a route and a window that were never attempted.
 
     The task and `dry_run` are those of `cancel_jobs`.
     """
@@ -128,6 +131,18 @@ def get_task(task: Bulk | str, *, consistency: Consistency | None = None) -> Cal
     """How far a task is; `task` is its id, or the answer that named it."""
     query = query_of(consistency=consistency)
     return Call("GET", path_of("tasks", task_id(task)), Task, query=query)
+
+
+def list_tasks(
+    *,
+    limit: int | None = None,
+    page_size: int | None = None,
+    cursor: str | None = None,
+    consistency: Consistency | None = None,
+) -> Call[Page[Task]]:
+    """Iterate over the tasks that are kept, the newest first, `limit` of them at most."""
+    query = query_of(consistency=consistency, limit=page_size, cursor=cursor)
+    return Call("GET", path_of("tasks"), Page[Task], query=query, items_max=limit)
 
 
 def cancel_task(task: Bulk | str, *, idempotency_key: str | None = None) -> Call[Task]:

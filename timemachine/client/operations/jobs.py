@@ -255,8 +255,22 @@ def attempts(
 
 
 def delete_attempt_content(
-    db: str, collection: str, id: str, attempt: int, *, idempotency_key: str | None = None
+    db: str,
+    collection: str,
+    id: str,
+    attempt: int,
+    *,
+    version: int | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[None]:
-    """Forget what the recipient answered to one attempt; that it was made stays known."""
-    path = job_path(db, collection, id, "attempts", str(attempt), "content")
-    return Call("DELETE", path, type(None), idempotency_key=idempotency_key)
+    """Forget what the recipient answered to one attempt; that it was made stays known.
+
+    With `version` only if the attempt was for that version of the job.
+    """
+    return Call(
+        "DELETE",
+        job_path(db, collection, id, "attempts", str(attempt), "content"),
+        type(None),
+        query=query_of(version=version),
+        idempotency_key=idempotency_key,
+    )

@@ -29,7 +29,7 @@ class Guard:
 
 
 guard = Guard()
-sys.meta_path.insert(0, guard)  # type: ignore[arg-type]
+sys.meta_path.insert(0, guard)
 sys.path.insert(0, sys.argv[1])
 
 import asyncio  # noqa: E402

@@ -141,7 +141,7 @@ def send_example(db: str, route: str, *, idempotency_key: str | None = None) -> 
 
 
 def route_stats(db: str, route: str, *, consistency: Consistency | None = None) -> Call[RouteStats]:
-    """How a route does: jobs by state and what became of its attempts."""
+    """How a route does: its jobs that have not ended, and what became of its attempts."""
     query = query_of(consistency=consistency)
     return Call("GET", route_path(db, route, "stats"), RouteStats, query=query)
 

@@ -329,7 +329,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of the cluster, as the others know it."""
+    """One process of the cluster, as the others know it. `https`: how to speak at `http`."""
 
     id: str
     name: str
@@ -337,6 +337,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     rpc: str
     zone: str
     version: str
+    https: bool = False
 
 
 class TaskKind(StrEnum):

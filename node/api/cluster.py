@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 
 from node import telemetry
-from node.api.conventions import Answer, Call, ask_meta, decoded, json_answer
+from node.api.conventions import (
+    Answer,
+    Call,
+    ask_meta,
+    decoded,
+    encode_content,
+    idempotency_key,
+    json_answer,
+    request_of,
+)
 from node.api.problems import invalid
 from node.engine import Engine
 from timemachine import __version__, limits
@@ -41,6 +50,7 @@ class ClusterHandlers:
                 "id": node.id,
                 "name": node.name,
                 "http": node.http,
+                "https": node.https,
                 "rpc": node.rpc,
                 "zone": node.zone,
                 "state": "up",
@@ -91,8 +101,15 @@ class ClusterHandlers:
         settings = msgspec.structs.replace(
             self._engine.meta.settings, allowed_private_cidrs=body.allowed_private_cidrs
         )
-        await ask_meta(self._engine, m.PutSettings(now_ms=self._engine.now_ms(), settings=settings))
-        return json_answer(self._settings(settings))
+        content = encode_content(("put", body.allowed_private_cidrs))
+        command = m.PutSettings(
+            now_ms=self._engine.now_ms(),
+            settings=settings,
+            request=request_of(idempotency_key(call), "settings", content),
+        )
+        result = await ask_meta(self._engine, command)
+        headers = {"Idempotent-Replayed": "true"} if result.replayed else None
+        return json_answer(self._settings(settings), headers=headers)
 
     async def healthz(self, call: Call) -> Answer:
         """GET /healthz: the process lives."""

@@ -95,6 +95,7 @@ class PutSettings(Command, frozen=True, tag=108):
     """Replace the cluster's settings."""
 
     settings: Settings
+    request: Request | None = None
 
 
 class PutNode(Command, frozen=True, tag=109):

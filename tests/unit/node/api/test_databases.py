@@ -133,6 +133,24 @@ async def test_settings(api: Api) -> None:
     assert wanted == (await api.ask("GET", path)).json
 
 
+async def test_settings_with_a_key(api: Api) -> None:
+    """The first answer is given again, whatever was set meanwhile; another request is 422."""
+    path, key = "/v1/cluster/settings", {"Idempotency-Key": "k"}
+    one = {"allowed_private_cidrs": ["10.0.0.0/8"]}
+    other = {"allowed_private_cidrs": ["127.0.0.0/8"]}
+    first = await api.ask("PUT", path, one, headers=key)
+    assert (200, one) == (first.status, first.json)
+    assert "idempotent-replayed" not in first.headers
+    assert other == (await api.ask("PUT", path, other)).json
+    again = await api.ask("PUT", path, one, headers=key)
+    assert (200, one, "true") == (again.status, again.json, again.headers["idempotent-replayed"])
+    assert other == (await api.ask("GET", path)).json
+    reused = await api.ask("PUT", path, other, headers=key)
+    assert (422, "idempotency_key_reused") == (reused.status, reused.code)
+    # PUT replaces: what is left out takes its default.
+    assert {"allowed_private_cidrs": []} == (await api.ask("PUT", path, {})).json
+
+
 async def test_health(api: Api) -> None:
     """The pages for machines that watch."""
     assert 200 == (await api.ask("GET", "/healthz")).status

@@ -83,11 +83,14 @@ def _not_yet(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
     help="A private range that webhooks may go to; may be given several times.",
 )
 @click.option("--secret-key-file", metavar="FILE", help="The key that secrets are sealed with.")
+@click.option("--api-token-file", metavar="FILE", help="Tokens of those who may use the API.")
+@click.option("--http-tls-cert", metavar="FILE", help="Certificate chain in PEM: speak HTTPS.")
+@click.option("--http-tls-key", metavar="FILE", help="The key of that certificate, in PEM.")
 @click.option("--disk-reserve-mb", type=int, metavar="MIB", help="Free disk to keep. [256]")
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback regardless.")
 @click.option("--print-config", is_flag=True, help="Print the effective settings and exit.")
-@_not_yet("--join", "--join-token", "--advertise-rpc", "--api-token-file")
-@_not_yet("--http-tls-cert", "--http-tls-key", "--rpc-tls-cert", "--rpc-tls-key", "--rpc-tls-ca")
+@_not_yet("--join", "--join-token", "--advertise-rpc")
+@_not_yet("--rpc-tls-cert", "--rpc-tls-key", "--rpc-tls-ca")
 def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     """Run a node.
 
@@ -95,8 +98,14 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     Exit codes: 0 stopped as asked, 2 wrong usage or configuration, 3 the data directory cannot
     be used, 1 anything else.
 
-    Example: timemachine serve --data ./data --allow-private 127.0.0.0/8
-    """
+    The files of --api-token-file, --http-tls-cert and --http-tls-key are read again on SIGHUP.
+
+    \b
+    Examples:
+      timemachine serve --data ./data --allow-private 127.0.0.0/8
+      timemachine serve --data ./data --http 0.0.0.0:8001 --api-token-file tokens
+      timemachine serve --data ./data --http-tls-cert chain.pem --http-tls-key key.pem
+    """  # noqa: D301 - to click \b says that lines are to be left as they are
     flags["allow_private"] = list(flags["allow_private"]) or None
     file = config_file or os.environ.get("TIMEMACHINE_CONFIG")
     _run(flags, file, print_config=print_config)
@@ -127,13 +136,13 @@ def dev(data: str, http: str, nodes: int) -> None:
     _run(
         flags,
         None,
-        bound=lambda address: _say_what_to_try(address, data),
+        bound=lambda url: _say_what_to_try(url, data),
         refused=lambda error: _say_what_helps(error, http, data),
     )
 
 
-def _say_what_to_try(address: str, data: str) -> None:
-    base = f"http://{address}/v1/dbs/default"
+def _say_what_to_try(url: str, data: str) -> None:
+    base = f"{url}/v1/dbs/default"
     click.echo(
         "Try, in another terminal:\n\n"
         f"  curl -X PUT {base}/collections/jobs\n"

@@ -21,8 +21,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How a node runs. Every field is a setting: `http` in TOML, TIMEMACHINE_HTTP, --http.
 
     data             the data directory; made when it does not exist
-    http             where the API listens; beyond loopback `insecure` is needed, since API tokens
-                     and HTTPS come later
+    http             where the API listens; beyond loopback it needs `api_token_file` or `insecure`
     rpc              the address kept for node-to-node traffic, shown to others, not used yet
     advertise_http   the address of the API that others are told, when it is not `http`
     node_name        a name for people; the host's name by default
@@ -30,6 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap        `auto` makes a cluster of one in a new data directory, `never` refuses to
     allow_private    private ranges that webhooks may go to; they seed the cluster's setting
     secret_key_file  the key that secrets are sealed with; made in the data directory by default
+    api_token_file   tokens of those who may use the API; without it all may who reach it
+    http_tls_cert    the certificate chain in PEM that the API speaks HTTPS with
+    http_tls_key     its key in PEM, without a passphrase; both are given or none
     disk_reserve_mb  below this much free disk, writes of creators get 507, firing goes on
     insecure         listen beyond loopback without credentials
     """
@@ -43,6 +45,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: str = "auto"
     allow_private: tuple[str, ...] = ()
     secret_key_file: str = ""
+    api_token_file: str = ""
+    http_tls_cert: str = ""
+    http_tls_key: str = ""
     disk_reserve_mb: int = 256
     insecure: bool = False
 
@@ -51,9 +56,6 @@ NOT_YET = (
     "join",
     "join_token",
     "advertise_rpc",
-    "api_token_file",
-    "http_tls_cert",
-    "http_tls_key",
     "rpc_tls_cert",
     "rpc_tls_key",
     "rpc_tls_ca",
@@ -164,10 +166,16 @@ def _validate(config: Config) -> None:
             ip_network(text, strict=False)
         except ValueError:
             raise ConfigError(f"allow_private: {text!r} is no range, such as 10.0.0.0/8.") from None
-    if not is_loopback(host) and not config.insecure:
+    if bool(config.http_tls_cert) != bool(config.http_tls_key):
+        given, missing = "http_tls_cert", "http_tls_key"
+        if config.http_tls_key:
+            given, missing = missing, given
+        raise ConfigError(f"{missing}: this is needed beside {given}; HTTPS takes both.")
+    if not is_loopback(host) and not config.api_token_file and not config.insecure:
         raise ConfigError(
-            f"http: {config.http} is reachable from other machines and has no credentials yet."
-            " Listen on loopback, or add --insecure if the network is trusted."
+            f"http: {config.http} is reachable from other machines, and nobody has to prove who"
+            " they are. Name tokens with --api-token-file, listen on loopback, or add --insecure"
+            " if the network is trusted."
         )
 
 

@@ -16,6 +16,8 @@ import msgspec
 import structlog
 import uvloop
 
+from node.api.certificate import Certificate
+from node.api.credentials import Credentials
 from node.api.server import ApiServer
 from node.clock import RealWorld
 from node.config import Config, split_address
@@ -72,7 +74,7 @@ def serve(
 ) -> int:
     """Run a node until it is asked to stop; returns the process's exit code.
 
-    `bound` is told the address of the API, with the port that the system chose for port 0, before
+    `bound` is told the URL of the API, with the port that the system chose for port 0, before
     `say` is told that the node is ready; `refused` is told why it ended, if it could not go on.
     """
     # A short interval hands the interpreter back quickly when the commit thread is done.
@@ -155,7 +157,12 @@ def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> Addres
 async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     world = RealWorld(loop)
-    # The store first: if the directory is not ours, nothing else must happen.
+    # What is only read goes first: if it is wrong, no data directory is made.
+    credentials = Credentials(config.api_token_file) if config.api_token_file else None
+    certificate = None
+    if config.http_tls_cert:
+        certificate = Certificate(config.http_tls_cert, config.http_tls_key)
+    # Then the store: if the directory is not ours, nothing else must happen.
     store, identity, keys = _open(config, world)
     started, stopping = asyncio.Event(), asyncio.Event()
     failures: list[TimeMachineError] = []
@@ -198,6 +205,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         rpc=config.rpc,
         zone=config.zone,
         version=__version__,
+        https=certificate is not None,
     )
     engine = Engine(
         world,
@@ -222,7 +230,12 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         **statistics(),
         "loop_delay_max_s": watch.take_ms() / 1000,
     }
-    server = ApiServer(engine, sender.check)
+    server = ApiServer(
+        engine,
+        sender.check,
+        credentials=credentials,
+        tls=None if certificate is None else certificate.context,
+    )
     try:
         bound_host, bound_port = await server.start(host, port)
     except OSError as error:
@@ -231,6 +244,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         ) from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    _reload_on_hangup(loop, {"api_token_file": credentials, "http_tls_cert": certificate})
     address = _shown(bound_host, bound_port)
     if port == 0:
         # Only now it is known what must never be sent to, and where others find this node.
@@ -239,12 +253,36 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         if not config.advertise_http:
             node = msgspec.structs.replace(node, http=address)
             engine.propose_meta(PutNode(now_ms=world.wall_ms(), node=node), lambda _: None)
-    bound(address)
+    scheme = "http" if certificate is None else "https"
+    bound(f"{scheme}://{address}")
+    if certificate is not None:
+        log.info("the API speaks HTTPS", url=f"{scheme}://{address}")
+    # An address, whatever is spoken there: programs read this line.
     say(f"ready http={address} rpc={config.rpc} node={identity.node_id}")
     sys.stdout.flush()
     await stopping.wait()
     await _stop(engine, server, sender, disk, store, failed=bool(failures))
     return EXIT_FAILED if failures else EXIT_OK
+
+
+def _reload_on_hangup(
+    loop: asyncio.AbstractEventLoop, files: dict[str, Credentials | Certificate | None]
+) -> None:
+    """On SIGHUP read these files again. Without any the signal keeps its meaning: to end."""
+
+    def reload() -> None:
+        for setting, each in files.items():
+            if each is None:
+                continue
+            try:
+                each.reload()
+            except ConfigError as error:
+                log.error("reload refused; what was in force stays", reason=error.detail)
+            else:
+                log.info("reloaded", setting=setting)
+
+    if any(each is not None for each in files.values()):
+        loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 def _escaped_from_core(error: Exception) -> bool:

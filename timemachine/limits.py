@@ -170,17 +170,25 @@ HTTP_HEADERS_COUNT_MAX = 100
 HTTP_EXPRESS_BODY_BYTES_MAX = 64 * 1024  # of creates that take the short way
 HTTP_EXPRESS_HELD_BYTES_MAX = 64 * 1024  # read ahead of the answer to one of those
 HTTP_BODY_TIMEOUT_S = 30  # from the head to the last byte of the body
+HTTP_HANDSHAKE_S = 10  # from the first byte to the last of a TLS handshake
 HTTP_IDLE_S = 75  # between requests, and for a whole head; proxies' usual limit is 60
 HTTP_LINGER_S = 5  # how long a refused body is read and forgotten, so that the answer arrives
 CONNECTIONS_MAX = 16_384  # of one node's API, where the system allows as many descriptors
 DESCRIPTORS_RESERVED = 3_000  # for the store, for sends, for other nodes
 SETTINGS_CIDRS_MAX = 100
+API_TOKEN_CHARACTERS_MIN = 16
+API_TOKEN_CHARACTERS_MAX = 256
+API_TOKENS_MAX = 100  # every request is compared with all of them
+MSGPACK_VALUE_BYTES_MAX = 2 * 1024 * 1024  # of a body, or one job of a batch, in MessagePack
 
 assert LIST_LIMIT_MAX < LIST_ROWS_LOOKED_AT_MAX
 assert REQUEST_BODY_BYTES_MAX * 4 < HTTP_BODY_BYTES_OPEN_MAX
 # A job id has up to three characters a byte in a path.
 assert JOB_ID_BYTES_MAX * 3 + 4 * NAME_CHARACTERS_MAX < HTTP_LINE_BYTES_MAX
 assert HTTP_BODY_TIMEOUT_S < HTTP_IDLE_S
+# No meta within its limit is refused for being sent as MessagePack: at worst `0,` takes nine bytes.
+assert META_BYTES_MAX * 9 // 2 + COMMAND_OVERHEAD_BYTES < MSGPACK_VALUE_BYTES_MAX
+assert API_TOKEN_CHARACTERS_MAX + len("Authorization: Bearer ") < HTTP_LINE_BYTES_MAX
 
 # --- sending webhooks ------------------------------------------------------------------------
 SENDER_HEAD_BYTES_MAX = 64 * 1024  # of a response, its interim responses counted

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from node.api.conventions import Answer, encode_json
 from node.api.dispatch import NoSuchMethod
 from node.api.problems import problem
-from timemachine.errors import Overloaded, TimeMachineError
+from timemachine.errors import Overloaded, TimeMachineError, Unauthorized
 
 PROBLEM_TYPE = "application/problem+json"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
@@ -23,6 +23,8 @@ def refused(error: TimeMachineError) -> Answer:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, NoSuchMethod):
         headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="timemachine"'
     return Answer(
         status=error.http_status,
         body=encode_json(problem(error)),

@@ -212,6 +212,12 @@ class Server(web.Server):
 
     def __call__(self) -> Any:
         """A protocol for a new connection."""
-        if len(self._connections) >= self._connections_max:
-            return Full()
+        return Full() if self.full() else self.connect()
+
+    def full(self, more: int = 0) -> bool:
+        """Whether there are as many connections as there may be, with so many more."""
+        return len(self._connections) + more >= self._connections_max
+
+    def connect(self) -> Connection:
+        """A protocol for a connection that is among those that may be."""
         return Connection(self, self._reader, self._express, loop=self._loop, **self._kwargs)

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import socket
+import ssl
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
@@ -20,8 +21,10 @@ from aiohttp import web
 from node.api.answers import internal_fault, refused, render
 from node.api.connection import Reply, Replying, Server, Vanished
 from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
+from node.api.credentials import OPEN_PATHS, Credentials
 from node.api.dispatch import JOBS, Dispatch
 from node.api.express import Head, HeadReader
+from node.api.handshake import Handshakes
 from node.api.problems import invalid
 from node.api.routes import CheckTarget
 from node.api.turns import Turns
@@ -54,13 +57,18 @@ def connections_allowed(open_files_max: int) -> int:
 
 
 class ApiServer:
-    """Serves the developer API. `start` binds; `stop_accepting`, then `stop`, end it."""
+    """Serves the developer API. `start` binds; `stop_accepting`, then `stop`, end it.
+
+    With `credentials` every request needs a token; with `tls` it speaks HTTPS and nothing else.
+    """
 
     def __init__(
         self,
         engine: Engine,
         check_target: CheckTarget,
         *,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | None = None,
         connections_max: int | None = None,
         requests_max: int = limits.HTTP_REQUESTS_OPEN_MAX,
         body_timeout_s: float = limits.HTTP_BODY_TIMEOUT_S,
@@ -69,6 +77,9 @@ class ApiServer:
             connections_max = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._engine = engine
         self._dispatch = Dispatch(engine, check_target)
+        self._credentials = credentials
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
         self._connections_max = connections_max
         self._requests_max = requests_max
         self._body_timeout_s = body_timeout_s
@@ -113,9 +124,20 @@ class ApiServer:
         )
         self._server.request_factory = _request_factory(loop)
         first = await loop.create_server(
-            self._server, host, port, backlog=_BACKLOG, reuse_address=True
+            self._server,
+            host,
+            port,
+            backlog=_BACKLOG,
+            reuse_address=True,
+            start_serving=self._tls is None,
         )
         self._listeners.append(first)
+        bound = first.sockets[0].getsockname()
+        if self._tls is not None:
+            self._handshakes = Handshakes(self._tls, self._server.connect, self._server.full)
+            for listening in first.sockets:
+                self._handshakes.listen(listening.fileno(), _BACKLOG)
+            return bound[0], bound[1]
         # The loop takes one connection a turn from each listener. While it is busy, thousands that
         # come at once would wait for seconds, a health check among them.
         for listening in first.sockets:
@@ -124,7 +146,6 @@ class ApiServer:
                 self._listeners.append(
                     await loop.create_server(self._server, sock=again, backlog=_BACKLOG)
                 )
-        bound = first.sockets[0].getsockname()
         return bound[0], bound[1]
 
     def stop_accepting(self) -> None:
@@ -132,6 +153,8 @@ class ApiServer:
         self._stopping = True
         for listener in self._listeners:
             listener.close()
+        if self._handshakes is not None:
+            self._handshakes.stop_accepting()
         if self._server is not None:
             # Idle connections would otherwise only learn of it with their next request.
             self._server.pre_shutdown()
@@ -139,6 +162,8 @@ class ApiServer:
     async def stop(self) -> None:
         """Close everything; open requests have a second."""
         self.stop_accepting()
+        if self._handshakes is not None:
+            await self._handshakes.stop()
         if self._server is not None:
             await self._server.shutdown(1.0)
 
@@ -170,7 +195,9 @@ class ApiServer:
     def prepare_create(
         self, head: Head, body: bytes
     ) -> tuple[Callable[[Callable[[Any], None]], None], Callable[[Any], Answer]]:
-        """See JobHandlers.prepare_post; sheds load."""
+        """See JobHandlers.prepare_post; wants credentials, and sheds load."""
+        if self._credentials is not None:
+            self._credentials.check(head.headers)
         if self._open > self._requests_max or self._stopping:
             self._shed(JOBS)
         return self._dispatch.jobs.prepare_post(head.call(body))
@@ -213,6 +240,9 @@ class ApiServer:
         raw_path, _, raw_query = request._message.path.partition("?")
         if raw_path[:1] != "/":
             raw_path = request.url.raw_path  # `GET http://host/path`, as proxies are asked
+        # First of all, and before the body is received: a stranger costs us next to nothing.
+        if self._credentials is not None and raw_path not in OPEN_PATHS:
+            self._credentials.check(headers)
         method = request.method
         handler, operation, names = self._dispatch.find(method, raw_path)
         if self._open > self._requests_max or self._stopping:

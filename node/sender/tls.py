@@ -36,8 +36,8 @@ def make_context(options: TlsOptions | None) -> ssl.SSLContext:
     if options.client_cert_pem is not None and options.client_key_pem is not None:
         # The ssl module reads certificates from files only; keys have no place on any disk.
         with (
-            _memory_file(options.client_cert_pem) as certificate,
-            _memory_file(options.client_key_pem) as key,
+            memory_file(options.client_cert_pem) as certificate,
+            memory_file(options.client_key_pem) as key,
         ):
             # A key with a passphrase would ask for it on the terminal.
             context.load_cert_chain(certificate, key, password="")
@@ -58,7 +58,7 @@ def make_tls(options: TlsOptions | None) -> TlsContext:
 
 
 @contextmanager
-def _memory_file(text: str) -> Iterator[str]:
+def memory_file(text: str) -> Iterator[str]:
     """A path under which `text` can be read, in memory only."""
     handle = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:

@@ -55,6 +55,9 @@ def test_every_setting_has_three_spellings(name: str, tmp_path: Path) -> None:
     value, text = values.get(name, ("x", "x"))
     file = toml(tmp_path, f"{name} = {msgspec.json.encode(value).decode()}\n")
     base = {} if name == "data" else DATA
+    # These come in a pair.
+    other = {"http_tls_cert": "http_tls_key", "http_tls_key": "http_tls_cert"}.get(name)
+    base = base | ({other: "y"} if other else {})
     from_file, _ = load(base, {}, file)
     from_environment, _ = load(base, {f"TIMEMACHINE_{name.upper()}": text}, None)
     from_flags, _ = load(base | {name: value}, {}, None)
@@ -106,6 +109,11 @@ def test_what_has_no_meaning_yet_is_refused(name: str, tmp_path: Path) -> None:
         (DATA | {"rpc": "a b:1"}, "rpc:"),
         (DATA | {"advertise_http": "x:y"}, "advertise_http:"),
         (DATA | {"http": "0.0.0.0:80"}, "--insecure"),
+        (DATA | {"http": "0.0.0.0:80"}, "--api-token-file"),
+        # Secret from whom, if everybody is let in?
+        (DATA | {"http": "0.0.0.0:80", "http_tls_cert": "c", "http_tls_key": "k"}, "--insecure"),
+        (DATA | {"http_tls_cert": "c"}, "http_tls_key:"),
+        (DATA | {"http_tls_key": "k"}, "http_tls_cert:"),
         (DATA | {"http": "[::]:80"}, "--insecure"),
         (DATA | {"http": "example.com:80"}, "--insecure"),
         (DATA | {"bootstrap": "maybe"}, "bootstrap:"),
@@ -167,6 +175,19 @@ def test_beyond_loopback_when_told_so() -> None:
     """--insecure is the way to say that the network is trusted."""
     loaded, _ = load(DATA | {"http": "0.0.0.0:80", "insecure": True}, {}, None)
     assert "0.0.0.0:80" == loaded.http
+
+
+def test_beyond_loopback_with_tokens() -> None:
+    """Where everybody has to prove who they are, other machines may come."""
+    loaded, _ = load(DATA | {"http": "0.0.0.0:80", "api_token_file": "tokens"}, {}, None)
+    assert "0.0.0.0:80" == loaded.http
+
+
+def test_variables_of_clients_are_known() -> None:
+    """What clients go by is no unknown variable, and its value appears nowhere."""
+    loaded, unknown = load(DATA, {"TIMEMACHINE_TOKEN": "t" * 20, "TIMEMACHINE_SERVER": "x"}, None)
+    assert [] == unknown
+    assert "t" * 20 not in as_toml(loaded)
 
 
 def test_print_config_can_be_read_again(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def pytest_asyncio_loop_factories(
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
         "asyncio": asyncio.new_event_loop
     }
-    if item.path.name == "test_express.py":
+    if item.path.name in ("test_express.py", "test_handshake.py"):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
 

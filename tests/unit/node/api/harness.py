@@ -4,6 +4,7 @@ Requests go through a socket, byte for byte as a test writes them.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -108,9 +109,13 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """The API of one engine, and what stands around it."""
+    """The API of one engine, and what stands around it.
 
-    def __init__(self, world: RealWorld) -> None:
+    `options` are those of its server. With a `token` all requests of `ask` carry it, with a
+    `trust` they go through TLS.
+    """
+
+    def __init__(self, world: RealWorld, **options: Any) -> None:
         self.world = world
         self.store = MemoryStore()
         self.disk = Disk(world, self.store)
@@ -128,7 +133,9 @@ class Api:
             master_keys=[KEY],
             on_failure=self.failures.append,
         )
-        self.server = ApiServer(self.engine, self.check)
+        self.server = ApiServer(self.engine, self.check, **options)
+        self.token: str | None = None
+        self.trust: ssl.SSLContext | None = None
         self.host = ""
         self.port = 0
 
@@ -142,7 +149,7 @@ class Api:
 
     async def raw(self, data: bytes) -> bytes:
         """Send bytes on a connection of its own, and read what comes until it is closed."""
-        reader, writer = await asyncio.open_connection(self.host, self.port)
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.trust)
         try:
             writer.write(data)
             await writer.drain()
@@ -164,6 +171,8 @@ class Api:
         if body is not None:
             content = body if isinstance(body, bytes) else msgspec.json.encode(body)
             given |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        if self.token is not None:
+            given["Authorization"] = f"Bearer {self.token}"
         given |= headers or {}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {given[name]}" for name in given)]
         head = "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
@@ -180,10 +189,13 @@ def parse(data: bytes) -> Reply:
 
 
 @asynccontextmanager
-async def started() -> AsyncIterator[Api]:
-    """A started API, with the collection `carts` and the route `hello`."""
+async def started(
+    *, token: str | None = None, trust: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[Api]:
+    """A started API, with the collection `carts` and the route `hello`. See Api."""
     loop = asyncio.get_running_loop()
-    api = Api(RealWorld(loop))
+    api = Api(RealWorld(loop), **options)
+    api.token, api.trust = token, trust
     ready = asyncio.Event()
     api.engine.start(Settings(), ready.set)
     await ready.wait()

@@ -8,6 +8,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.api.connection import Connection, Replying, Server
+from node.api.credentials import Credentials
 from node.api.express import _DECLINED, _HEAD_BYTES_MAX, _HEADS_KEPT_MAX, Head, HeadReader
 from node.api.server import ApiServer
 from tests.unit.node.api.harness import FAR_MS, JOBS, ROUTE, Api, Reply, parse, started
@@ -742,3 +744,33 @@ async def test_what_is_taken_is_read_alike(
         head = HeadReader(api.server._dispatch).read(data)
     if head is not None:
         assert [A] == await compare([data])
+
+
+# --- tokens ----------------------------------------------------------------------------------
+
+
+async def test_tokens(tmp_path: Path) -> None:
+    """The short way lets nobody in either, also not with a head that was good before."""
+    file, token = tmp_path / "tokens", "t" * 20
+    file.write_text(token)
+    credentials = Credentials(str(file))
+    async with started(credentials=credentials, token=token) as api:
+        taken = counted(api)
+        strangers = [(), ("Authorization: Bearer " + "u" * 20,), (f"Authorization: Basic {token}",)]
+        known = (f"Authorization: Bearer {token}",)
+        async with connected(api) as client:
+            for lines in strangers:
+                reply = await client.ask(create(A, *lines))
+                assert (401, "unauthorized") == (reply.status, reply.code)
+                assert reply.headers["www-authenticate"].startswith("Bearer ")
+            assert 201 == (await client.ask(create(A, *known))).status
+            assert 200 == (await client.ask(create(A, *known))).status
+            file.write_text("u" * 20)
+            credentials.reload()
+            assert 401 == (await client.ask(create(A, *known))).status
+            assert 200 == (await client.ask(create(A, *strangers[1]))).status
+            assert client.short
+        assert 7 == len(taken)
+        api.token = "u" * 20
+        assert ["a"] == await jobs(api)
+        assert 0 == api.server._open

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from node.api import msgpack
 from node.api.conventions import (
     NDJSON_TYPES,
     Answer,
@@ -75,8 +76,12 @@ class BatchHandlers:
         """Create many jobs."""
         call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names[:2])
-        lines = content_type(call.headers) in NDJSON_TYPES
-        contents = _contents(call.body, lines=lines)
+        kind = content_type(call.headers)
+        lines = kind in NDJSON_TYPES
+        if kind == msgpack.TYPE:
+            contents = await msgpack.unpacked_items(call.body, _too_many)
+        else:
+            contents = _contents(call.body, lines=lines)
         if len(contents) > limits.BATCH_JOBS_MAX:
             raise _too_many(len(contents))
         built = await self._build_all(call, collection, contents)
@@ -111,6 +116,8 @@ class BatchHandlers:
         for number, content in enumerate(contents):
             prefix = f"/{number}"
             try:
+                if isinstance(content, TimeMachineError):
+                    raise content
                 body: JobBody = content
                 if type(content) is not JobBody:
                     body = decoded(decode_job, content, prefix)

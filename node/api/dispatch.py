@@ -26,6 +26,9 @@ JOBS = "v1/dbs/*/collections/*/jobs"
 """The operation of creating one job, and of listing them."""
 
 _ONE_JOB = "v1/dbs/*/collections/*/jobs/*"
+BATCH = f"{_ONE_JOB}:batch"
+"""The operation of creating many."""
+
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 

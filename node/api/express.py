@@ -108,6 +108,7 @@ class HeadReader:
             or len(headers) > limits.HTTP_HEADERS_COUNT_MAX
             or parser.get_http_version() != "1.1"
             or headers.get("content-type") != _JSON
+            or "msgpack" in headers.get("accept", "").lower()
             or not length.isdigit()
             or not 0 < int(length) <= limits.HTTP_EXPRESS_BODY_BYTES_MAX
         ):

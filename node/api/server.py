@@ -18,11 +18,12 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
+from node.api import msgpack
 from node.api.answers import internal_fault, refused, render
 from node.api.connection import Reply, Replying, Server, Vanished
 from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
 from node.api.credentials import OPEN_PATHS, Credentials
-from node.api.dispatch import JOBS, Dispatch
+from node.api.dispatch import BATCH, JOBS, Dispatch
 from node.api.express import Head, HeadReader
 from node.api.handshake import Handshakes
 from node.api.problems import invalid
@@ -184,6 +185,8 @@ class ApiServer:
             answer = refused(internal_fault())
         finally:
             self._open -= 1
+        if msgpack.wanted(headers):
+            answer = await msgpack.packed(answer)
         close = self._count(answer)
         return Reply(answer, request_id, self._now_as_date(), close=close)
 
@@ -253,8 +256,8 @@ class ApiServer:
             body = payload.read_nowait()
         else:
             body = await self._receive(request, headers)
-        if body:
-            _check_type(headers)
+        if body and _check_type(headers) == msgpack.TYPE and operation != BATCH:
+            body = await msgpack.unpacked(body)
         return await handler(
             Call(
                 method=method,
@@ -367,21 +370,22 @@ def _request_factory(loop: asyncio.AbstractEventLoop) -> Any:
     return make
 
 
-def _check_type(headers: Any) -> None:
-    """Refuse a body that is no JSON by its own account."""
+def _check_type(headers: Any) -> str:
+    """The type of a body. Refuses what is neither JSON nor MessagePack by its own account."""
     if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
         raise UnsupportedMediaType("Send the body without a content encoding.")
     if headers.get("Content-Type") == _JSON:
-        return
+        return _JSON
     kind = content_type(headers)
-    if kind == _JSON or kind in NDJSON_TYPES:
-        return
+    if kind in (_JSON, msgpack.TYPE) or kind in NDJSON_TYPES:
+        return kind
     # Tools send these when nobody names a type. So do pages of other sites that a browser shows:
     # it tells their origin, and without this check would let them write here.
     if kind in _ANY_TYPES and "Origin" not in headers:
-        return
+        return _JSON
     raise UnsupportedMediaType(
-        "Send application/json" + (f", not {kind}." if kind else "; the body has no Content-Type.")
+        f"Send {_JSON} or {msgpack.TYPE}"
+        + (f", not {kind}." if kind else "; the body has no Content-Type.")
     )
 
 

@@ -215,3 +215,9 @@ async def test_the_body_of_a_stranger_is_not_received(api: Api) -> None:
     for kind in ("text/plain", "application/msgpack"):
         reply = await api.ask("POST", JOBS, b"{broken", headers={"Content-Type": kind})
         assert 401 == reply.status
+
+
+async def test_in_messagepack(api: Api) -> None:
+    """A stranger is told so in the form that was asked for."""
+    reply = parse(await api.raw(_request("GET", "/v1/dbs", {"Accept": "application/msgpack"})))
+    assert (401, "application/msgpack") == (reply.status, reply.headers["content-type"])

@@ -283,6 +283,14 @@ UNUSUAL = {
         201,
         request(A, "Host: test", "Content-Type: Application/JSON; charset=utf-8"),
     ),
+    "MessagePack": (
+        201,
+        request(
+            msgspec.msgpack.encode({"id": "a", "trigger_time": FAR_MS, "route": "hello"}),
+            *("Host: test", "Content-Type: application/msgpack"),
+        ),
+    ),
+    "MessagePack is asked for": (201, create(A, "Accept: Application/MsgPack")),
     "another type": (415, request(A, "Host: test", "Content-Type: text/plain")),
     "a query": (201, create(job("a", route="no"), path=f"{JOBS}?allow_missing_route=true")),
     "an unknown query": (400, create(A, path=f"{JOBS}?x=y")),

@@ -82,7 +82,7 @@ async def test_content_types(api: Api) -> None:
         reply = parse(await api.raw(post(BODY, f"Content-Type: {kind}")))
         assert 201 == reply.status
     assert 201 == parse(await api.raw(post(BODY))).status
-    for kind in ("text/plain", "application/msgpack", "application/xml", "multipart/form-data"):
+    for kind in ("text/plain", "application/cbor", "application/xml", "multipart/form-data"):
         reply = parse(await api.raw(post(BODY, f"Content-Type: {kind}")))
         assert (415, "unsupported_media_type") == (reply.status, reply.code)
     origin = "Origin: http://evil.example"

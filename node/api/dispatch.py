@@ -11,6 +11,7 @@ from node.api.databases import DatabaseHandlers
 from node.api.forecasts import ForecastHandlers
 from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
+from node.api.original import OriginalHandlers
 from node.api.problems import invalid
 from node.api.route_reports import RouteReportHandlers
 from node.api.routes import CheckTarget, RouteHandlers
@@ -112,6 +113,7 @@ class Dispatch:
             "cancel": tasks.cancel_jobs,
             "reschedule": tasks.reschedule_jobs,
         }
+        table |= OriginalHandlers(engine, databases, routes, jobs).table()
         self._table = {tuple(path.split("/")): methods for path, methods in table.items()}
 
     def find(self, method: str, raw_path: str) -> tuple[Handler, str, list[str]]:
@@ -127,6 +129,10 @@ class Dispatch:
         elif len(parts) > 2 and parts[0] == "v1" and parts[1] == "tasks":
             names.append(_decoded(parts[2]))
             parts[2] = "*"
+        elif parts[0] in ("job", "route"):
+            # The original's; its `/route/` is its `/route`.
+            names = [_decoded(part) for part in parts[1:] if part or parts != ["route", ""]]
+            parts[1:] = ["*"] * len(names)
         methods = self._table.get(tuple(parts))
         if methods is None:
             raise NotFound

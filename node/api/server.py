@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
-from node.api import msgpack
+from node.api import msgpack, original
 from node.api.answers import internal_fault, refused, render
 from node.api.connection import Reply, Replying, Server, Vanished
 from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
@@ -313,6 +313,8 @@ class ApiServer:
                 reason=error.detail,
             )
             error = internal_fault()
+        if original.is_its_own(path):
+            return original.told(refused(error))
         return refused(error)
 
 

@@ -17,6 +17,7 @@ README: Final = ROOT / "README.md"
 PLAYED: Final = (
     ROOT / "docs" / "quickstart.md",
     ROOT / "docs" / "reference" / "api.md",
+    ROOT / "docs" / "reference" / "original.md",
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
 )
 """Each is played from its text alone: a new how-to is among them without being named here."""

@@ -167,6 +167,10 @@ async def api(write: Write) -> AsyncIterator[Api]:
         ("GET", "http://test/v1/dbs"),
         ("DELETE", "/v1/cluster"),
         ("OPTIONS", "/v1/dbs"),
+        ("POST", "/job/carts"),
+        ("GET", "/job/carts/a"),
+        ("POST", "/route/"),
+        ("GET", "/route/hello"),
     ],
 )
 async def test_every_request_needs_a_token(api: Api, method: str, path: str) -> None:

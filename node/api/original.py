@@ -1,0 +1,298 @@
+"""The paths of the original timeMachine, so that its clients keep working.
+
+Two forms, told apart by the number of segments and the method. Each request becomes one of the
+API's own, and its answer is put into the few words that those clients know:
+
+    long    POST /job/{db}/{collection}      GET, PUT, DELETE /job/{db}/{collection}/{id}
+            POST /route/{db}                 GET, PUT, DELETE /route/{db}/{id}
+    short   POST /job/{collection}           GET, DELETE /job/{collection}/{id}
+            POST /route, /route/             GET, DELETE /route/{id}
+
+The short form means the database `default`, and calls a time `trigger_ms`.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from node.api.conventions import (
+    Answer,
+    Call,
+    checked_job_id,
+    checked_name,
+    checked_time,
+    decoded,
+    encode_json,
+    idempotency_key,
+    json_answer,
+)
+from node.api.databases import DatabaseHandlers, find_collection
+from node.api.jobs import JobHandlers
+from node.api.metas import checked_meta
+from node.api.problems import invalid, refusal
+from node.api.routes import RouteHandlers
+from node.engine import Engine
+from timemachine.outbound import parse_target
+from timemachine.replica.meta import DEFAULT_DATABASE
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_TYPES: Final = frozenset({"rest", "http", "webhook"})
+_NULL: Final = msgspec.Raw(b"null")
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_KEPT_STATUSES: Final = frozenset({401, 429})
+"""Refusals that say nothing of the request itself."""
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class _JobBody(msgspec.Struct):
+    """A job as those clients send it. What else they send means nothing, and never did."""
+
+    id: str | None = None
+    trigger_time: int | str | None = None
+    trigger_ms: int | str | None = None
+    meta: msgspec.Raw = _NULL
+    route: str | None = None
+
+
+class _RouteBody(msgspec.Struct):
+    """A route as those clients send it."""
+
+    id: str | None = None
+    type: str = "REST"
+    webhook_url: str | None = None
+
+
+class _JobView(msgspec.Struct):
+    """What they are shown of a job."""
+
+    id: str
+    trigger_time: int
+    meta: msgspec.Raw
+    route: str
+    version: int
+
+
+class _RouteView(msgspec.Struct):
+    """What they are shown of a route."""
+
+    name: str
+    webhook_url: str
+    version: int
+
+
+_decode_job = msgspec.json.Decoder(_JobBody).decode
+_decode_route = msgspec.json.Decoder(_RouteBody).decode
+_decode_job_view = msgspec.json.Decoder(_JobView).decode
+_decode_route_view = msgspec.json.Decoder(_RouteView).decode
+_decode_problem = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def is_its_own(path: str) -> bool:
+    """Whether a path, decoded, is one of the original's."""
+    return path in ("/job", "/route") or path.startswith(("/job/", "/route/"))
+
+
+def told(answer: Answer) -> Answer:
+    """A refusal in the original's words: 400, whatever was wrong with the request.
+
+    Who has no token (401) or comes too often (429) is told so, and a fault of the node stays one.
+    """
+    if not 400 <= answer.status < 500 or answer.status in _KEPT_STATUSES:
+        return answer
+    problem = _decode_problem(answer.body)
+    return json_answer({"error": problem["error"], "code": problem["code"]}, 400)
+
+
+class OriginalHandlers:
+    """Operations under the original's paths. `table` says which path leads where."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        databases: DatabaseHandlers,
+        routes: RouteHandlers,
+        jobs: JobHandlers,
+    ) -> None:
+        self._engine = engine
+        self._databases = databases
+        self._routes = routes
+        self._jobs = jobs
+
+    def table(self) -> dict[str, dict[str, Handler]]:
+        """Handlers by path, its variable parts left out, and method."""
+        return {
+            "job/*": {"POST": self.post_job},
+            "job/*/*": {"POST": self.post_job, "GET": self.get_job, "DELETE": self.delete_job},
+            "job/*/*/*": {"GET": self.get_job, "PUT": self.put_job, "DELETE": self.delete_job},
+            "route": {"POST": self.post_route},
+            "route/*": {
+                "POST": self.post_route,
+                "GET": self.get_route,
+                "DELETE": self.delete_route,
+            },
+            "route/*/*": {
+                "GET": self.get_route,
+                "PUT": self.put_route,
+                "DELETE": self.delete_route,
+            },
+        }
+
+    # --- jobs ------------------------------------------------------------------------------
+
+    async def post_job(self, call: Call) -> Answer:
+        """POST /job/{collection}, /job/{db}/{collection}: create the job, or replace it."""
+        short = len(call.names) == 1
+        db, collection = [DEFAULT_DATABASE, *call.names][-2:]
+        return await self._write_job(call, db, collection, None, short=short)
+
+    async def put_job(self, call: Call) -> Answer:
+        """PUT /job/{db}/{collection}/{id}."""
+        return await self._write_job(call, *call.names, short=False)
+
+    async def _write_job(
+        self, call: Call, db: str, collection: str, job_id: str | None, *, short: bool
+    ) -> Answer:
+        checked_name(db, "database")
+        checked_name(collection, "collection")
+        body = decoded(_decode_job, call.body)
+        job_id = _the_id(body.id, job_id)
+        times = [("trigger_time", body.trigger_time), ("trigger_ms", body.trigger_ms)]
+        # Either name is taken in either form, that of the form first.
+        name, time = next(
+            (pair for pair in (times[::-1] if short else times) if pair[1] is not None),
+            times[short],
+        )
+        if time is None:
+            raise invalid(f"/{name}", "This member is required.")
+        if body.route is None:
+            raise invalid("/route", "This member is required.")
+        content = {
+            "trigger_time": checked_time(time, f"/{name}"),
+            "route": body.route,
+            "meta": msgspec.Raw(checked_meta(bytes(body.meta), "/meta")),
+        }
+        if job_id is not None:
+            checked_job_id(job_id)
+        # Before a collection is made for nothing.
+        if (db, body.route) not in self._engine.meta.routes:
+            raise refusal("route_not_found")
+        await self._make_collection(db, collection)
+        if job_id is None:
+            found = find_collection(self._engine, db, collection)
+            job_id = self._jobs.new_id(found, idempotency_key(call))
+        answer = await self._jobs.put_job(_within(call, [db, collection, job_id], content))
+        return _done(_decode_job_view(answer.body).version, short=short)
+
+    async def _make_collection(self, db: str, name: str) -> None:
+        """Create a collection on its first use, and its database: the original knew no creating."""
+        if (db, name) in self._engine.meta.collections:
+            return
+        if db not in self._engine.meta.databases:
+            await self._databases.put_database(_anew([db]))
+        await self._databases.put_collection(_anew([db, name]))
+
+    async def get_job(self, call: Call) -> Answer:
+        """GET /job/{collection}/{id}, /job/{db}/{collection}/{id}."""
+        short = len(call.names) == 2
+        names = [DEFAULT_DATABASE, *call.names][-3:]
+        answer = await self._jobs.get_job(_within(call, names))
+        view = _decode_job_view(answer.body)
+        time = "trigger_ms" if short else "trigger_time"
+        return json_answer(
+            {"id": view.id, time: view.trigger_time, "meta": view.meta, "route": view.route}
+        )
+
+    async def delete_job(self, call: Call) -> Answer:
+        """DELETE /job/{collection}/{id}, /job/{db}/{collection}/{id}."""
+        short = len(call.names) == 2
+        names = [DEFAULT_DATABASE, *call.names][-3:]
+        answer = await self._jobs.delete_job(_within(call, names))
+        return _done(_decode_job_view(answer.body).version, short=short)
+
+    # --- routes ----------------------------------------------------------------------------
+
+    async def post_route(self, call: Call) -> Answer:
+        """POST /route, /route/{db}: create the route, or replace it."""
+        short = not call.names
+        db = DEFAULT_DATABASE if short else call.names[0]
+        return await self._write_route(call, db, None, short=short)
+
+    async def put_route(self, call: Call) -> Answer:
+        """PUT /route/{db}/{id}."""
+        return await self._write_route(call, *call.names, short=False)
+
+    async def _write_route(self, call: Call, db: str, name: str | None, *, short: bool) -> Answer:
+        body = decoded(_decode_route, call.body)
+        name = _the_id(body.id, name)
+        if name is None:
+            raise invalid("/id", "This member is required.")
+        checked_name(name, "route")
+        if body.type.lower() not in _TYPES:
+            raise invalid("/type", "This is `REST` or `http`.")
+        if body.webhook_url is None:
+            raise invalid("/webhook_url", "This member is required.")
+        url = body.webhook_url
+        if _SCHEME.match(url) is None:
+            url = f"http://{url}"
+        parse_target(url)
+        if db not in self._engine.meta.databases:
+            checked_name(db, "database")
+            await self._databases.put_database(_anew([db]))
+        content = {"webhook_url": url}
+        answer = await self._routes.put_route(_within(call, [db, name], content))
+        return _done(_decode_route_view(answer.body).version, short=short)
+
+    async def get_route(self, call: Call) -> Answer:
+        """GET /route/{id}, /route/{db}/{id}."""
+        short = len(call.names) == 1
+        names = [DEFAULT_DATABASE, *call.names][-2:]
+        answer = await self._routes.get_route(_within(call, names))
+        view = _decode_route_view(answer.body)
+        kind = "http" if short else "REST"
+        return json_answer({"id": view.name, "type": kind, "webhook_url": view.webhook_url})
+
+    async def delete_route(self, call: Call) -> Answer:
+        """DELETE /route/{id}, /route/{db}/{id}."""
+        short = len(call.names) == 1
+        names = [DEFAULT_DATABASE, *call.names][-2:]
+        force = {"force": call.query["force"]} if "force" in call.query else {}
+        answer = await self._routes.delete_route(_within(call, names, query=force))
+        return _done(_decode_route_view(answer.body).version, short=short)
+
+
+def _the_id(in_body: str | None, in_path: str | None) -> str | None:
+    if None not in (in_body, in_path) and in_body != in_path:
+        raise invalid("/id", "The id in the body is not the one in the path.")
+    return in_body if in_path is None else in_path
+
+
+def _within(
+    call: Call,
+    names: list[str],
+    content: dict[str, Any] | None = None,
+    *,
+    query: dict[str, str] | None = None,
+) -> Call:
+    """One of the API's own requests, with the headers of an original one."""
+    return Call(
+        method="PUT" if content is not None else call.method,
+        operation="original",
+        names=names,
+        query=query or {},
+        headers=call.headers,
+        body=b"" if content is None else encode_json(content),
+    )
+
+
+def _anew(names: list[str]) -> Call:
+    """A request of our own: its Idempotency-Key is not that of the request behind it."""
+    return Call(
+        method="PUT", operation="original", names=names, query={}, headers=_NO_HEADERS, body=b""
+    )
+
+
+def _done(version: int, *, short: bool) -> Answer:
+    return json_answer({"status": "ok", "offset": version} if short else {"status": "ok"})

@@ -74,15 +74,14 @@ def list_jobs(
             end = stop if selection.to_ms is None else start + u64(selection.to_ms)
             sources.append(_Source(store, keys, start + low, end, len(start)))
     heads: list[tuple[bytes, int]] = []
-    steps = 0
     for number, source in enumerate(sources):
         row = source.take()
         if row is not None:
             heads.append((row, number))
-        steps += 1
-        if steps % _STEPS_BETWEEN_YIELDS == 0:
-            yield None
+        # LevelDB walks over what was deleted, which after a bulk task may take milliseconds.
+        yield None
     heapify(heads)
+    steps = 0
     jobs: list[tuple[str, JobRecord]] = []
     position: Position | None = None
     looked_at = 0

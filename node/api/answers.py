@@ -9,6 +9,7 @@ from timemachine.errors import Overloaded, TimeMachineError, Unauthorized
 
 PROBLEM_TYPE = "application/problem+json"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+_WITHOUT_BODY = frozenset({204, 304})
 
 
 def internal_fault() -> TimeMachineError:
@@ -42,8 +43,12 @@ def render(answer: Answer, request_id: str, date: str, connection: str = "") -> 
     more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
     if connection:
         more += f"Connection: {connection}\r\n"
+    if answer.status in _WITHOUT_BODY:
+        # Nothing is sent that these could describe (RFC 9110, 8.6).
+        about = ""
+    else:
+        about = f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
     return (
-        f"{_STATUS_LINES[answer.status]}\r\n"
-        f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
+        f"{_STATUS_LINES[answer.status]}\r\n{about}"
         f"Date: {date}\r\nServer: TimeMachine\r\nX-Request-Id: {request_id}\r\n{more}\r\n"
     ).encode("ascii")

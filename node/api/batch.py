@@ -1,9 +1,10 @@
 """Many jobs in one request: a JSON array, or NDJSON; items stand for themselves, in order."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from node.api import msgpack
 from node.api.conventions import (
@@ -18,8 +19,17 @@ from node.api.conventions import (
     idempotency_key,
 )
 from node.api.databases import find_collection
-from node.api.jobs import JobBody, JobHandlers, decode_job
-from node.api.problems import from_validation, problem, refusal, too_large
+from node.api.jobs import MISSING_ROUTE, JobBody, JobHandlers, decode_job
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IN_COLLECTION,
+    NDJSON,
+    Example,
+    Told,
+    operation,
+)
+from node.api.problems import Problem, from_validation, problem, refusal, too_large
+from node.api.views import JobView
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import TimeMachineError
@@ -32,6 +42,28 @@ _BUILT_BETWEEN_YIELDS = 200
 _COMMAS_MAX = 32 * limits.BATCH_JOBS_MAX
 _LINES_MAX = 4 * limits.BATCH_JOBS_MAX
 _STATUS = {"created": 201, "unchanged": 200}
+
+
+Batch = Annotated[
+    list[JobBody],
+    Meta(extra_json_schema={"maxItems": limits.BATCH_JOBS_MAX}),
+]
+
+
+class BatchItem(msgspec.Struct, frozen=True):
+    """What became of one job: a `job` with 200 or 201, an `error` otherwise."""
+
+    status: int
+    job: JobView | msgspec.UnsetType = msgspec.UNSET
+    error: Problem | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchView(msgspec.Struct, frozen=True):
+    """What became of a batch: items in the order of the jobs."""
+
+    items: list[BatchItem]
+    created: int
+    failed: int
 
 
 def _contents(body: bytes, *, lines: bool) -> list[Any]:
@@ -61,8 +93,8 @@ def _too_many(count: int | None = None) -> TimeMachineError:
     return too_large("", f"A batch has at most {limits.BATCH_JOBS_MAX} jobs{told}")
 
 
-def _refused(error: TimeMachineError) -> tuple[dict[str, Any], int]:
-    return {"status": error.http_status, "error": problem(error)}, error.http_status
+def _refused(error: TimeMachineError) -> BatchItem:
+    return BatchItem(error.http_status, error=problem(error))
 
 
 class BatchHandlers:
@@ -72,9 +104,35 @@ class BatchHandlers:
         self._engine = engine
         self._jobs = jobs
 
+    @operation(
+        "POST",
+        "/v1/dbs/{db}/collections/{collection}/jobs/batch",
+        tag="Jobs",
+        query=[MISSING_ROUTE],
+        headers=(IDEMPOTENCY_KEY,),
+        body=Batch,
+        more={NDJSON: Batch},
+        answers={
+            200: Told(
+                meaning="What became of each. NDJSON is answered with NDJSON: an item a line.",
+                body=BatchView,
+                also={NDJSON: list[BatchItem]},
+            )
+        },
+        refusals=[*IN_COLLECTION],
+        example=Example(
+            body=[
+                {"id": "cart-8", "delay_ms": 3_600_000, "route": "hello", "meta": {"cart": 8}},
+                {"id": "cart-9", "delay_ms": 7_200_000, "route": "hello", "meta": {"cart": 9}},
+            ]
+        ),
+    )
     async def post_batch(self, call: Call) -> Answer:
-        """Create many jobs."""
-        call.only("allow_missing_route")
+        """Create many jobs.
+
+        A JSON array, or NDJSON: a job a line. Each job stands for itself: one that is refused
+        does not keep the others from being created.
+        """
         collection = find_collection(self._engine, *call.names[:2])
         kind = content_type(call.headers)
         lines = kind in NDJSON_TYPES
@@ -92,18 +150,19 @@ class BatchHandlers:
         for number, each in enumerate(built):
             if type(each) is tuple:
                 place, command = each
-                item, status = self._item(collection, place, command, next(results))
+                item = self._item(collection, place, command, next(results))
             else:
-                item, status = _refused(each)
+                item = _refused(each)
             items.append(item)
+            status = item.status
             created += status == 201
             failed += status >= 400
             if number % _BUILT_BETWEEN_YIELDS == _BUILT_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
         if lines:
             body = b"".join([encode_json(item) + b"\n" for item in items])
-            return Answer(body=body, content_type="application/x-ndjson")
-        return Answer(body=encode_json({"items": items, "created": created, "failed": failed}))
+            return Answer(body=body, content_type=NDJSON)
+        return Answer(body=encode_json(BatchView(items, created, failed)))
 
     async def _build_all(
         self, call: Call, collection: Collection, contents: list[Any]
@@ -144,11 +203,10 @@ class BatchHandlers:
 
     def _item(
         self, collection: Collection, place: int, command: c.PutJob, result: Any
-    ) -> tuple[dict[str, Any], int]:
+    ) -> BatchItem:
         if isinstance(result, TimeMachineError):
             return _refused(result)
         if result.kind == "refused":
             return _refused(refusal(result.code))
-        status = _STATUS[result.kind]
         view = self._jobs.view(collection, command.job_id, result, command.meta, place)
-        return {"status": status, "job": view}, status
+        return BatchItem(_STATUS[result.kind], view)

@@ -12,8 +12,9 @@ from aiohttp.web_protocol import RequestHandler
 from node.api.answers import PROBLEM_TYPE, internal_fault, refused, render
 from node.api.conventions import Answer
 from node.api.express import Head, HeadReader
+from node.api.problems import refusal
 from timemachine import limits
-from timemachine.errors import InvalidRequest, TimeMachineError, Unavailable
+from timemachine.errors import TimeMachineError, Unavailable
 
 log = structlog.get_logger()
 
@@ -165,7 +166,7 @@ class Connection(RequestHandler):
         """Called by aiohttp for requests that it cannot read."""
         error: TimeMachineError
         if status < 500 and isinstance(exc, BadHttpMessage | None):
-            error = InvalidRequest("This is no HTTP request that can be read.", code="bad_http")
+            error = refusal("bad_http")
         else:
             log.error("connection failed", error=repr(exc), status=status)
             error = internal_fault()

@@ -7,7 +7,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from timemachine.replica.commands import Request
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
@@ -32,8 +32,11 @@ _MILLISECOND = timedelta(milliseconds=1)
 NO_VERSION: Final = 0
 """No job and no route ever has it: as a condition it never holds."""
 
-IGNORED: Final = msgspec.Raw()
-"""The default of members that GET shows and that PUT takes back without looking at them."""
+Ignored = Annotated[
+    msgspec.Raw | msgspec.UnsetType,
+    msgspec.Meta(description="Shown by GET, ignored here.", extra_json_schema={"readOnly": True}),
+]
+"""Members that GET shows and that PUT takes back without looking at them. Their default: UNSET."""
 
 encode_json = msgspec.json.Encoder().encode
 encode_content = msgspec.msgpack.Encoder().encode
@@ -44,11 +47,21 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
     """A body without members."""
 
 
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """One page of a list; `next_cursor` is null at its end."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
 _decode_nothing = msgspec.json.Decoder(Nothing).decode
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """One request: `names` are the variable parts of the path, decoded."""
+    """One request: `names` are the variable parts of the path, decoded.
+
+    `operation` is the path with a star for each of them. Only known parameters are in `query`.
+    """
 
     method: str
     operation: str
@@ -59,28 +72,11 @@ class Call(msgspec.Struct, kw_only=True):
 
     def flag(self, name: str) -> bool:
         """A true/false query parameter; absent is False."""
-        value = self.query.get(name)
-        if value is None:
-            return False
-        if value not in ("true", "false", "1", "0"):
-            raise invalid(f"?{name}", "This is true or false.")
-        return value in ("true", "1")
+        return self.query.get(name) in ("true", "1")
 
     def no_members(self) -> None:
         """Refuse a body that says anything: this operation has no options there."""
         decoded(_decode_nothing, self.body or b"{}")
-
-    def reads(self, *known: str) -> None:
-        """Refuse query parameters that a read does not know, `consistency` among them."""
-        self.only("consistency", *known)
-        if self.query.get("consistency", "stale") not in ("stale", "linearizable"):
-            raise invalid("?consistency", "This is `stale` or `linearizable`.")
-
-    def only(self, *known: str) -> None:
-        """Refuse query parameters that mean nothing here."""
-        for name in self.query:
-            if name not in known:
-                raise invalid(f"?{name}", "This parameter is not known here.")
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -124,7 +120,7 @@ def checked_job_id(text: str, pointer: str = "/id") -> str:
         raise invalid(pointer, f"A job id has 1 to {limits.JOB_ID_BYTES_MAX} bytes of UTF-8.")
     if text in (".", ".."):
         raise invalid(pointer, "A job id is not . or .., since URL libraries remove them.")
-    if not text.isprintable() and _CONTROL.search(text):
+    if not text.isprintable() and CONTROL.search(text):
         raise invalid(pointer, "A job id has no control characters.")
     return text
 

@@ -1,14 +1,16 @@
 """Databases and collections."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from node.api.conventions import (
-    IGNORED,
     Answer,
     Call,
+    Ignored,
+    Page,
     ask_meta,
     checked_name,
     decoded,
@@ -21,43 +23,72 @@ from node.api.conventions import (
     request_of,
     write_cursor,
 )
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IN_COLLECTION,
+    IN_DATABASE,
+    PAGED,
+    Example,
+    Told,
+    flag,
+    operation,
+)
 from node.api.problems import invalid, refusal
-from node.api.views import collection_view
+from node.api.schemas import between
+from node.api.views import CollectionView, DatabaseView, collection_view
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Conflict
 from timemachine.model import Collection, Database
 from timemachine.replica import meta as m
+
+_TAG = "Databases and collections"
+_DATABASE = "/v1/dbs/{db}"
+_COLLECTION = "/v1/dbs/{db}/collections/{collection}"
+_KEYED = (IDEMPOTENCY_KEY,)
+_REPEATED = ("Idempotent-Replayed",)
 
 
 class DatabaseBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What PUT of a database takes: nothing; what GET shows is ignored."""
 
-    name: msgspec.Raw = IGNORED
-    created_time: msgspec.Raw = IGNORED
+    name: Ignored = msgspec.UNSET
+    created_time: Ignored = msgspec.UNSET
 
 
 class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What PUT of a collection takes; what GET shows beside it is ignored."""
 
-    num_vnodes: int | None = None
-    replicas: int | None = None
-    history_retention_ms: int | None = None
-    db: msgspec.Raw = IGNORED
-    name: msgspec.Raw = IGNORED
-    under_replicated: msgspec.Raw = IGNORED
-    created_time: msgspec.Raw = IGNORED
-    version: msgspec.Raw = IGNORED
-    counts: msgspec.Raw = IGNORED
+    num_vnodes: Annotated[
+        Annotated[int, between(1, limits.VNODES_PER_COLLECTION_MAX)] | None,
+        Meta(
+            description=f"Cannot change later; {limits.VNODES_DEFAULT} when absent at first,"
+            " then what is stored."
+        ),
+    ] = None
+    replicas: Annotated[
+        Annotated[int, between(1, limits.REPLICAS_MAX)] | None,
+        Meta(description=f"{limits.REPLICAS_DEFAULT} when absent."),
+    ] = None
+    history_retention_ms: Annotated[
+        Annotated[int, between(0, limits.RETENTION_MS_MAX)] | None,
+        Meta(
+            description="How long jobs that ended stay readable;"
+            f" {limits.HISTORY_RETENTION_MS_DEFAULT} when absent."
+        ),
+    ] = None
+    db: Ignored = msgspec.UNSET
+    name: Ignored = msgspec.UNSET
+    under_replicated: Ignored = msgspec.UNSET
+    created_time: Ignored = msgspec.UNSET
+    version: Ignored = msgspec.UNSET
+    counts: Ignored = msgspec.UNSET
 
 
 _decode_database = msgspec.json.Decoder(DatabaseBody).decode
 _decode_collection = msgspec.json.Decoder(CollectionBody).decode
 
 
-def page(
-    call: Call, rows: list[Any], scope: str, key: str, view: Callable[[Any], dict[str, Any]]
-) -> Answer:
+def page(call: Call, rows: list[Any], scope: str, key: str, view: Callable[[Any], Any]) -> Answer:
     """One page of a list that is small enough to sort in memory."""
     position = read_cursor(call, scope, tuple[str])
     limit = query_limit(call)
@@ -67,7 +98,7 @@ def page(
     more = len(rows) > limit
     rows = rows[:limit]
     cursor = write_cursor((getattr(rows[-1], key),), scope) if more else None
-    return json_answer({"items": [view(row) for row in rows], "next_cursor": cursor})
+    return json_answer(Page([view(row) for row in rows], cursor))
 
 
 def find_database(engine: Engine, name: str) -> Database:
@@ -93,18 +124,39 @@ class DatabaseHandlers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _view(self, database: Database) -> dict[str, Any]:
-        return {"name": database.name, "created_time": database.created_ms}
+    def _view(self, database: Database) -> DatabaseView:
+        return DatabaseView(name=database.name, created_time=database.created_ms)
 
+    @operation(
+        "GET",
+        "/v1/dbs",
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="By name.", body=Page[DatabaseView])},
+    )
     async def list_databases(self, call: Call) -> Answer:
-        """GET /v1/dbs."""
-        call.reads("limit", "cursor")
+        """List the databases."""
         rows = list(self._engine.meta.databases.values())
         return page(call, rows, "dbs", "name", self._view)
 
+    @operation(
+        "PUT",
+        _DATABASE,
+        tag=_TAG,
+        headers=_KEYED,
+        body=DatabaseBody,
+        body_required=False,
+        answers={
+            201: Told(meaning="Created.", body=DatabaseView, headers=_REPEATED),
+            200: Told(meaning="There already.", body=DatabaseView, headers=_REPEATED),
+        },
+        refusals=["413 limit_reached"],
+    )
     async def put_database(self, call: Call) -> Answer:
-        """PUT /v1/dbs/{db}."""
-        call.only()
+        """Create a database.
+
+        It holds collections and routes. There is nothing to set.
+        """
         decoded(_decode_database, call.body or b"{}")
         name = checked_name(call.names[0], "database")
         request = request_of(idempotency_key(call), f"db/{name}", b"put")
@@ -112,28 +164,43 @@ class DatabaseHandlers:
         result = await ask_meta(self._engine, command)
         return meta_answer(self._view(result.database), result)
 
+    @operation(
+        "GET",
+        _DATABASE,
+        tag=_TAG,
+        answers={200: Told(meaning="The database.", body=DatabaseView)},
+        refusals=IN_DATABASE,
+    )
     async def get_database(self, call: Call) -> Answer:
-        """GET /v1/dbs/{db}."""
-        call.reads()
+        """Read a database."""
         return json_answer(self._view(find_database(self._engine, call.names[0])))
 
+    @operation(
+        "DELETE",
+        _DATABASE,
+        tag=_TAG,
+        query=[flag("force", "Delete its collections and routes, too.")],
+        headers=_KEYED,
+        answers={200: Told(meaning="What was deleted.", body=DatabaseView, headers=_REPEATED)},
+        refusals=[*IN_DATABASE, "409 database_in_use", "409 database_not_empty"],
+        example=Example(path={"db": "shop"}, query={"force": True}),
+    )
     async def delete_database(self, call: Call) -> Answer:
-        """DELETE /v1/dbs/{db}."""
-        call.only("force")
+        """Delete a database.
+
+        The database `default` cannot be deleted.
+        """
         name = call.names[0]
         key = idempotency_key(call)
         if name == m.DEFAULT_DATABASE:
-            raise Conflict("The database `default` cannot be deleted.", code="database_in_use")
+            raise refusal("database_in_use")
         meta = self._engine.meta
         # With a key this may be a repeat of what was done: then the log answers.
         if key is None:
             find_database(self._engine, name)
         full = any(pair[0] == name for pair in (*meta.collections, *meta.routes))
         if full and not call.flag("force"):
-            raise Conflict(
-                "The database has collections or routes; delete it with ?force=true.",
-                code="database_not_empty",
-            )
+            raise refusal("database_not_empty")
         command = m.DeleteDatabase(
             now_ms=self._engine.now_ms(),
             name=name,
@@ -142,20 +209,43 @@ class DatabaseHandlers:
         result = await ask_meta(self._engine, command, missing="database_not_found")
         return meta_answer(self._view(result.database), result)
 
-    def _collection(self, collection: Collection) -> dict[str, Any]:
+    def _collection(self, collection: Collection) -> CollectionView:
         return collection_view(collection, len(self._engine.meta.nodes))
 
+    @operation(
+        "GET",
+        f"{_DATABASE}/collections",
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="By name.", body=Page[CollectionView])},
+        refusals=IN_DATABASE,
+    )
     async def list_collections(self, call: Call) -> Answer:
-        """GET /v1/dbs/{db}/collections."""
-        call.reads("limit", "cursor")
+        """List the collections of a database."""
         db = call.names[0]
         find_database(self._engine, db)
         rows = [row for pair, row in self._engine.meta.collections.items() if pair[0] == db]
         return page(call, rows, f"{db}/collections", "name", self._collection)
 
+    @operation(
+        "PUT",
+        _COLLECTION,
+        tag=_TAG,
+        headers=_KEYED,
+        body=CollectionBody,
+        body_required=False,
+        answers={
+            201: Told(meaning="Created.", body=CollectionView, headers=_REPEATED),
+            200: Told(meaning="Replaced, or equal.", body=CollectionView, headers=_REPEATED),
+        },
+        refusals=[*IN_DATABASE, "409 immutable_field", "413 limit_reached"],
+        example=Example(body={"history_retention_ms": 604_800_000}),
+    )
     async def put_collection(self, call: Call) -> Answer:
-        """PUT /v1/dbs/{db}/collections/{collection}."""
-        call.only()
+        """Create or change a collection.
+
+        It holds jobs. `num_vnodes` is how many parts they are spread over, and cannot change.
+        """
         db, name = call.names
         find_database(self._engine, db)
         checked_name(name, "collection")
@@ -186,17 +276,32 @@ class DatabaseHandlers:
         )
         return meta_answer(self._collection(result.collection), result)
 
+    @operation(
+        "GET",
+        _COLLECTION,
+        tag=_TAG,
+        answers={200: Told(meaning="The collection, with counts by state.", body=CollectionView)},
+        refusals=IN_COLLECTION,
+    )
     async def get_collection(self, call: Call) -> Answer:
-        """GET /v1/dbs/{db}/collections/{collection}."""
-        call.reads()
+        """Read a collection."""
         collection = find_collection(self._engine, *call.names)
         view = self._collection(collection)
-        view["counts"] = self._engine.counts(collection)
+        view.counts = self._engine.counts(collection)
         return json_answer(view)
 
+    @operation(
+        "DELETE",
+        _COLLECTION,
+        tag=_TAG,
+        query=[flag("force", "Delete its jobs, too.")],
+        headers=_KEYED,
+        answers={200: Told(meaning="What was deleted.", body=CollectionView, headers=_REPEATED)},
+        refusals=[*IN_COLLECTION, "409 collection_not_empty"],
+        example=Example(query={"force": True}),
+    )
     async def delete_collection(self, call: Call) -> Answer:
-        """DELETE /v1/dbs/{db}/collections/{collection}."""
-        call.only("force")
+        """Delete a collection."""
         db, name = call.names
         key = idempotency_key(call)
         collection = self._engine.meta.collections.get((db, name))
@@ -204,10 +309,7 @@ class DatabaseHandlers:
             collection = find_collection(self._engine, db, name)
         full = collection is not None and any(self._engine.counts(collection).values())
         if full and not call.flag("force"):
-            raise Conflict(
-                "The collection has jobs; delete it with ?force=true.",
-                code="collection_not_empty",
-            )
+            raise refusal("collection_not_empty")
         command = m.DeleteCollection(
             now_ms=self._engine.now_ms(),
             db=db,

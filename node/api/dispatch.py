@@ -1,16 +1,19 @@
-"""Who answers which path: one table, looked up with the variable parts left out."""
+"""Who answers which path: the table that the described operations make."""
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from node.api.batch import BatchHandlers
 from node.api.cluster import ClusterHandlers
 from node.api.conventions import Answer, Call
 from node.api.databases import DatabaseHandlers
+from node.api.documents import DocumentHandlers
 from node.api.forecasts import ForecastHandlers
 from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
+from node.api.operations import Operation, operations_of
 from node.api.original import OriginalHandlers
 from node.api.problems import invalid
 from node.api.route_reports import RouteReportHandlers
@@ -21,16 +24,31 @@ from timemachine.errors import MethodNotAllowed, NotFound
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
-_IN_DATABASE = (2, 4)
-_IN_COLLECTION = (2, 4, 6, 8)
 JOBS = "v1/dbs/*/collections/*/jobs"
-"""The operation of creating one job, and of listing them."""
+"""The place of creating one job, and of listing them."""
 
-_ONE_JOB = "v1/dbs/*/collections/*/jobs/*"
-BATCH = f"{_ONE_JOB}:batch"
-"""The operation of creating many."""
+BATCH = f"{JOBS}/batch"
+"""The place of creating many."""
 
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+HANDLERS = (
+    JobHandlers,
+    BatchHandlers,
+    ListHandlers,
+    TaskHandlers,
+    ForecastHandlers,
+    RouteHandlers,
+    RouteReportHandlers,
+    DatabaseHandlers,
+    ClusterHandlers,
+    DocumentHandlers,
+    OriginalHandlers,
+)
+"""All kinds of handlers, in the order in which the documents show their operations."""
+
+OPERATIONS = tuple(operation for kind in HANDLERS for operation in operations_of(kind))
+"""Everything that the API can do."""
 
 
 class NoSuchMethod(MethodNotAllowed):
@@ -41,111 +59,111 @@ class NoSuchMethod(MethodNotAllowed):
         self.allowed = allowed
 
 
+class Found(NamedTuple):
+    """Who answers a request. `names` are the variable parts of its path, decoded."""
+
+    handler: Handler
+    operation: Operation
+    names: list[str]
+
+
+class _Place:
+    """One place in the tree of paths: what is below it by name, and below any other name.
+
+    `named` holds operations at fixed names beside a variable one, such as `jobs/batch` beside
+    `jobs/{id}`. They only take methods that the variable place does not have: so a job may have
+    the id `batch`, and be read.
+    """
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Place] = {}
+        self.variable: _Place | None = None
+        self.methods: dict[str, tuple[Handler, Operation]] = {}
+        self.named: dict[tuple[str, str], tuple[Handler, Operation]] = {}
+
+
 class Dispatch:
     """The table of operations."""
 
     def __init__(self, engine: Engine, check_target: CheckTarget) -> None:
-        databases = DatabaseHandlers(engine)
-        routes = RouteHandlers(engine, check_target)
         self.jobs = jobs = JobHandlers(engine)
-        batch = BatchHandlers(engine, jobs)
-        lists = ListHandlers(engine)
-        cluster = ClusterHandlers(engine)
-        tasks = TaskHandlers(engine)
-        reports = RouteReportHandlers(engine)
-        in_database = "v1/dbs/*/"
-        in_collection = "v1/dbs/*/collections/*/"
-        table: dict[str, dict[str, Handler]] = {
-            "healthz": {"GET": cluster.healthz},
-            "readyz": {"GET": cluster.readyz},
-            "metrics": {"GET": cluster.metrics},
-            "version": {"GET": cluster.version},
-            "v1/version": {"GET": cluster.version},
-            "v1/cluster": {"GET": cluster.get_cluster},
-            "v1/cluster/vnodes": {"GET": cluster.get_vnodes},
-            "v1/cluster/settings": {"GET": cluster.get_settings, "PUT": cluster.put_settings},
-            "v1/dbs": {"GET": databases.list_databases},
-            "v1/dbs/*": {
-                "GET": databases.get_database,
-                "PUT": databases.put_database,
-                "DELETE": databases.delete_database,
-            },
-            in_database + "collections": {"GET": databases.list_collections},
-            in_database + "collections/*": {
-                "GET": databases.get_collection,
-                "PUT": databases.put_collection,
-                "DELETE": databases.delete_collection,
-            },
-            in_database + "routes": {"GET": routes.list_routes},
-            in_database + "routes/*": {
-                "GET": routes.get_route,
-                "PUT": routes.put_route,
-                "PATCH": routes.patch_route,
-                "DELETE": routes.delete_route,
-            },
-            in_database + "routes/*/secret": {"GET": routes.get_secret},
-            in_database + "routes/*/secret/rotate": {"POST": routes.rotate_secret},
-            in_database + "routes/*/pause": {"POST": routes.pause},
-            in_database + "routes/*/resume": {"POST": routes.resume},
-            in_database + "routes/*/send-example": {"POST": routes.send_example},
-            in_database + "routes/*/stats": {"GET": reports.get_stats},
-            in_database + "routes/*/attempts": {"GET": reports.list_attempts},
-            in_database + "routes/*/redrive": {"POST": tasks.redrive_route},
-            in_database + "routes/*/replay-missing": {"POST": tasks.replay_missing},
-            in_collection + "forecast": {"GET": ForecastHandlers(engine).forecast},
-            "v1/tasks": {"GET": tasks.list_tasks},
-            "v1/tasks/*": {"GET": tasks.get_task},
-            "v1/tasks/*/cancel": {"POST": tasks.cancel_task},
-            JOBS: {"GET": lists.list_jobs, "POST": jobs.post_job},
-            in_collection + "jobs/*": {
-                "GET": jobs.get_job,
-                "PUT": jobs.put_job,
-                "PATCH": jobs.patch_job,
-                "DELETE": jobs.delete_job,
-            },
-            in_collection + "jobs/*/run": {"POST": jobs.run_job},
-            in_collection + "jobs/*/redrive": {"POST": jobs.redrive_job},
-            in_collection + "jobs/*/attempts": {"GET": jobs.list_attempts},
-            in_collection + "jobs/*/attempts/*/content": {"DELETE": jobs.remove_content},
-        }
-        self._on_jobs: dict[str, Handler] = {
-            "batch": batch.post_batch,
-            "cancel": tasks.cancel_jobs,
-            "reschedule": tasks.reschedule_jobs,
-        }
-        table |= OriginalHandlers(engine, databases, routes, jobs).table()
-        self._table = {tuple(path.split("/")): methods for path, methods in table.items()}
+        routes = RouteHandlers(engine, check_target)
+        databases = DatabaseHandlers(engine)
+        made = (
+            jobs,
+            BatchHandlers(engine, jobs),
+            ListHandlers(engine),
+            TaskHandlers(engine),
+            ForecastHandlers(engine),
+            routes,
+            RouteReportHandlers(engine),
+            databases,
+            ClusterHandlers(engine),
+            DocumentHandlers(OPERATIONS),
+            OriginalHandlers(engine, databases, routes, jobs),
+        )
+        assert tuple(map(type, made)) == HANDLERS
+        self._root = _Place()
+        table = [
+            (operation, getattr(handlers, operation.handler))
+            for handlers in made
+            for operation in operations_of(type(handlers))
+        ]
+        # Variable places come first, so that a fixed name beside one is known to be that.
+        for operation, handler in sorted(table, key=lambda row: row[0].place.split("/")):
+            self._add(operation, handler)
 
-    def find(self, method: str, raw_path: str) -> tuple[Handler, str, list[str]]:
-        """(handler, operation, names) of a raw path. Raises NotFound, MethodNotAllowed, 400."""
-        parts = raw_path.split("/")[1:]
+    def _add(self, operation: Operation, handler: Handler) -> None:
+        place = self._root
+        *parts, last = operation.place.split("/")
+        for part in parts:
+            place = _step(place, part)
+        key = operation.method, last
+        entry = handler, operation
+        if last != "*" and place.variable is not None:
+            beside = place.variable
+            assert operation.method not in beside.methods, f"{operation.path} is not reachable"
+            assert key not in beside.named, f"{operation.path} is there twice"
+            beside.named[key] = entry
+        else:
+            methods = _step(place, last).methods
+            assert operation.method not in methods, f"{operation.path} is there twice"
+            methods[operation.method] = entry
+
+    def find(self, method: str, raw_path: str) -> Found:
+        """Who answers a raw path. Raises NotFound, MethodNotAllowed, 400."""
+        place = self._root
         names: list[str] = []
-        if len(parts) > 2 and parts[0] == "v1" and parts[1] == "dbs":
-            in_collection = len(parts) > 4 and parts[3] == "collections"
-            for at in _IN_COLLECTION if in_collection else _IN_DATABASE:
-                if at < len(parts):
-                    names.append(_decoded(parts[at]))
-                    parts[at] = "*"
-        elif len(parts) > 2 and parts[0] == "v1" and parts[1] == "tasks":
-            names.append(_decoded(parts[2]))
-            parts[2] = "*"
-        elif parts[0] in ("job", "route"):
-            # The original's; its `/route/` is its `/route`.
-            names = [_decoded(part) for part in parts[1:] if part or parts != ["route", ""]]
-            parts[1:] = ["*"] * len(names)
-        methods = self._table.get(tuple(parts))
-        if methods is None:
-            raise NotFound
-        operation = "/".join(parts)
-        handler = methods.get(method)
-        if handler is None:
-            # These are no jobs to POST; as jobs, of which one may have such an id, they are.
-            if method == "POST" and operation == _ONE_JOB and names[2] in self._on_jobs:
-                return self._on_jobs[names[2]], operation + ":" + names[2], names
-            if method == "HEAD" and "GET" in methods:
-                return methods["GET"], operation, names
-            raise NoSuchMethod(sorted(methods))
-        return handler, operation, names
+        if raw_path == "/route/":
+            raw_path = "/route"  # the original takes them for the same
+        for part in raw_path.split("/")[1:]:
+            below = place.below.get(part)
+            if below is None:
+                below = place.variable
+                if below is None:
+                    raise NotFound
+                names.append(_decoded(part))
+            place = below
+        entry = place.methods.get(method)
+        if entry is None and place.named:
+            entry = place.named.get((method, names[-1]))
+        if entry is None and method == "HEAD":
+            entry = place.methods.get("GET")
+        if entry is None:
+            if not place.methods:
+                raise NotFound
+            beside = [key[0] for key in place.named if key[1] == names[-1]]
+            raise NoSuchMethod(sorted([*place.methods, *beside]))
+        return Found(*entry, names)
+
+
+def _step(place: _Place, part: str) -> _Place:
+    """The place below, made if need be."""
+    if part != "*":
+        return place.below.setdefault(part, _Place())
+    if place.variable is None:
+        place.variable = _Place()
+    return place.variable
 
 
 def _decoded(part: str) -> str:

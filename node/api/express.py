@@ -117,7 +117,7 @@ class HeadReader:
             _, operation, names = self._dispatch.find("POST", parsing.url.decode("ascii"))
         except TimeMachineError:
             return None
-        if operation != JOBS:
+        if operation.place != JOBS:
             return None
         return Head(len(raw), len(raw) + int(length), names, headers)
 

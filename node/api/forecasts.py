@@ -9,12 +9,25 @@ from node.api.conventions import (
     query_time,
 )
 from node.api.databases import find_collection
+from node.api.operations import FROM, IN_COLLECTION, TO, Parameter, Told, operation
 from node.api.problems import invalid
+from node.api.views import BucketView, ForecastView
 from node.engine import Engine
 from timemachine import limits
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
+_BUCKET = Parameter(
+    name="bucket_ms",
+    description=f"How long a bucket is; {limits.FORECAST_BUCKETS_MAX} buckets at most.",
+    schema={
+        "type": "integer",
+        "minimum": 1,
+        "maximum": limits.TIME_MS_MAX,
+        "default": _HOUR_MS,
+    },
+    example=_HOUR_MS,
+)
 
 
 class ForecastHandlers:
@@ -23,9 +36,20 @@ class ForecastHandlers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @operation(
+        "GET",
+        "/v1/dbs/{db}/collections/{collection}/forecast",
+        tag="Jobs",
+        query=[FROM, TO, _BUCKET],
+        answers={200: Told(meaning="In order of time.", body=ForecastView)},
+        refusals=IN_COLLECTION,
+    )
     async def forecast(self, call: Call) -> Answer:
-        """Jobs due by time: from now, for a day, by the hour, unless asked otherwise."""
-        call.reads("from", "to", "bucket_ms")
+        """Count the jobs that will be due.
+
+        From now, for a day, by the hour, unless asked otherwise. Counted are next attempts; what
+        waits for its route is not.
+        """
         engine = self._engine
         collection = find_collection(engine, *call.names)
         start = query_time(call, "from")
@@ -41,5 +65,4 @@ class ForecastHandlers:
                 f"A forecast has at most {limits.FORECAST_BUCKETS_MAX} buckets; take longer ones.",
             )
         buckets = await finished(engine.forecast(collection, from_ms, to_ms, bucket_ms))
-        items = [{"from": low, "to": high, "count": count} for low, high, count in buckets]
-        return json_answer({"items": items})
+        return json_answer(ForecastView([BucketView(*bucket) for bucket in buckets]))

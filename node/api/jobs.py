@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Meta
 
 from node.api.conventions import (
-    IGNORED,
+    CONTROL,
     NAME,
     Answer,
     Call,
+    Ignored,
+    Nothing,
+    Page,
     ask,
     checked_job_id,
     checked_time,
@@ -30,8 +34,23 @@ from node.api.conventions import (
 )
 from node.api.databases import find_collection
 from node.api.metas import checked_meta
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IN_COLLECTION,
+    NAME_PATTERN,
+    PAGED,
+    PATH_PARAMETERS,
+    Example,
+    Parameter,
+    Told,
+    flag,
+    operation,
+)
 from node.api.problems import invalid, refusal
-from node.api.views import JobView, Previous, attempt_view, job_view
+from node.api.schemas import between, exactly_one, one_of
+from node.api.views import AttemptView, JobView, Previous, attempt_view, job_view
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import Conflict
@@ -42,7 +61,7 @@ from timemachine.replica.results import JobResult
 
 _UNSET = msgspec.UNSET
 _Maybe = msgspec.UnsetType
-_NULL = msgspec.Raw(b"null")
+_NULL = b"null"
 _STATUS = {
     "created": 201,
     "replaced": 200,
@@ -55,50 +74,95 @@ _STATUS = {
 _ACCEPTED = frozenset({"created", "replaced", "changed"})
 
 
-class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A job as sent, to be created."""
+# What members may be, said once for all bodies and lists. Said only: the checks stand in the
+# handlers, since what msgspec would check costs time for every job, and reads worse.
+RouteName = Annotated[
+    str,
+    Meta(
+        description="The route that it is sent on, of the same database.",
+        extra_json_schema={"pattern": NAME_PATTERN, "maxLength": limits.NAME_CHARACTERS_MAX},
+    ),
+]
+_JobId = Annotated[str, Meta(extra_json_schema=PATH_PARAMETERS["id"].schema)]
+_Milliseconds = Annotated[int, between(0, limits.TIME_MS_MAX)]
+TimeGiven = (
+    Annotated[int, between(0, limits.TIME_MS_MAX)]
+    | Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+)
+TAG_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+    "maxLength": limits.TAG_BYTES_MAX,
+}
+TagName = Annotated[str, Meta(extra_json_schema=TAG_SCHEMA)]
+_Tags = Annotated[tuple[TagName, ...], Meta(extra_json_schema={"maxItems": limits.TAGS_COUNT_MAX})]
+WHEN = Meta(description="When it is due: milliseconds since the Unix epoch, or RFC 3339.")
+_DELAY = Meta(description="Or: how long after the cluster takes it, in milliseconds.")
+_META = Meta(
+    description=f"Any JSON, at most {limits.META_BYTES_MAX} bytes and {limits.META_DEPTH_MAX}"
+    " levels deep; delivered byte for byte as it came."
+)
+_ORDERING = one_of("Not supported yet; send null.", None)
 
-    route: str
-    id: str | None = None
-    trigger_time: int | str | None = None
-    delay_ms: int | None = None
-    meta: msgspec.Raw = _NULL
-    tags: tuple[str, ...] = ()
-    ordering_key: str | None = None
+
+class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A job as sent: `trigger_time` or `delay_ms`, exactly one."""
+
+    route: RouteName
+    id: Annotated[_JobId | None, Meta(description="Made by the node when absent.")] = None
+    trigger_time: Annotated[TimeGiven | None, WHEN] = None
+    delay_ms: Annotated[_Milliseconds | None, _DELAY] = None
+    meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
+    tags: _Tags = ()
+    ordering_key: Annotated[str | None, _ORDERING] = None
+
+    SCHEMA: ClassVar[dict[str, Any]] = exactly_one("trigger_time", "delay_ms")
 
 
 class JobPutBody(JobBody, forbid_unknown_fields=True, kw_only=True):
     """A job as sent, to be created or replaced. What GET shows beside it is ignored."""
 
-    db: msgspec.Raw = IGNORED
-    collection: msgspec.Raw = IGNORED
-    uid: msgspec.Raw = IGNORED
-    state: msgspec.Raw = IGNORED
-    version: msgspec.Raw = IGNORED
-    vnode: msgspec.Raw = IGNORED
-    created_time: msgspec.Raw = IGNORED
-    updated_time: msgspec.Raw = IGNORED
-    attempts: msgspec.Raw = IGNORED
-    next_attempt_time: msgspec.Raw = IGNORED
-    last_error: msgspec.Raw = IGNORED
-    webhook_id: msgspec.Raw = IGNORED
-    reason: msgspec.Raw = IGNORED
-    past_due: msgspec.Raw = IGNORED
-    previous: msgspec.Raw = IGNORED
-    outcome: msgspec.Raw = IGNORED
+    db: Ignored = _UNSET
+    collection: Ignored = _UNSET
+    uid: Ignored = _UNSET
+    state: Ignored = _UNSET
+    version: Ignored = _UNSET
+    vnode: Ignored = _UNSET
+    created_time: Ignored = _UNSET
+    updated_time: Ignored = _UNSET
+    attempts: Ignored = _UNSET
+    next_attempt_time: Ignored = _UNSET
+    last_error: Ignored = _UNSET
+    webhook_id: Ignored = _UNSET
+    reason: Ignored = _UNSET
+    past_due: Ignored = _UNSET
+    previous: Ignored = _UNSET
+    outcome: Ignored = _UNSET
 
 
 class JobPatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The members of a job that PATCH replaces."""
 
-    id: str | _Maybe = _UNSET
-    trigger_time: int | str | _Maybe = _UNSET
-    delay_ms: int | _Maybe = _UNSET
-    route: str | _Maybe = _UNSET
-    meta: msgspec.Raw | _Maybe = _UNSET
-    tags: tuple[str, ...] | _Maybe = _UNSET
-    ordering_key: str | None = None
+    KEEPS_ABSENT: ClassVar = True
 
+    id: Annotated[_JobId | _Maybe, Meta(description="The one it has; it cannot change.")] = _UNSET
+    trigger_time: Annotated[TimeGiven | _Maybe, WHEN] = _UNSET
+    delay_ms: Annotated[_Milliseconds | _Maybe, _DELAY] = _UNSET
+    route: RouteName | _Maybe = _UNSET
+    meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
+    tags: _Tags | _Maybe = _UNSET
+    ordering_key: Annotated[str | None, _ORDERING] = None
+
+    SCHEMA: ClassVar[dict[str, Any]] = {"not": {"required": ["trigger_time", "delay_ms"]}}
+
+
+_TAG = "Jobs"
+_JOBS = "/v1/dbs/{db}/collections/{collection}/jobs"
+_KEYED = (IDEMPOTENCY_KEY,)
+_STORED = ("ETag", "Idempotent-Replayed")
+MISSING_ROUTE = flag("allow_missing_route", "Take jobs whose route does not exist yet.")
+_ROUTE_NEEDED = "409 route_not_found"
+_EXAMPLE = {"trigger_time": 1_900_000_000_000, "route": "hello", "meta": {"cart": 7}}
 
 decode_job = msgspec.json.Decoder(JobBody).decode
 _decode_put = msgspec.json.Decoder(JobPutBody).decode
@@ -132,9 +196,12 @@ def checked_tags(tags: tuple[str, ...], prefix: str) -> tuple[str, ...]:
 
 def checked_tag(tag: str, pointer: str) -> str:
     """A tag within the limits, or a 400."""
-    if not 1 <= len(tag.encode()) <= limits.TAG_BYTES_MAX or not tag.isprintable():
+    # Not `isprintable` alone: what that says depends on the release of Unicode.
+    if not 1 <= len(tag.encode()) <= limits.TAG_BYTES_MAX or (
+        not tag.isprintable() and CONTROL.search(tag)
+    ):
         raise invalid(
-            pointer, f"A tag has 1 to {limits.TAG_BYTES_MAX} bytes of printable characters."
+            pointer, f"A tag has 1 to {limits.TAG_BYTES_MAX} bytes without control characters."
         )
     return tag
 
@@ -193,7 +260,9 @@ class JobHandlers:
         now_ms = engine.now_ms()
         trigger_ms = trigger_of(body.trigger_time, body.delay_ms, now_ms, prefix)
         refuse_ordering_key(body.ordering_key, prefix)
-        meta = checked_meta(bytes(body.meta), f"{prefix}/meta")
+        meta = _NULL
+        if not isinstance(body.meta, _Maybe):
+            meta = checked_meta(bytes(body.meta), f"{prefix}/meta")
         tags = checked_tags(body.tags, prefix) if body.tags else ()
         route_uid = self._route_uid(
             collection, body.route, allow_missing=allow_missing, prefix=prefix
@@ -316,7 +385,6 @@ class JobHandlers:
         `propose` puts it through the log and calls with the result or an error; `answer` makes the
         answer of a result. Both raise what is wrong with the request, and so does this.
         """
-        call.only("allow_missing_route")
         collection = find_collection(self._engine, *call.names)
         body = decoded(decode_job, call.body)
         key = idempotency_key(call)
@@ -332,14 +400,50 @@ class JobHandlers:
         propose = partial(self._engine.propose_job, collection, job_id, command)
         return propose, partial(self._answer, collection, job_id, meta=command.meta)
 
+    @operation(
+        "POST",
+        _JOBS,
+        tag=_TAG,
+        query=[MISSING_ROUTE],
+        headers=(IDEMPOTENCY_KEY, IF_NONE_MATCH),
+        body=JobBody,
+        answers={
+            201: Told(meaning="Created.", body=JobView, headers=("Location", *_STORED)),
+            200: Told(meaning="There already, and equal.", body=JobView, headers=_STORED),
+        },
+        refusals=[*IN_COLLECTION, _ROUTE_NEEDED, "409 job_exists", "507 disk_full"],
+        example=Example(body={"id": "cart-7", **_EXAMPLE}),
+    )
     async def post_job(self, call: Call) -> Answer:
-        """POST .../jobs."""
+        """Create a job.
+
+        A repeat with the id of a job that is still kept is harmless: an equal one is 200 with the
+        stored job, any other 409. POST never starts a job again.
+        """
         propose, answer = self.prepare_post(call)
         return answer(await ask(propose))
 
+    @operation(
+        "PUT",
+        f"{_JOBS}/{{id}}",
+        tag=_TAG,
+        query=[MISSING_ROUTE],
+        headers=(IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH),
+        body=JobPutBody,
+        answers={
+            201: Told(meaning="Created.", body=JobView, headers=("Location", *_STORED)),
+            200: Told(meaning="Replaced, or equal.", body=JobView, headers=_STORED),
+        },
+        refusals=[*IN_COLLECTION, _ROUTE_NEEDED, "507 disk_full"],
+        example=Example(body=_EXAMPLE),
+    )
     async def put_job(self, call: Call) -> Answer:
-        """PUT .../jobs/{id}."""
-        call.only("allow_missing_route")
+        """Create or replace a job.
+
+        Omitted members take their defaults. What equals the stored version changes nothing.
+        `previous` tells what became of the version before; a replaced one is never retried. On a
+        job that ended, what differs starts a new life of its id.
+        """
         collection, job_id = self._place(call)
         body = decoded(_decode_put, call.body)
         if body.id not in (None, job_id):
@@ -356,9 +460,28 @@ class JobHandlers:
         )
         return await self._propose(collection, job_id, command, command.meta)
 
+    @operation(
+        "PATCH",
+        f"{_JOBS}/{{id}}",
+        tag=_TAG,
+        query=[MISSING_ROUTE],
+        headers=(IDEMPOTENCY_KEY, IF_MATCH),
+        body=JobPatchBody,
+        answers={200: Told(meaning="Changed, or equal.", body=JobView, headers=_STORED)},
+        refusals=[
+            *IN_COLLECTION,
+            "404 job_not_found",
+            _ROUTE_NEEDED,
+            "409 job_finished",
+            "507 disk_full",
+        ],
+        example=Example(body={"trigger_time": "2030-05-01T08:00:00+02:00", "tags": ["later"]}),
+    )
     async def patch_job(self, call: Call) -> Answer:
-        """PATCH .../jobs/{id}."""
-        call.only("allow_missing_route")
+        """Change a job.
+
+        Replaces the members that are given. A job that ended is 409.
+        """
         engine = self._engine
         collection, job_id = self._place(call)
         body = decoded(_decode_patch, call.body)
@@ -396,9 +519,18 @@ class JobHandlers:
         )
         return await self._propose(collection, job_id, command)
 
+    @operation(
+        "GET",
+        f"{_JOBS}/{{id}}",
+        tag=_TAG,
+        answers={200: Told(meaning="The job.", body=JobView, headers=("ETag",))},
+        refusals=[*IN_COLLECTION, "404 job_not_found"],
+    )
     async def get_job(self, call: Call) -> Answer:
-        """GET .../jobs/{id}."""
-        call.reads()
+        """Read a job.
+
+        Jobs that ended stay readable for the collection's `history_retention_ms`.
+        """
         collection, job_id = self._place(call)
         record, meta = self._read(collection, job_id)
         vnode = self._engine.vnode_of(collection, job_id)
@@ -411,9 +543,21 @@ class JobHandlers:
             raise refusal("job_not_found")
         return found
 
+    @operation(
+        "DELETE",
+        f"{_JOBS}/{{id}}",
+        tag=_TAG,
+        query=[flag("purge", "Forget the job and its attempts, too.")],
+        headers=(IDEMPOTENCY_KEY, IF_MATCH),
+        answers={200: Told(meaning="The job, and its `outcome`.", body=JobView, headers=_STORED)},
+        refusals=[*IN_COLLECTION, "404 job_not_found"],
+    )
     async def delete_job(self, call: Call) -> Answer:
-        """DELETE .../jobs/{id}."""
-        call.only("purge")
+        """Cancel a job.
+
+        After the outcome `cancelled` no send starts, after `in_flight` no further one. Deleting
+        again returns the first outcome.
+        """
         engine = self._engine
         collection, job_id = self._place(call)
         purge = call.flag("purge")
@@ -428,9 +572,22 @@ class JobHandlers:
         )
         return await self._propose(collection, job_id, command)
 
+    @operation(
+        "POST",
+        f"{_JOBS}/{{id}}/run",
+        tag=_TAG,
+        headers=_KEYED,
+        body=Nothing,
+        body_required=False,
+        answers={200: Told(meaning="Its next attempt is now.", body=JobView, headers=_STORED)},
+        refusals=[*IN_COLLECTION, "404 job_not_found", "409 job_finished", "507 disk_full"],
+    )
     async def run_job(self, call: Call) -> Answer:
-        """POST .../jobs/{id}/run."""
-        call.only()
+        """Run a job now.
+
+        Moves the next attempt to now: the same version and `webhook_id`, and nothing else fires
+        later.
+        """
         call.no_members()
         collection, job_id = self._place(call)
         command = c.RunJob(
@@ -440,9 +597,29 @@ class JobHandlers:
         )
         return await self._propose(collection, job_id, command)
 
+    @operation(
+        "POST",
+        f"{_JOBS}/{{id}}/redrive",
+        tag=_TAG,
+        query=[flag("force", "Send a delivered job once more, too.")],
+        headers=_KEYED,
+        body=Nothing,
+        body_required=False,
+        answers={202: Told(meaning="It is scheduled again.", body=JobView, headers=_STORED)},
+        refusals=[
+            *IN_COLLECTION,
+            "404 job_not_found",
+            _ROUTE_NEEDED,
+            "409 job_not_dead",
+            "409 job_delivered",
+            "507 disk_full",
+        ],
+    )
     async def redrive_job(self, call: Call) -> Answer:
-        """POST .../jobs/{id}/redrive."""
-        call.only("force")
+        """Send a dead job again.
+
+        With the same `webhook_id`, so that the recipient knows it by that.
+        """
         call.no_members()
         collection, job_id = self._place(call)
         record, _ = self._read(collection, job_id)
@@ -456,9 +633,16 @@ class JobHandlers:
         )
         return await self._propose(collection, job_id, command)
 
+    @operation(
+        "GET",
+        f"{_JOBS}/{{id}}/attempts",
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="Oldest first.", body=Page[AttemptView])},
+        refusals=[*IN_COLLECTION, "404 job_not_found"],
+    )
     async def list_attempts(self, call: Call) -> Answer:
-        """GET .../jobs/{id}/attempts: oldest first."""
-        call.reads("limit", "cursor")
+        """List the attempts of a job."""
         collection, job_id = self._place(call)
         record, _ = self._read(collection, job_id)
         attempts = self._engine.read_attempts(collection, job_id, record)
@@ -468,11 +652,28 @@ class JobHandlers:
         stop = start + query_limit(call)
         cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
         items = [attempt_view(row) for row in attempts[start:stop]]
-        return json_answer({"items": items, "next_cursor": cursor})
+        return json_answer(Page(items, cursor))
 
+    @operation(
+        "DELETE",
+        f"{_JOBS}/{{id}}/attempts/{{n}}/content",
+        tag=_TAG,
+        query=[
+            Parameter(
+                name="version",
+                description="Of the job, where several had such an attempt; the newest otherwise.",
+                schema={"type": "integer", "minimum": 0, "maximum": limits.TIME_MS_MAX},
+            )
+        ],
+        headers=_KEYED,
+        answers={204: Told(meaning="It is removed.", headers=("Idempotent-Replayed",))},
+        refusals=[*IN_COLLECTION, "404 job_not_found", "404 attempt_not_found", "507 disk_full"],
+    )
     async def remove_content(self, call: Call) -> Answer:
-        """DELETE .../jobs/{id}/attempts/{n}/content: what the recipient answered is forgotten."""
-        call.only("version")
+        """Remove what the recipient answered.
+
+        The attempt stays; the body and the headers of its response are forgotten.
+        """
         db, name, raw_id, number = call.names
         collection = find_collection(self._engine, db, name)
         job_id = checked_job_id(raw_id)

@@ -5,6 +5,7 @@ import asyncio
 from node.api.conventions import (
     Answer,
     Call,
+    Page,
     finished,
     json_answer,
     query_limit,
@@ -13,14 +14,23 @@ from node.api.conventions import (
     write_cursor,
 )
 from node.api.databases import find_collection
-from node.api.jobs import checked_tag
+from node.api.jobs import TAG_SCHEMA, checked_tag
+from node.api.operations import FROM, IN_COLLECTION, PAGED, TO, Parameter, Told, operation
 from node.api.problems import invalid
-from node.api.views import job_view
+from node.api.views import JobView, job_view
 from node.engine import Engine
 from node.selection import Selection
 from timemachine.model import STATES_BY_TEXT, JobState
 
 _VIEWS_BETWEEN_YIELDS = 64
+
+_STATES = Parameter(
+    name="state",
+    description="A comma list: jobs in one of these states.",
+    schema={"type": "array", "items": {"enum": list(STATES_BY_TEXT)}, "minItems": 1},
+)
+_ROUTE = Parameter(name="route", description="Jobs of this route.", schema={"type": "string"})
+_TAG = Parameter(name="tag", description="Jobs with this tag.", schema=TAG_SCHEMA)
 
 
 class ListHandlers:
@@ -29,9 +39,19 @@ class ListHandlers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @operation(
+        "GET",
+        "/v1/dbs/{db}/collections/{collection}/jobs",
+        tag="Jobs",
+        query=[_STATES, _ROUTE, _TAG, FROM, TO, *PAGED],
+        answers={200: Told(meaning="In order of trigger time.", body=Page[JobView])},
+        refusals=IN_COLLECTION,
+    )
     async def list_jobs(self, call: Call) -> Answer:
-        """Jobs by state, route, tag and trigger time."""
-        call.reads("state", "route", "tag", "from", "to", "limit", "cursor")
+        """List jobs.
+
+        In order of trigger time over all vnodes.
+        """
         engine = self._engine
         collection = find_collection(engine, *call.names)
         names = ("state", "route", "tag", "from", "to")
@@ -58,7 +78,7 @@ class ListHandlers:
             if number % _VIEWS_BETWEEN_YIELDS == _VIEWS_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
         cursor = None if position is None else write_cursor(position, scope)
-        return json_answer({"items": items, "next_cursor": cursor})
+        return json_answer(Page(items, cursor))
 
 
 def query_states(call: Call) -> frozenset[JobState] | None:

@@ -12,10 +12,11 @@ The short form means the database `default`, and calls a time `trigger_ms`.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from node.api.conventions import (
     Answer,
@@ -31,6 +32,7 @@ from node.api.conventions import (
 from node.api.databases import DatabaseHandlers, find_collection
 from node.api.jobs import JobHandlers
 from node.api.metas import checked_meta
+from node.api.operations import IDEMPOTENCY_KEY, Example, Told, flag, operation
 from node.api.problems import invalid, refusal
 from node.api.routes import RouteHandlers
 from node.engine import Engine
@@ -39,30 +41,59 @@ from timemachine.replica.meta import DEFAULT_DATABASE
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TYPES: Final = frozenset({"rest", "http", "webhook"})
-_NULL: Final = msgspec.Raw(b"null")
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _KEPT_STATUSES: Final = frozenset({401, 429})
 """Refusals that say nothing of the request itself."""
 
-Handler = Callable[[Call], Awaitable[Answer]]
 
-
-class _JobBody(msgspec.Struct):
+class OriginalJobBody(msgspec.Struct):
     """A job as those clients send it. What else they send means nothing, and never did."""
 
     id: str | None = None
-    trigger_time: int | str | None = None
-    trigger_ms: int | str | None = None
-    meta: msgspec.Raw = _NULL
-    route: str | None = None
+    trigger_time: Annotated[int | str | None, Meta(description="Either name is taken.")] = None
+    trigger_ms: Annotated[int | str | None, Meta(description="Either name is taken.")] = None
+    meta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    route: Annotated[str | None, Meta(description="Needed.")] = None
 
 
-class _RouteBody(msgspec.Struct):
+class OriginalRouteBody(msgspec.Struct):
     """A route as those clients send it."""
 
     id: str | None = None
     type: str = "REST"
     webhook_url: str | None = None
+
+
+class OriginalDone(msgspec.Struct):
+    """It is done. The short form tells the version, too."""
+
+    status: Annotated[str, Meta(extra_json_schema={"enum": ["ok"]})]
+    offset: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class OriginalFailure(msgspec.Struct):
+    """Why it is not done; the codes are those of problems."""
+
+    error: str
+    code: str
+
+
+class OriginalJobView(msgspec.Struct, kw_only=True):
+    """A job as those clients know it: `trigger_ms` in the short form."""
+
+    id: str
+    trigger_time: int | msgspec.UnsetType = msgspec.UNSET
+    trigger_ms: int | msgspec.UnsetType = msgspec.UNSET
+    meta: msgspec.Raw
+    route: str
+
+
+class OriginalRouteView(msgspec.Struct):
+    """A route as those clients know it."""
+
+    id: str
+    type: str
+    webhook_url: str
 
 
 class _JobView(msgspec.Struct):
@@ -83,8 +114,8 @@ class _RouteView(msgspec.Struct):
     version: int
 
 
-_decode_job = msgspec.json.Decoder(_JobBody).decode
-_decode_route = msgspec.json.Decoder(_RouteBody).decode
+_decode_job = msgspec.json.Decoder(OriginalJobBody).decode
+_decode_route = msgspec.json.Decoder(OriginalRouteBody).decode
 _decode_job_view = msgspec.json.Decoder(_JobView).decode
 _decode_route_view = msgspec.json.Decoder(_RouteView).decode
 _decode_problem = msgspec.json.Decoder(dict[str, Any]).decode
@@ -103,11 +134,38 @@ def told(answer: Answer) -> Answer:
     if not 400 <= answer.status < 500 or answer.status in _KEPT_STATUSES:
         return answer
     problem = _decode_problem(answer.body)
-    return json_answer({"error": problem["error"], "code": problem["code"]}, 400)
+    return json_answer(OriginalFailure(problem["error"], problem["code"]), 400)
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_FAILED = Told(meaning="It is not done.", body=OriginalFailure)
+_DONE = {200: Told(meaning="It is done.", body=OriginalDone), 400: _FAILED}
+_JOB = {200: Told(meaning="The job.", body=OriginalJobView), 400: _FAILED}
+_ROUTE = {200: Told(meaning="The route.", body=OriginalRouteView), 400: _FAILED}
+_FORCE = flag("force", "Delete it although jobs are scheduled for it; those end dead.")
+_JOB_EXAMPLE = {"id": "cart-77", "route": "hello", "meta": {"cart": 7}}
+_ROUTE_EXAMPLE = {"id": "hello", "type": "REST", "webhook_url": "http://127.0.0.1:4000/callback"}
+
+
+def _original(
+    method: str, id: str, path: str, answers: Mapping[int, Told], **options: Any
+) -> Callable[[_Method], _Method]:
+    """An operation of the original: its refusals are 400, in a few words."""
+    return operation(
+        method,
+        path,
+        id=id,
+        tag="Original paths",
+        answers=answers,
+        query=options.pop("query", None),
+        refusals=["429 too_many_requests", *options.pop("refusals", ())],
+        plain=True,
+        **options,
+    )
 
 
 class OriginalHandlers:
-    """Operations under the original's paths. `table` says which path leads where."""
+    """Operations under the original's paths."""
 
     def __init__(
         self,
@@ -121,35 +179,49 @@ class OriginalHandlers:
         self._routes = routes
         self._jobs = jobs
 
-    def table(self) -> dict[str, dict[str, Handler]]:
-        """Handlers by path, its variable parts left out, and method."""
-        return {
-            "job/*": {"POST": self.post_job},
-            "job/*/*": {"POST": self.post_job, "GET": self.get_job, "DELETE": self.delete_job},
-            "job/*/*/*": {"GET": self.get_job, "PUT": self.put_job, "DELETE": self.delete_job},
-            "route": {"POST": self.post_route},
-            "route/*": {
-                "POST": self.post_route,
-                "GET": self.get_route,
-                "DELETE": self.delete_route,
-            },
-            "route/*/*": {
-                "GET": self.get_route,
-                "PUT": self.put_route,
-                "DELETE": self.delete_route,
-            },
-        }
-
     # --- jobs ------------------------------------------------------------------------------
 
+    @_original(
+        "POST",
+        "original_post_job_short",
+        "/job/{collection}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalJobBody,
+        refusals=["507 disk_full"],
+        example=Example(body={**_JOB_EXAMPLE, "trigger_ms": 1_900_000_000_000}),
+    )
+    @_original(
+        "POST",
+        "original_post_job",
+        "/job/{outer}/{inner}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalJobBody,
+        refusals=["507 disk_full"],
+        example=Example(
+            path={"outer": "default", "inner": "carts"},
+            body={**_JOB_EXAMPLE, "trigger_time": 1_900_000_000_000},
+        ),
+    )
     async def post_job(self, call: Call) -> Answer:
-        """POST /job/{collection}, /job/{db}/{collection}: create the job, or replace it."""
+        """Create a job, or replace it."""
         short = len(call.names) == 1
         db, collection = [DEFAULT_DATABASE, *call.names][-2:]
         return await self._write_job(call, db, collection, None, short=short)
 
+    @_original(
+        "PUT",
+        "original_put_job",
+        "/job/{db}/{collection}/{id}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalJobBody,
+        refusals=["507 disk_full"],
+        example=Example(body={"route": "hello", "trigger_time": 1_900_000_000_000}),
+    )
     async def put_job(self, call: Call) -> Answer:
-        """PUT /job/{db}/{collection}/{id}."""
+        """Replace a job."""
         return await self._write_job(call, *call.names, short=False)
 
     async def _write_job(
@@ -169,10 +241,11 @@ class OriginalHandlers:
             raise invalid(f"/{name}", "This member is required.")
         if body.route is None:
             raise invalid("/route", "This member is required.")
+        meta = b"null" if isinstance(body.meta, msgspec.UnsetType) else bytes(body.meta)
         content = {
             "trigger_time": checked_time(time, f"/{name}"),
             "route": body.route,
-            "meta": msgspec.Raw(checked_meta(bytes(body.meta), "/meta")),
+            "meta": msgspec.Raw(checked_meta(meta, "/meta")),
         }
         if job_id is not None:
             checked_job_id(job_id)
@@ -194,19 +267,40 @@ class OriginalHandlers:
             await self._databases.put_database(_anew([db]))
         await self._databases.put_collection(_anew([db, name]))
 
+    @_original("GET", "original_get_job_short", "/job/{outer}/{inner}", _JOB)
+    @_original("GET", "original_get_job", "/job/{db}/{collection}/{id}", _JOB)
     async def get_job(self, call: Call) -> Answer:
-        """GET /job/{collection}/{id}, /job/{db}/{collection}/{id}."""
+        """Read a job."""
         short = len(call.names) == 2
         names = [DEFAULT_DATABASE, *call.names][-3:]
         answer = await self._jobs.get_job(_within(call, names))
         view = _decode_job_view(answer.body)
-        time = "trigger_ms" if short else "trigger_time"
         return json_answer(
-            {"id": view.id, time: view.trigger_time, "meta": view.meta, "route": view.route}
+            OriginalJobView(
+                id=view.id,
+                trigger_time=msgspec.UNSET if short else view.trigger_time,
+                trigger_ms=view.trigger_time if short else msgspec.UNSET,
+                meta=view.meta,
+                route=view.route,
+            )
         )
 
+    @_original(
+        "DELETE",
+        "original_delete_job_short",
+        "/job/{outer}/{inner}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+    )
+    @_original(
+        "DELETE",
+        "original_delete_job",
+        "/job/{db}/{collection}/{id}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+    )
     async def delete_job(self, call: Call) -> Answer:
-        """DELETE /job/{collection}/{id}, /job/{db}/{collection}/{id}."""
+        """Cancel a job."""
         short = len(call.names) == 2
         names = [DEFAULT_DATABASE, *call.names][-3:]
         answer = await self._jobs.delete_job(_within(call, names))
@@ -214,14 +308,41 @@ class OriginalHandlers:
 
     # --- routes ----------------------------------------------------------------------------
 
+    @_original(
+        "POST",
+        "original_post_route_short",
+        "/route",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalRouteBody,
+        example=Example(body={**_ROUTE_EXAMPLE, "type": "http"}),
+    )
+    @_original(
+        "POST",
+        "original_post_route",
+        "/route/{name}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalRouteBody,
+        example=Example(path={"name": "default"}, body=_ROUTE_EXAMPLE),
+    )
     async def post_route(self, call: Call) -> Answer:
-        """POST /route, /route/{db}: create the route, or replace it."""
+        """Create a route, or replace it."""
         short = not call.names
         db = DEFAULT_DATABASE if short else call.names[0]
         return await self._write_route(call, db, None, short=short)
 
+    @_original(
+        "PUT",
+        "original_put_route",
+        "/route/{db}/{route}",
+        _DONE,
+        headers=(IDEMPOTENCY_KEY,),
+        body=OriginalRouteBody,
+        example=Example(body={"webhook_url": "http://127.0.0.1:4000/callback"}),
+    )
     async def put_route(self, call: Call) -> Answer:
-        """PUT /route/{db}/{id}."""
+        """Replace a route."""
         return await self._write_route(call, *call.names, short=False)
 
     async def _write_route(self, call: Call, db: str, name: str | None, *, short: bool) -> Answer:
@@ -245,17 +366,37 @@ class OriginalHandlers:
         answer = await self._routes.put_route(_within(call, [db, name], content))
         return _done(_decode_route_view(answer.body).version, short=short)
 
+    @_original("GET", "original_get_route_short", "/route/{name}", _ROUTE)
+    @_original("GET", "original_get_route", "/route/{db}/{route}", _ROUTE)
     async def get_route(self, call: Call) -> Answer:
-        """GET /route/{id}, /route/{db}/{id}."""
+        """Read a route."""
         short = len(call.names) == 1
         names = [DEFAULT_DATABASE, *call.names][-2:]
         answer = await self._routes.get_route(_within(call, names))
         view = _decode_route_view(answer.body)
         kind = "http" if short else "REST"
-        return json_answer({"id": view.name, "type": kind, "webhook_url": view.webhook_url})
+        return json_answer(OriginalRouteView(view.name, kind, view.webhook_url))
 
+    @_original(
+        "DELETE",
+        "original_delete_route_short",
+        "/route/{name}",
+        _DONE,
+        query=[_FORCE],
+        headers=(IDEMPOTENCY_KEY,),
+        example=Example(query={"force": True}),
+    )
+    @_original(
+        "DELETE",
+        "original_delete_route",
+        "/route/{db}/{route}",
+        _DONE,
+        query=[_FORCE],
+        headers=(IDEMPOTENCY_KEY,),
+        example=Example(query={"force": True}),
+    )
     async def delete_route(self, call: Call) -> Answer:
-        """DELETE /route/{id}, /route/{db}/{id}."""
+        """Delete a route."""
         short = len(call.names) == 1
         names = [DEFAULT_DATABASE, *call.names][-2:]
         force = {"force": call.query["force"]} if "force" in call.query else {}
@@ -295,4 +436,4 @@ def _anew(names: list[str]) -> Call:
 
 
 def _done(version: int, *, short: bool) -> Answer:
-    return json_answer({"status": "ok", "offset": version} if short else {"status": "ok"})
+    return json_answer(OriginalDone("ok", version if short else msgspec.UNSET))

@@ -1,9 +1,10 @@
 """Refusals and faults as `application/problem+json` (RFC 9457)."""
 
 import re
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from timemachine import errors
 
@@ -50,8 +51,37 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "task_not_found": (errors.NotFound, "There is no such task."),
     "version_moved": (errors.PreconditionFailed, "The version is another one by now."),
     "not_found": (errors.NotFound, "There is nothing of this name."),
+    "collection_not_empty": (
+        errors.Conflict,
+        "The collection has jobs; delete it with ?force=true.",
+    ),
+    "database_in_use": (errors.Conflict, "The database `default` cannot be deleted."),
+    "database_not_empty": (
+        errors.Conflict,
+        "The database has collections or routes; delete it with ?force=true.",
+    ),
+    "route_in_use": (
+        errors.Conflict,
+        "Jobs are scheduled for this route; delete it with ?force=true.",
+    ),
+    "not_ready": (errors.Unavailable, "The node cannot serve yet, or not any more."),
+    "bad_http": (errors.InvalidRequest, "This is no HTTP request that can be read."),
+    "blocked_address": (
+        errors.InvalidRequest,
+        "The URL leads to an address that is not public and not allowed.",
+    ),
 }
-"""What a machine refuses with, as errors: code -> (class, sentence)."""
+"""What the API refuses with beside the codes of the classes: code -> (class, sentence)."""
+
+
+_SENTENCES = {
+    kind.code: (kind.__doc__ or "").partition("\n")[0]
+    for kind in vars(errors).values()
+    if isinstance(kind, type)
+    and issubclass(kind, errors.TimeMachineError)
+    # The SDK's errors have the node's codes, and sentences of their own.
+    and not issubclass(kind, errors.ClientError)
+}
 
 
 def refusal(code: str | None, sentence: str | None = None) -> errors.TimeMachineError:
@@ -60,22 +90,48 @@ def refusal(code: str | None, sentence: str | None = None) -> errors.TimeMachine
     return kind(sentence or usual, code="precondition_failed" if code == "version_moved" else code)
 
 
-def problem(error: errors.TimeMachineError) -> dict[str, Any]:
+def meaning_of(code: str) -> str:
+    """The sentence of a code, whoever refuses with it. Raises KeyError."""
+    if code in REFUSALS:
+        return REFUSALS[code][1]
+    return _SENTENCES[code]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong with the input."""
+
+    pointer: Annotated[
+        str,
+        Meta(description="A JSON pointer into the body, `?name` of the query, or a header's name."),
+    ]
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request was refused (RFC 9457)."""
+
+    type: Annotated[str, Meta(extra_json_schema={"format": "uri"})]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="One sentence for people.")]
+    code: Annotated[str, Meta(description="Stable, for programs.")]
+    error: Annotated[str, Meta(description="The same as `detail`.")]
+    errors: list[Fault] | msgspec.UnsetType = msgspec.UNSET
+
+
+def problem(error: errors.TimeMachineError) -> Problem:
     """The problem document of an error."""
     status = error.http_status
-    body: dict[str, Any] = {
-        "type": f"urn:timemachine:error:{error.specific_code}",
-        "title": _TITLES.get(status, "Error"),
-        "status": status,
-        "detail": error.detail,
-        "code": error.specific_code,
-        "error": error.detail,
-    }
-    if isinstance(error, errors.InvalidRequest) and error.errors:
-        body["errors"] = [
-            {"pointer": pointer, "detail": detail} for pointer, detail in error.errors
-        ]
-    return body
+    faults = error.errors if isinstance(error, errors.InvalidRequest) else ()
+    return Problem(
+        type=f"urn:timemachine:error:{error.specific_code}",
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        detail=error.detail,
+        code=error.specific_code,
+        error=error.detail,
+        errors=[Fault(pointer, detail) for pointer, detail in faults] or msgspec.UNSET,
+    )
 
 
 def invalid(pointer: str, detail: str, *, code: str | None = None) -> errors.InvalidRequest:

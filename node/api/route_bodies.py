@@ -2,15 +2,17 @@
 
 import re
 import ssl
-from typing import Any
+from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import unquote
 
 import msgspec
 from cryptography import x509
+from msgspec import Meta
 
-from node.api.conventions import IGNORED
+from node.api.conventions import Ignored
 from node.api.problems import invalid
-from node.api.views import MASK
+from node.api.schemas import between
+from node.api.views import MASK, RouteBatch
 from node.engine import Engine
 from node.secrets import open_value, seal_value
 from node.sender.tls import make_context
@@ -45,65 +47,173 @@ _AS_GIVEN = (
 )
 
 
-class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`retry` of a route; absent members keep (PATCH) or take their default (PUT)."""
+_STORED = {field.name: field.default for field in msgspec.structs.fields(Route)}
 
-    schedule_ms: tuple[int, ...] | _Maybe = _UNSET
-    max_attempts: int | _Maybe = _UNSET
-    max_age_ms: int | _Maybe = _UNSET
-    jitter: float | _Maybe = _UNSET
+
+def _about(description: str, stored: str = "", /, **schema: Any) -> Meta:
+    """Says what a member may be; `Merge` checks it.
+
+    `stored` is the field of a route whose default it takes.
+    """
+    if stored:
+        schema["default"] = msgspec.to_builtins(_STORED[stored])
+    return Meta(description=description, extra_json_schema=schema)
+
+
+SECRET_SCHEMA: Final[dict[str, Any]] = {"format": "webhook-secret", "pattern": "^whsec_"}
+"""A signing secret as it is given (Standard Webhooks)."""
+
+_HEADER_NAME = Meta(
+    extra_json_schema={
+        "pattern": f"^{_TOKEN.pattern}$",
+        "maxLength": limits.HEADER_NAME_BYTES_MAX,
+    }
+)
+_HEADER_VALUE = Meta(
+    extra_json_schema={
+        "pattern": r"^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$",
+        "maxLength": limits.HEADER_VALUE_BYTES_MAX,
+    }
+)
+_URL = _about(
+    "Where webhooks go, by POST; a user and a password in it become basic authentication.",
+    format="uri",
+    maxLength=limits.URL_BYTES_MAX,
+)
+
+
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
+    """When and how often a failed delivery is tried again."""
+
+    schedule_ms: Annotated[
+        tuple[Annotated[int, between(0, limits.RETRY_DELAY_MS_MAX)], ...] | _Maybe,
+        _about(
+            "Pauses before the second attempt, the third and so on; the last one repeats.",
+            default=list(Retry().schedule_ms),
+            maxItems=limits.RETRY_SCHEDULE_COUNT_MAX,
+        ),
+    ] = _UNSET
+    max_attempts: Annotated[
+        Annotated[int, between(1, limits.RETRY_ATTEMPTS_MAX)] | _Maybe,
+        _about("The first one counts.", default=Retry().max_attempts),
+    ] = _UNSET
+    max_age_ms: Annotated[
+        Annotated[int, between(0, limits.RETRY_AGE_MS_MAX)] | _Maybe,
+        _about("No attempt begins so long after the first one.", default=Retry().max_age_ms),
+    ] = _UNSET
+    jitter: Annotated[
+        Annotated[float, between(0, 1)] | _Maybe,
+        _about("By how much of itself a pause varies.", default=Retry().jitter),
+    ] = _UNSET
 
 
 class RateBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`rate` of a route."""
+    """At most `count` attempts begin in each `period_ms`; null: no limit."""
 
-    count: int | None = None
-    period_ms: int = 1000
-
-
-class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`batch` of a route: only its default has a meaning yet."""
-
-    max_jobs: int = 1
-    max_bytes: int = 262_144
-    max_wait_ms: int = 0
+    count: Annotated[int, between(1, limits.ROUTE_RATE_COUNT_MAX)] | None = None
+    period_ms: Annotated[int, between(1, limits.ROUTE_RATE_PERIOD_MS_MAX)] = 1000
 
 
 class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A route as sent. What GET shows beside it is ignored."""
+    """The members of a route that PATCH replaces. What GET shows beside them is ignored."""
 
-    webhook_url: str | _Maybe = _UNSET
-    type: str = "webhook"
-    https_only: bool | _Maybe = _UNSET
-    headers: dict[str, str] | _Maybe = _UNSET
-    body: str | _Maybe = _UNSET
-    secret: str | _Maybe | None = _UNSET
-    timeout_ms: int | _Maybe = _UNSET
-    delivery: str | _Maybe = _UNSET
+    KEEPS_ABSENT: ClassVar = True
+
+    webhook_url: Annotated[str | _Maybe, _URL] = _UNSET
+    type: Annotated[str, _about("`REST` means the same.", enum=["webhook", "REST"])] = "webhook"
+    https_only: Annotated[
+        bool | _Maybe, _about("Refuse a `webhook_url` that is not https.", "https_only")
+    ] = _UNSET
+    headers: Annotated[
+        dict[
+            Annotated[str, _HEADER_NAME],
+            Annotated[str, _HEADER_VALUE],
+        ]
+        | _Maybe,
+        _about(
+            "Sent with every webhook; values are masked on reads.",
+            maxProperties=limits.ROUTE_HEADERS_COUNT_MAX,
+        ),
+    ] = _UNSET
+    body: Annotated[
+        str | _Maybe,
+        _about(
+            "`job`: the job's stable part; `meta`: its meta alone.", "body", enum=["job", "meta"]
+        ),
+    ] = _UNSET
+    secret: Annotated[
+        str | _Maybe | None,
+        _about(
+            "Signs the webhooks: `whsec_` and base64. Absent: made at first, then kept.",
+            **SECRET_SCHEMA,
+        ),
+    ] = _UNSET
+    timeout_ms: Annotated[
+        Annotated[int, between(limits.ROUTE_TIMEOUT_MS_MIN, limits.ROUTE_TIMEOUT_MS_MAX)] | _Maybe,
+        _about("How long one attempt may take.", "timeout_ms"),
+    ] = _UNSET
+    delivery: Annotated[
+        str | _Maybe,
+        _about(
+            "`at_most_once` never sends what may have been sent.",
+            "delivery",
+            enum=["at_least_once", "at_most_once"],
+        ),
+    ] = _UNSET
     retry: RetryBody | _Maybe = _UNSET
-    non_retryable_status: tuple[int, ...] | _Maybe = _UNSET
-    smear_ms: int = 0
-    max_in_flight: int | _Maybe = _UNSET
+    non_retryable_status: Annotated[
+        tuple[Annotated[int, between(300, 599)], ...] | _Maybe,
+        _about(
+            "Answers after which no further attempt is made.",
+            "non_retryable_status",
+            maxItems=_STATUSES_MAX,
+        ),
+    ] = _UNSET
+    smear_ms: Annotated[int, _about("Not supported yet; send 0.", enum=[0])] = 0
+    max_in_flight: Annotated[
+        Annotated[int, between(1, limits.ROUTE_IN_FLIGHT_MAX)] | _Maybe,
+        _about("How many sends may be under way at once.", "max_in_flight"),
+    ] = _UNSET
     rate: RateBody | _Maybe = _UNSET
-    breaker: dict[str, msgspec.Raw] | None = None
-    disable_after_ms: int = 0
-    batch: BatchBody | None = None
-    ca_pem: str | _Maybe | None = _UNSET
-    client_cert_pem: str | _Maybe | None = _UNSET
-    client_key_pem: str | _Maybe | None = _UNSET
-    dangerous_skip_tls_verify: bool | _Maybe = _UNSET
-    enabled: bool | _Maybe = _UNSET
-    db: msgspec.Raw = IGNORED
-    name: msgspec.Raw = IGNORED
-    version: msgspec.Raw = IGNORED
-    paused: msgspec.Raw = IGNORED
-    disabled: msgspec.Raw = IGNORED
-    state: msgspec.Raw = IGNORED
-    created_time: msgspec.Raw = IGNORED
-    updated_time: msgspec.Raw = IGNORED
+    breaker: Annotated[
+        dict[str, msgspec.Raw] | None, _about("Not supported yet; send null.", maxProperties=0)
+    ] = None
+    disable_after_ms: Annotated[
+        int, _about("Not supported yet; send 0.", enum=[0, _DISABLE_AFTER_DEFAULT_MS])
+    ] = 0
+    batch: RouteBatch | None = None
+    ca_pem: Annotated[
+        str | _Maybe | None, _about("Authorities that the recipient's certificate may come from.")
+    ] = _UNSET
+    client_cert_pem: Annotated[
+        str | _Maybe | None, _about("What the node shows of itself; with `client_key_pem`.")
+    ] = _UNSET
+    client_key_pem: Annotated[str | _Maybe | None, _about("Sealed, and masked on reads.")] = _UNSET
+    dangerous_skip_tls_verify: Annotated[
+        bool | _Maybe,
+        _about("Send to whoever answers there.", "dangerous_skip_tls_verify"),
+    ] = _UNSET
+    enabled: Annotated[bool | _Maybe, _about("Whether attempts may start.", "enabled")] = _UNSET
+    db: Ignored = _UNSET
+    name: Ignored = _UNSET
+    version: Ignored = _UNSET
+    paused: Ignored = _UNSET
+    disabled: Ignored = _UNSET
+    state: Ignored = _UNSET
+    created_time: Ignored = _UNSET
+    updated_time: Ignored = _UNSET
 
 
-decode_route = msgspec.json.Decoder(RouteBody).decode
+class RoutePutBody(RouteBody, forbid_unknown_fields=True, kw_only=True):
+    """A route as sent, to be created or replaced. What GET shows beside it is ignored."""
+
+    KEEPS_ABSENT: ClassVar = False
+
+    webhook_url: Annotated[str, _URL]
+
+
+decode_route = msgspec.json.Decoder(RoutePutBody).decode
+decode_patched_route = msgspec.json.Decoder(RouteBody).decode
 
 
 class Merge:
@@ -364,7 +474,7 @@ def _refuse_unsupported(body: RouteBody) -> None:
         raise invalid("/breaker", "The circuit breaker is not supported yet; send null.")
     if body.disable_after_ms not in (0, _DISABLE_AFTER_DEFAULT_MS):
         raise invalid("/disable_after_ms", "Disabling by time is not supported yet; send 0.")
-    if body.batch is not None and body.batch != BatchBody():
+    if body.batch is not None and body.batch != RouteBatch():
         raise invalid("/batch", "Batches are not supported yet; send max_jobs 1.")
 
 

@@ -1,14 +1,17 @@
 """Routes: where jobs are sent."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from node.api.conventions import (
     NO_VERSION,
     Answer,
     Call,
+    Nothing,
+    Page,
     ask,
     ask_meta,
     checked_name,
@@ -22,9 +25,30 @@ from node.api.conventions import (
     request_of,
 )
 from node.api.databases import find_database, page
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IN_DATABASE,
+    PAGED,
+    Example,
+    Told,
+    flag,
+    operation,
+)
 from node.api.problems import invalid, refusal
-from node.api.route_bodies import Merge, decode_route, seal_secret, unexpired
-from node.api.views import route_view
+from node.api.route_bodies import (
+    SECRET_SCHEMA,
+    Merge,
+    RouteBody,
+    RoutePutBody,
+    decode_patched_route,
+    decode_route,
+    seal_secret,
+    unexpired,
+)
+from node.api.schemas import between
+from node.api.views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.engine import Engine
 from node.secrets import open_value
 from timemachine import limits
@@ -38,12 +62,29 @@ CheckTarget = Callable[[Target], Awaitable[None]]
 
 _ATTEMPTS_TO_MERGE = 10
 
+_TAG = "Routes"
+_ROUTE = "/v1/dbs/{db}/routes/{route}"
+_CONDITIONAL = (IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH)
+_IN_ROUTE = (*IN_DATABASE, "404 route_not_found")
+_STORED = ("ETag", "Idempotent-Replayed")
+_CHANGED_BY_OTHERS = "409 conflict"
+
 
 class RotateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What POST of a new secret takes: the secret, or none for a generated one."""
+    """A new secret."""
 
-    secret: str | None = None
-    grace_period_ms: int = limits.SECRET_GRACE_MS_DEFAULT
+    secret: Annotated[
+        str | None,
+        Meta(
+            description="`whsec_` and base64; generated when absent.",
+            extra_json_schema=SECRET_SCHEMA,
+        ),
+    ] = None
+    grace_period_ms: Annotated[
+        int,
+        Meta(description="How long the old secret signs beside it."),
+        between(0, limits.SECRET_GRACE_MS_MAX),
+    ] = limits.SECRET_GRACE_MS_DEFAULT
 
 
 _decode_rotate = msgspec.json.Decoder(RotateBody).decode
@@ -84,21 +125,57 @@ class RouteHandlers:
 
     # --- writing ---------------------------------------------------------------------------
 
+    @operation(
+        "PUT",
+        _ROUTE,
+        tag=_TAG,
+        headers=_CONDITIONAL,
+        body=RoutePutBody,
+        answers={
+            201: Told(meaning="Created.", body=RouteView, headers=_STORED),
+            200: Told(meaning="Replaced, or equal.", body=RouteView, headers=_STORED),
+        },
+        refusals=[*IN_DATABASE, "400 blocked_address", _CHANGED_BY_OTHERS, "413 limit_reached"],
+        example=Example(
+            body={
+                "webhook_url": "http://127.0.0.1:4000/callback",
+                "headers": {"x-team": "games"},
+                "retry": {"schedule_ms": [5_000, 60_000], "max_attempts": 5},
+            }
+        ),
+    )
     async def put_route(self, call: Call) -> Answer:
-        """PUT .../routes/{route}."""
+        """Create or replace a route.
+
+        Only `webhook_url` is required; omitted members take their defaults, but an absent `secret`
+        keeps the stored one, and a masked value that is sent back the value it masks.
+        """
         return await self._write(call, patch=False)
 
+    @operation(
+        "PATCH",
+        _ROUTE,
+        tag=_TAG,
+        headers=_CONDITIONAL,
+        body=RouteBody,
+        body_required=False,
+        answers={200: Told(meaning="Changed, or equal.", body=RouteView, headers=_STORED)},
+        refusals=[*_IN_ROUTE, "400 blocked_address", _CHANGED_BY_OTHERS],
+        example=Example(body={"timeout_ms": 10_000, "retry": {"max_attempts": 8}}),
+    )
     async def patch_route(self, call: Call) -> Answer:
-        """PATCH .../routes/{route}."""
+        """Change a route.
+
+        Replaces the members that are given; those of `retry` one by one.
+        """
         self._find(call)
         return await self._write(call, patch=True)
 
     async def _write(self, call: Call, *, patch: bool) -> Answer:
-        call.only()
         db, name = call.names
         find_database(self._engine, db)
         checked_name(name, "route")
-        body = decoded(decode_route, call.body or b"{}")
+        body = decoded(decode_patched_route if patch else decode_route, call.body or b"{}")
 
         def merge(base: Route | None) -> tuple[Route, Target]:
             return Merge(self._engine, body, base, db, name, patch=patch).run()
@@ -157,9 +234,21 @@ class RouteHandlers:
             return self._answer(result.route, result)
         raise Conflict("The route is being changed by others all the time.")
 
+    @operation(
+        "DELETE",
+        _ROUTE,
+        tag=_TAG,
+        query=[flag("force", "Delete it although jobs are scheduled for it; those end dead.")],
+        headers=(IDEMPOTENCY_KEY, IF_MATCH),
+        answers={200: Told(meaning="What was deleted.", body=RouteView, headers=_STORED)},
+        refusals=[*_IN_ROUTE, "409 route_in_use"],
+        example=Example(query={"force": True}),
+    )
     async def delete_route(self, call: Call) -> Answer:
-        """DELETE .../routes/{route}."""
-        call.only("force")
+        """Delete a route.
+
+        Jobs that are scheduled for it end `dead`, reason `route_deleted`, and can be redriven.
+        """
         key = idempotency_key(call)
         db, name = call.names
         route = self._engine.meta.routes.get((db, name))
@@ -170,10 +259,10 @@ class RouteHandlers:
             raise refusal("precondition_failed")
         pending = route is not None and self._engine.jobs_of_route(route.uid)[0]
         if pending and not call.flag("force"):
-            raise Conflict(
+            raise refusal(
+                "route_in_use",
                 f"{pending} jobs are scheduled for this route; delete it with ?force=true, and"
                 " they end as dead, reason route_deleted.",
-                code="route_in_use",
             )
         command = m.DeleteRoute(
             now_ms=self._engine.now_ms(),
@@ -185,16 +274,41 @@ class RouteHandlers:
         result = await ask_meta(self._engine, command, missing="route_not_found")
         return self._answer(result.route, result)
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/pause",
+        tag=_TAG,
+        headers=_CONDITIONAL,
+        body=Nothing,
+        body_required=False,
+        answers={200: Told(meaning="No send can start any more.", body=RouteView, headers=_STORED)},
+        refusals=[*_IN_ROUTE, _CHANGED_BY_OTHERS],
+    )
     async def pause(self, call: Call) -> Answer:
-        """POST .../routes/{route}/pause."""
+        """Pause a route.
+
+        Jobs that come due are `held` until it is resumed.
+        """
         return await self._set_paused(call, paused=True)
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/resume",
+        tag=_TAG,
+        headers=_CONDITIONAL,
+        body=Nothing,
+        body_required=False,
+        answers={200: Told(meaning="Sends start again.", body=RouteView, headers=_STORED)},
+        refusals=[*_IN_ROUTE, _CHANGED_BY_OTHERS],
+    )
     async def resume(self, call: Call) -> Answer:
-        """POST .../routes/{route}/resume: also where the system disabled it."""
+        """Resume a route.
+
+        Also where the system disabled it.
+        """
         return await self._set_paused(call, paused=False)
 
     async def _set_paused(self, call: Call, *, paused: bool) -> Answer:
-        call.only()
         call.no_members()
         self._find(call)
 
@@ -207,13 +321,29 @@ class RouteHandlers:
 
         return await self._store(call, merge)
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/secret/rotate",
+        tag=_TAG,
+        headers=_CONDITIONAL,
+        body=RotateBody,
+        body_required=False,
+        answers={
+            200: Told(
+                meaning="The secrets.",
+                body=SecretView,
+                headers=(*_STORED, "Cache-Control"),
+            )
+        },
+        refusals=[*_IN_ROUTE, "400 limit_reached", _CHANGED_BY_OTHERS],
+        example=Example(body={"grace_period_ms": 86_400_000}),
+    )
     async def rotate_secret(self, call: Call) -> Answer:
-        """POST .../routes/{route}/secret/rotate.
+        """Change the signing secret of a route.
 
         Until the grace is over, webhooks are signed with the new secret and with those before it
         (Standard Webhooks, zero downtime secret rotation).
         """
-        call.only()
         self._find(call)
         body = decoded(_decode_rotate, call.body or b"{}")
         if not 0 <= body.grace_period_ms <= limits.SECRET_GRACE_MS_MAX:
@@ -245,22 +375,46 @@ class RouteHandlers:
 
     # --- reading ---------------------------------------------------------------------------
 
+    @operation(
+        "GET",
+        _ROUTE,
+        tag=_TAG,
+        answers={200: Told(meaning="The route.", body=RouteView, headers=("ETag",))},
+        refusals=_IN_ROUTE,
+    )
     async def get_route(self, call: Call) -> Answer:
-        """GET .../routes/{route}."""
-        call.reads()
+        """Read a route."""
         return self._answer(self._find(call))
 
+    @operation(
+        "GET",
+        "/v1/dbs/{db}/routes",
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="By name.", body=Page[RouteView])},
+        refusals=IN_DATABASE,
+    )
     async def list_routes(self, call: Call) -> Answer:
-        """GET .../routes."""
-        call.reads("limit", "cursor")
+        """List the routes of a database."""
         db = call.names[0]
         find_database(self._engine, db)
         rows = [row for pair, row in self._engine.meta.routes.items() if pair[0] == db]
         return page(call, rows, f"{db}/routes", "name", route_view)
 
+    @operation(
+        "GET",
+        f"{_ROUTE}/secret",
+        tag=_TAG,
+        answers={
+            200: Told(meaning="The secrets.", body=SecretView, headers=("ETag", "Cache-Control"))
+        },
+        refusals=_IN_ROUTE,
+    )
     async def get_secret(self, call: Call) -> Answer:
-        """GET .../routes/{route}/secret."""
-        call.reads()
+        """Read the signing secret of a route.
+
+        Recipients verify webhooks with it (Standard Webhooks).
+        """
         return self._secret_answer(self._find(call))
 
     def _secret_answer(self, route: Route) -> Answer:
@@ -269,17 +423,27 @@ class RouteHandlers:
             return open_value(keys, sealed.sealed, db=route.db, name=route.name)
 
         current, *older = unexpired(route, self._engine.now_ms())
-        previous = [
-            {"secret": opened(secret), "expires_time": secret.expires_ms} for secret in older
-        ]
-        answer = json_answer({"secret": opened(current), "previous": previous})
+        previous = [PreviousSecret(opened(secret), secret.expires_ms) for secret in older]
+        answer = json_answer(SecretView(opened(current), previous))
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["ETag"] = f'"{route.version}"'
         return answer
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/send-example",
+        tag=_TAG,
+        body=Nothing,
+        body_required=False,
+        answers={200: Told(meaning="How it went, also where it failed.", body=ExampleView)},
+        refusals=_IN_ROUTE,
+    )
     async def send_example(self, call: Call) -> Answer:
-        """POST .../routes/{route}/send-example."""
-        call.only()
+        """Send one signed example now.
+
+        Nothing is stored.
+        """
         call.no_members()
         route = self._find(call)
-        return json_answer(await ask(self._engine.send_example, route))
+        sent = await ask(self._engine.send_example, route)
+        return json_answer(msgspec.convert(sent, ExampleView))

@@ -26,6 +26,7 @@ from node.api.credentials import OPEN_PATHS, Credentials
 from node.api.dispatch import BATCH, JOBS, Dispatch
 from node.api.express import Head, HeadReader
 from node.api.handshake import Handshakes
+from node.api.operations import Operation, check_query
 from node.api.problems import invalid
 from node.api.routes import CheckTarget
 from node.api.turns import Turns
@@ -44,7 +45,6 @@ _JSON = "application/json"
 _ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """What tools put on a body when nobody tells them what it is."""
 
-_ALWAYS_ANSWERED = frozenset({"healthz", "readyz", "metrics"})
 _EMPTY: dict[str, str] = {}
 _LISTENERS = 8
 _BACKLOG = 4_096
@@ -202,7 +202,7 @@ class ApiServer:
         if self._credentials is not None:
             self._credentials.check(head.headers)
         if self._open > self._requests_max or self._stopping:
-            self._shed(JOBS)
+            self._shed()
         return self._dispatch.jobs.prepare_post(head.call(body))
 
     def end_soon(self, end: Callable[[], None]) -> None:
@@ -250,27 +250,31 @@ class ApiServer:
         handler, operation, names = self._dispatch.find(method, raw_path)
         if self._open > self._requests_max or self._stopping:
             self._shed(operation)
+        query = _EMPTY
+        if raw_query and operation.query is not None:
+            query = _query(raw_query)
+            check_query(operation, query)
         payload = request.content
         # A small body has come with its head, and needs no waiting.
         if payload.is_eof():
             body = payload.read_nowait()
         else:
             body = await self._receive(request, headers)
-        if body and _check_type(headers) == msgpack.TYPE and operation != BATCH:
+        if body and _check_type(headers) == msgpack.TYPE and operation.place != BATCH:
             body = await msgpack.unpacked(body)
         return await handler(
             Call(
                 method=method,
-                operation=operation,
+                operation=operation.place,
                 names=names,
-                query=_query(raw_query) if raw_query else _EMPTY,
+                query=query,
                 headers=headers,
                 body=body,
             )
         )
 
-    def _shed(self, operation: str) -> None:
-        if operation in _ALWAYS_ANSWERED:
+    def _shed(self, operation: Operation | None = None) -> None:
+        if operation is not None and not operation.sheds:
             return
         if self._stopping:
             raise Unavailable("The node is stopping.")

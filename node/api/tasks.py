@@ -1,13 +1,16 @@
 """Tasks: what is done to many jobs at once; the requests that begin one, show it and end it."""
 
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from node.api.conventions import (
     NAME,
     Answer,
     Call,
+    Nothing,
+    Page,
     ask,
     ask_meta,
     checked_time,
@@ -22,9 +25,18 @@ from node.api.conventions import (
     write_cursor,
 )
 from node.api.databases import find_collection
-from node.api.jobs import checked_tag
+from node.api.jobs import WHEN, RouteName, TagName, TimeGiven, checked_tag
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IN_COLLECTION,
+    PAGED,
+    Example,
+    Told,
+    operation,
+)
 from node.api.problems import invalid, refusal
-from node.api.views import job_view
+from node.api.schemas import between, exactly_one
+from node.api.views import DryRunView, TaskBegun, TaskView, job_view
 from node.engine import Engine
 from node.tasks import selection_of
 from timemachine import limits
@@ -41,41 +53,60 @@ from timemachine.model import (
 from timemachine.replica import meta as m
 
 _PENDING = tuple(sorted(state.text for state in PENDING_STATES))
-Time = int | str
+_STATE = Annotated[str, Meta(extra_json_schema={"enum": _PENDING})]
+_STATES = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^(?:%s)(?:,(?:%s))*$" % (("|".join(_PENDING),) * 2)})
+]
+_FROM = Meta(description="Due at this time or later.")
+_TO = Meta(description="Due before this time.")
+_DRY_RUN = Meta(description="Only say what it would do.")
+_TAG = "Many jobs"
+_JOBS = "/v1/dbs/{db}/collections/{collection}/jobs"
+_ROUTE = "/v1/dbs/{db}/routes/{route}"
+_BEGUN = {
+    202: Told(meaning="It has begun.", body=TaskBegun, headers=("Location", "Idempotent-Replayed")),
+    200: Told(meaning="What it would do, for `dry_run`.", body=DryRunView),
+}
+_TOO_MANY = "429 too_many_tasks"
 
 
 class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which jobs: those pending, narrowed by what is given. States: a comma list or a list."""
 
-    state: str | list[str] | None = None
-    route: str | None = None
-    tag: str | None = None
-    from_: Time | None = msgspec.field(name="from", default=None)
-    to: Time | None = None
+    state: _STATES | Annotated[list[_STATE], Meta(extra_json_schema={"minItems": 1})] | None = None
+    route: RouteName | None = None
+    tag: TagName | None = None
+    from_: Annotated[TimeGiven | None, _FROM] = msgspec.field(name="from", default=None)
+    to: Annotated[TimeGiven | None, _TO] = None
 
 
 class CancelBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What POST .../jobs/cancel takes."""
 
     filter: FilterBody
-    dry_run: bool = False
+    dry_run: Annotated[bool, _DRY_RUN] = False
 
 
 class RescheduleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What POST .../jobs/reschedule takes: a time, or by how much to move."""
 
     filter: FilterBody
-    trigger_time: Time | None = None
-    shift_ms: int | None = None
-    dry_run: bool = False
+    trigger_time: Annotated[TimeGiven | None, WHEN] = None
+    shift_ms: Annotated[
+        Annotated[int, between(-limits.TIME_MS_MAX, limits.TIME_MS_MAX)] | None,
+        Meta(description="By how much later, or, below zero, earlier; not before 1970."),
+    ] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
+
+    SCHEMA: ClassVar[dict[str, Any]] = exactly_one("trigger_time", "shift_ms")
 
 
 class WindowBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What redrive and replay-missing of a route take: trigger times."""
 
-    from_: Time | None = msgspec.field(name="from", default=None)
-    to: Time | None = None
-    dry_run: bool = False
+    from_: Annotated[TimeGiven | None, _FROM] = msgspec.field(name="from", default=None)
+    to: Annotated[TimeGiven | None, _TO] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
 
 
 _decode_cancel = msgspec.json.Decoder(CancelBody).decode
@@ -83,7 +114,7 @@ _decode_reschedule = msgspec.json.Decoder(RescheduleBody).decode
 _decode_window = msgspec.json.Decoder(WindowBody).decode
 
 
-def _optional_time(value: Time | None, pointer: str) -> int | None:
+def _optional_time(value: int | str | None, pointer: str) -> int | None:
     return None if value is None else checked_time(value, pointer)
 
 
@@ -105,14 +136,40 @@ class TaskHandlers:
 
     # --- beginning -------------------------------------------------------------------------
 
+    @operation(
+        "POST",
+        f"{_JOBS}/cancel",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=CancelBody,
+        answers=_BEGUN,
+        refusals=[*IN_COLLECTION, _TOO_MANY],
+        example=Example(body={"filter": {"tag": "cart"}}),
+    )
     async def cancel_jobs(self, call: Call) -> Answer:
-        """POST .../jobs/cancel."""
+        """Cancel many jobs.
+
+        Those that are pending, narrowed by the filter.
+        """
         body = decoded(_decode_cancel, call.body)
         collection, task = self._of_filter(call, body.filter, TaskKind.CANCEL)
         return await self._begin(call, task, [collection], dry_run=body.dry_run)
 
+    @operation(
+        "POST",
+        f"{_JOBS}/reschedule",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=RescheduleBody,
+        answers=_BEGUN,
+        refusals=[*IN_COLLECTION, _TOO_MANY],
+        example=Example(body={"filter": {"route": "hello"}, "shift_ms": 3_600_000}),
+    )
     async def reschedule_jobs(self, call: Call) -> Answer:
-        """POST .../jobs/reschedule."""
+        """Move many jobs.
+
+        To a time, or by one.
+        """
         body = decoded(_decode_reschedule, call.body)
         collection, task = self._of_filter(call, body.filter, TaskKind.RESCHEDULE)
         trigger_ms = _optional_time(body.trigger_time, "/trigger_time")
@@ -124,16 +181,45 @@ class TaskHandlers:
         task = msgspec.structs.replace(task, trigger_ms=trigger_ms, shift_ms=shift_ms)
         return await self._begin(call, task, [collection], dry_run=body.dry_run)
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/redrive",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=WindowBody,
+        body_required=False,
+        answers=_BEGUN,
+        refusals=["404 route_not_found", _TOO_MANY],
+        example=Example(
+            body={"from": 1_890_000_000_000, "to": "2030-05-01T00:00:00Z", "dry_run": True}
+        ),
+    )
     async def redrive_route(self, call: Call) -> Answer:
-        """POST .../routes/{route}/redrive: dead jobs, those of former routes of its name too."""
+        """Send the dead jobs of a route again.
+
+        Those whose trigger time is in the window; those of former routes of its name, too.
+        """
         return await self._of_route(call, TaskKind.REDRIVE)
 
+    @operation(
+        "POST",
+        f"{_ROUTE}/replay-missing",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=WindowBody,
+        body_required=False,
+        answers=_BEGUN,
+        refusals=["404 route_not_found", _TOO_MANY],
+        example=Example(body={"from": 1_890_000_000_000}),
+    )
     async def replay_missing(self, call: Call) -> Answer:
-        """POST .../routes/{route}/replay-missing: dead jobs that were never attempted."""
+        """Send what a route has missed.
+
+        Its dead jobs that were never attempted.
+        """
         return await self._of_route(call, TaskKind.REPLAY_MISSING)
 
     def _of_filter(self, call: Call, wanted: FilterBody, kind: TaskKind) -> tuple[Collection, Task]:
-        call.only()
         engine = self._engine
         collection = find_collection(engine, *call.names[:2])
         if wanted.route is not None and NAME.fullmatch(wanted.route) is None:
@@ -155,7 +241,6 @@ class TaskHandlers:
         return collection, task
 
     async def _of_route(self, call: Call, kind: TaskKind) -> Answer:
-        call.only()
         engine = self._engine
         db, name = call.names
         route = engine.meta.routes.get((db, name))
@@ -181,10 +266,10 @@ class TaskHandlers:
     async def _begin(
         self, call: Call, task: Task, collections: list[Collection], *, dry_run: bool
     ) -> Answer:
+        key = idempotency_key(call)
         if dry_run:
             return await self._dry_run(task, collections)
         engine = self._engine
-        key = idempotency_key(call)
         scope = f"{call.operation}/{call.names}"
         if key is None:
             name = uuid7(engine.now_ms(), engine.random_bytes(10))
@@ -199,7 +284,7 @@ class TaskHandlers:
         headers = {"Location": f"/v1/tasks/{result.task.id}"}
         if result.replayed:
             headers["Idempotent-Replayed"] = "true"
-        return json_answer({"task": result.task.id}, 202, headers)
+        return json_answer(TaskBegun(result.task.id), 202, headers)
 
     async def _dry_run(self, task: Task, collections: list[Collection]) -> Answer:
         """What the task would find now."""
@@ -220,18 +305,30 @@ class TaskHandlers:
                 meta = engine.read_meta(collection, job_id)
                 vnode = engine.vnode_of(collection, job_id)
                 sample.append(job_view(collection, vnode, job_id, record, meta))
-        return json_answer({"count": count, "sample": sample})
+        return json_answer(DryRunView(count, sample))
 
     # --- looking and ending ----------------------------------------------------------------
 
+    @operation(
+        "GET",
+        "/v1/tasks/{task}",
+        tag=_TAG,
+        answers={200: Told(meaning="The task.", body=TaskView)},
+        refusals=["404 task_not_found"],
+    )
     async def get_task(self, call: Call) -> Answer:
-        """GET /v1/tasks/{id}."""
-        call.reads()
+        """Read a task."""
         return json_answer(self._view(self._find(call)))
 
+    @operation(
+        "GET",
+        "/v1/tasks",
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="The newest first.", body=Page[TaskView])},
+    )
     async def list_tasks(self, call: Call) -> Answer:
-        """GET /v1/tasks: the newest first."""
-        call.reads("limit", "cursor")
+        """List the tasks."""
         tasks = sorted(
             self._engine.meta.tasks.values(),
             key=lambda task: (task.created_ms, task.id),
@@ -245,11 +342,22 @@ class TaskHandlers:
         cursor = None
         if len(tasks) > limit:
             cursor = write_cursor((shown[-1].created_ms, shown[-1].id), "tasks")
-        return json_answer({"items": [self._view(task) for task in shown], "next_cursor": cursor})
+        return json_answer(Page([self._view(task) for task in shown], cursor))
 
+    @operation(
+        "POST",
+        "/v1/tasks/{task}/cancel",
+        tag=_TAG,
+        body=Nothing,
+        body_required=False,
+        answers={200: Told(meaning="The task as it ended.", body=TaskView)},
+        refusals=["404 task_not_found", "429 too_many_requests"],
+    )
     async def cancel_task(self, call: Call) -> Answer:
-        """POST /v1/tasks/{id}/cancel: nothing more is done after the answer."""
-        call.only()
+        """Stop a task.
+
+        Nothing more is done after the answer.
+        """
         call.no_members()
         task = self._find(call)
         if task.state is TaskState.RUNNING:
@@ -265,17 +373,17 @@ class TaskHandlers:
             raise refusal("task_not_found")
         return task
 
-    def _view(self, task: Task) -> dict[str, Any]:
+    def _view(self, task: Task) -> TaskView:
         running = task.state is TaskState.RUNNING
         counts = self._engine.tasks.counts(task.id) if running else task.counts
-        return {
-            "id": task.id,
-            "kind": task.kind.value,
-            "db": task.db,
-            "state": task.state.value,
-            "progress": {"done": sum(counts.values()), **counts},
-            "result": None if running else counts,
-            "error": task.error,
-            "created_time": task.created_ms,
-            "finished_time": task.finished_ms,
-        }
+        return TaskView(
+            id=task.id,
+            kind=task.kind.value,
+            db=task.db,
+            state=task.state.value,
+            progress={"done": sum(counts.values()), **counts},
+            result=None if running else counts,
+            error=task.error,
+            created_time=task.created_ms,
+            finished_time=task.finished_ms,
+        )

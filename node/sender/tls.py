@@ -32,6 +32,9 @@ def make_context(options: TlsOptions | None) -> ssl.SSLContext:
     if options is None:
         return context
     if options.ca_pem is not None:
+        if not options.ca_pem.isascii():
+            # The ssl module would raise TypeError.
+            raise ValueError("PEM is ASCII.")
         context.load_verify_locations(cadata=options.ca_pem)
     if options.client_cert_pem is not None and options.client_key_pem is not None:
         # The ssl module reads certificates from files only; keys have no place on any disk.

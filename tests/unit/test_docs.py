@@ -2,12 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from admin.given import shared_options
-from node.api.dispatch import Dispatch
+from node.api.dispatch import OPERATIONS
 from node.api.problems import REFUSALS
 from node.config import NOT_YET, Config
 from node.telemetry import METRICS
@@ -67,18 +66,10 @@ def _operations() -> set[tuple[str, str]]:
 
     But for the paths of the original timeMachine, which are no part of the API.
     """
-    dispatch = Dispatch(cast("Any", None), cast("Any", None))
-    found = {
-        (method, "/" + "/".join(path).replace("*", "{}"))
-        for path, methods in dispatch._table.items()
-        for method in methods
-        if path[0] not in {"job", "route"}
-    }
-    jobs = "/v1/dbs/{}/collections/{}/jobs/"
-    return found | {
-        ("POST", jobs + name)
-        for name, handler in dispatch._on_jobs.items()
-        if handler.__name__ != "_not_there"
+    return {
+        (operation.method, re.sub(r"\{\w+\}", "{}", operation.path))
+        for operation in OPERATIONS
+        if operation.path.split("/")[1] not in {"job", "route"}
     }
 
 

@@ -176,7 +176,34 @@ class Api:
         given |= headers or {}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {given[name]}" for name in given)]
         head = "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
-        return parse(await self.raw(head + content))
+        reply = parse(await self.raw(head + content))
+        self.check_described(method, path, reply)
+        return reply
+
+    def check_described(self, method: str, path: str, reply: Reply) -> None:
+        """Whatever is answered to any test here, the description of the operation foresees."""
+        try:
+            _, operation, _ = self.server._dispatch.find(method, path.partition("?")[0])
+        except TimeMachineError:
+            return  # no operation
+        told = operation.answers.get(reply.status)
+        if told is None:
+            problem = reply.json if method != "HEAD" else None
+            code = dict(operation.refusals)[reply.status] if problem is None else problem["code"]
+            where = f"{operation.id}: {reply.status} {code} is not described"
+            assert (reply.status, code) in operation.refusals, where
+            return
+        if told.body is None:
+            assert b"" == reply.body
+            assert not {"content-type", "content-length"} & reply.headers.keys()
+        else:
+            kinds = {told.media, *told.also}
+            if "application/json" in kinds:
+                kinds.add("application/msgpack")
+            assert reply.headers["content-type"] in kinds, f"{operation.id}: {reply.headers}"
+        described = {"etag", "location", "idempotent-replayed", "cache-control"}
+        sent = described & reply.headers.keys()
+        assert sent <= {each.lower() for each in told.headers}, f"{operation.id}: {sent}"
 
 
 def parse(data: bytes) -> Reply:

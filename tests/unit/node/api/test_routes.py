@@ -231,6 +231,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"headers": {"x-a": 1}}, "/headers"),
     ({"headers": {f"x-{number}": "1" for number in range(33)}}, "/headers"),
     ({"ca_pem": "no pem"}, "/ca_pem"),
+    ({"ca_pem": "\u00cb\U00068edd"}, "/ca_pem"),
+    ({"client_cert_pem": "\u00cb", "client_key_pem": "\u00cb"}, "/client_cert_pem"),
     ({"client_cert_pem": "no pem"}, "/client_key_pem"),
     ({"client_key_pem": "no pem"}, "/client_cert_pem"),
     ({"client_key_pem": "-----BEGIN ENCRYPTED PRIVATE KEY-----"}, "/client_key_pem"),

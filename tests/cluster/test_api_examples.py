@@ -59,6 +59,7 @@ def _prepare(node: NodeProcess) -> None:
     _must(node, "PUT", "/v1/dbs/shop")
     _must(node, "PUT", f"{_DB}/collections/carts", {})
     _must(node, "PUT", f"{_DB}/routes/hello", {"webhook_url": _CLOSED})
+    _must(node, "POST", f"{_DB}/routes/hello/resume")
     # Anew: one that ended, and equals this, would stay ended.
     node.ask("DELETE", f"{_JOBS}/cart-1042?purge=true")
     job = {"route": "hello", "trigger_time": _FAR, "tags": ["cart"]}

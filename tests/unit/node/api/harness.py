@@ -188,7 +188,9 @@ class Api:
             return  # no operation
         told = operation.answers.get(reply.status)
         if told is None:
-            problem = reply.json if method != "HEAD" else None
+            packed = reply.headers["content-type"] == "application/msgpack"
+            decode = msgspec.msgpack.decode if packed else msgspec.json.decode
+            problem = decode(reply.body) if method != "HEAD" else None
             code = dict(operation.refusals)[reply.status] if problem is None else problem["code"]
             where = f"{operation.id}: {reply.status} {code} is not described"
             assert (reply.status, code) in operation.refusals, where

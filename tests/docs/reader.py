@@ -162,7 +162,8 @@ class Reader:
             ("127.0.0.1:4000", f"127.0.0.1:{self.recipient_port}"),
             ('"127.0.0.1", 4000', f'"127.0.0.1", {self.recipient_port}'),
         ):
-            text = text.replace(said, played)
+            # Not where it is the beginning of a longer number: a free port may be 40001.
+            text = re.sub(rf"{re.escape(said)}(?![0-9])", played, text)
         return text
 
     def _recipe(self, target: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.docs.expected import json_is, text_after, text_is
 from tests.docs.page import PageError, fences, played
+from tests.docs.reader import Reader
 
 TYPED = "```sh\ntrue\n```\n"
 
@@ -103,3 +104,10 @@ def test_a_terminal_is_read_on_from_where_it_was_read() -> None:
 def test_json_is_compared(shown: Any, printed: Any, same: bool) -> None:
     """What is shown has to be there; what is not shown may be."""
     assert same == json_is(shown, printed)
+
+
+def test_a_port_is_no_beginning_of_another(tmp_path: Path) -> None:
+    """What a node printed with a port such as 40001 is typed as it is."""
+    with Reader(tmp_path) as reader:
+        typed = reader.instead("curl 127.0.0.1:40001 127.0.0.1:4000/ 127.0.0.1:80010")
+        assert f"curl 127.0.0.1:40001 127.0.0.1:{reader.recipient_port}/ 127.0.0.1:80010" == typed

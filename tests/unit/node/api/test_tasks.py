@@ -211,15 +211,16 @@ async def test_tasks_are_listed_newest_first_and_end_when_told(api: Api) -> None
     ]
     for task in tasks:
         await _ended(api, task)
-    shown, cursor = [], ""
+    shown: list[tuple[int, str]] = []
+    cursor = ""
     while True:
         page = (await api.ask("GET", f"{TASKS}?limit=2{cursor}")).json
-        shown += [task["id"] for task in page["items"]]
+        shown += [(task["created_time"], task["id"]) for task in page["items"]]
         if page["next_cursor"] is None:
             break
         cursor = f"&cursor={page['next_cursor']}"
-    assert sorted(tasks, reverse=True) == sorted(shown, reverse=True)
-    assert shown == sorted(shown, reverse=True), "ids rise in time"
+    assert sorted(tasks) == sorted(task for _, task in shown)
+    assert shown == sorted(shown, reverse=True)
     reply = await api.ask("POST", f"{TASKS}/{tasks[0]}/cancel")
     assert (200, "done") == (reply.status, reply.json["state"])
 

@@ -43,10 +43,24 @@ def index_ranges(keys: ReplicaKeys, selection: Selection) -> list[tuple[bytes, b
         # What is pending is bound to the route that exists, or to none yet. Ended jobs may be
         # bound to predecessors of that name, which no index leads to.
         uids = {selection.route_uid, 0}
-        return [keys.route_range(uid) for uid in sorted(uids, reverse=True)]
+        return [keys.route_range(uid) for uid in sorted(uids)]
     places = set(JobState) if states is None else set(states)
     if JobState.FIRING in places:
         # A firing job stands under the state that it was claimed from.
         places |= {JobState.SCHEDULED, JobState.RETRYING, JobState.HELD}
     places.discard(JobState.FIRING)
     return [keys.state_range(int(place)) for place in sorted(places)]
+
+
+def walk_ranges(keys: ReplicaKeys, selection: Selection) -> list[tuple[bytes, bytes]]:
+    """The same for a walk that takes its time: what changes its range meanwhile is met as well.
+
+    Held jobs become scheduled or retrying when their route is resumed, and the reverse when it is
+    paused: so their range comes first, and again at last. Jobs without a route, which are bound to
+    one as soon as there is one, come before those that have it.
+    """
+    ranges = index_ranges(keys, selection)
+    held = keys.state_range(int(JobState.HELD))
+    if held in ranges and len(ranges) > 1:
+        return [held, *(each for each in ranges if each != held), held]
+    return ranges

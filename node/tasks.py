@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from node.env import World
 from node.runtime import Runtime
-from node.selection import Selection, index_ranges
+from node.selection import Selection, walk_ranges
 from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, TooManyRequests
 from timemachine.model import JobRecord, JobState, Task, TaskKind, TaskState
@@ -209,7 +209,7 @@ class _Run:
     def _begin(self, vnode: Vnode) -> None:
         """Take up a vnode where the log says that this task was."""
         self._vnode = vnode
-        self._ranges = index_ranges(vnode.keys, self._selection)
+        self._ranges = walk_ranges(vnode.keys, self._selection)
         self._range = 0
         self._at = self._committed = b""
         data = self._tasks.store.get(vnode.keys.task + self._task.id.encode())
@@ -252,7 +252,11 @@ class _Run:
         task = self._task
         if not self._selection.takes(record) or (task.unattempted and record.attempts):
             return False
-        # A job that was moved there by this task would come up once more.
+        if task.kind is not TaskKind.RESCHEDULE:
+            return True
+        if record.version > 1 and record.updated_ms > task.created_ms:
+            # Moved by this task: it has fired since, or waits, and comes up in another range.
+            return False
         return record.trigger_ms != task.trigger_ms or record.state != JobState.SCHEDULED
 
     def _propose(self, vnode: Vnode, items: list[c.BulkItem]) -> None:
@@ -260,7 +264,8 @@ class _Run:
         if tasks.space_low() and task.kind is not TaskKind.CANCEL:
             self._refused(DiskFull())
             return
-        now_ms = tasks.world.wall_ms()
+        # Later than its beginning, whatever the clock does: `_means` tells by it what was moved.
+        now_ms = max(tasks.world.wall_ms(), task.created_ms + 1)
         if task.kind in (TaskKind.CANCEL, TaskKind.RESCHEDULE):
             items = [
                 c.BulkItem(item.job_id, item.uid, item.version, tasks.revoke(vnode, item.job_id))

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from node import tasks
 from tests.sim.node import SimNode
 from timemachine import limits
 from timemachine.model import Collection, JobState, Task, TaskKind, TaskState
+from timemachine.outbound import Outcome
 from timemachine.replica import meta as m
 
 HOUR_MS = 3_600_000
@@ -207,3 +209,53 @@ def test_a_redrive_takes_the_dead_of_its_route() -> None:
     assert JOBS - 10 == node.engine.delivery.sends
     assert 10 == node.engine.counts(jobs)["dead"]
     assert JOBS - 10 == node.engine.counts(jobs)["delivered"]
+
+
+@pytest.mark.parametrize("where", [{"shift_ms": -2 * HOUR_MS}, {"trigger_ms": 1_000}])
+def test_a_job_that_was_moved_and_has_fired_is_not_moved_again(
+    monkeypatch: pytest.MonkeyPatch, where: dict[str, int]
+) -> None:
+    """It waits for a retry then, in a range where the walk still has to come."""
+    monkeypatch.setattr(tasks, "_LOOK_PAUSE_MS", 100.0)
+    node, jobs, _ = _started(10)
+    node.sender.answer = lambda _: Outcome(status=503, bytes_sent=True)
+    before = _triggers(node, jobs)
+    _begin(node, _task(node, jobs, TaskKind.RESCHEDULE, **where))
+    assert {"rescheduled": JOBS} == _ended(node).counts
+    for name, at_ms in _triggers(node, jobs).items():
+        assert where.get("trigger_ms", before[name] + where.get("shift_ms", 0)) == at_ms
+        job = node.engine.read_job(jobs, name)
+        assert job is not None
+        assert 2 == job[0].version, "a webhook of another id would follow the one that was sent"
+
+
+@pytest.mark.parametrize("wall_ms", [-HOUR_MS // 2, 0])
+def test_what_was_moved_is_known_whatever_the_clock_does(
+    monkeypatch: pytest.MonkeyPatch, wall_ms: int
+) -> None:
+    """A clock that goes back while a task runs has nothing moved twice."""
+    monkeypatch.setattr(tasks, "_LOOK_PAUSE_MS", 100.0)
+    node, jobs, base_ms = _started(11)
+    node.sender.answer = lambda _: Outcome(status=503, bytes_sent=True)
+    task = _task(node, jobs, TaskKind.RESCHEDULE, shift_ms=-2 * HOUR_MS)
+    _begin(node, task)
+    node.world.wall_offset_ms += wall_ms
+    assert {"rescheduled": JOBS} == _ended(node).counts
+    expected = {f"job-{n}": base_ms + n * 1_000 - 2 * HOUR_MS for n in range(JOBS)}
+    assert expected == _triggers(node, jobs)
+
+
+def test_cancel_meets_jobs_whose_route_is_resumed_meanwhile() -> None:
+    """They are not held any more when the walk comes to where they were."""
+    node, jobs, base_ms = _started(12)
+    node.put_route(paused=True, max_in_flight=1)
+    node.world.run_for(base_ms - node.now_ms() + 15_000)
+    assert 0 < node.engine.counts(jobs)["held"] < JOBS
+    _begin(node, _task(node, jobs, TaskKind.CANCEL))
+    node.world.run_until(lambda: bool(node.engine.tasks.counts("task-1")))
+    node.put_route(paused=False)
+    counts = _ended(node).counts
+    sends = node.engine.delivery.sends
+    node.world.run_for(2 * HOUR_MS)
+    assert sends == node.engine.delivery.sends, "what was to be cancelled has fired afterwards"
+    assert counts["cancelled"] == node.engine.counts(jobs)["cancelled"] >= JOBS - sends

@@ -7,7 +7,7 @@ from timemachine import codec
 from timemachine.model import AttemptRecord, Collection, JobRecord
 from timemachine.replica.machine import read_attempt, read_job
 from timemachine.storage.api import Row, Store
-from timemachine.storage.keys import ReplicaKeys, after_prefix, u32, u64
+from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u32, u64
 
 _CHUNK_ROWS = 16
 _PURGED_ROWS = 200
@@ -108,11 +108,11 @@ def route_attempts(
         listed = _read_listed(value)
         places = len(listed)
         if before is not None and (key, collection.uid, index) == before[:3]:
-            places = before[3]
+            places = min(places, before[3])
         while places:
             places -= 1
             job_id, serial = listed[places]
-            attempt = _read(store, keys, collection, job_id, serial)
+            attempt = _read(store, keys, collection, job_id, serial, read_u64(key[8:16]))
             if attempt is not None:
                 found.append(attempt)
                 if len(found) == limit:
@@ -130,14 +130,22 @@ def route_attempts(
 
 
 def _read(
-    store: Store, keys: ReplicaKeys, collection: Collection, job_id: str, serial: int
+    store: Store,
+    keys: ReplicaKeys,
+    collection: Collection,
+    job_id: str,
+    serial: int,
+    settled_index: int,
 ) -> RouteAttempt | None:
     raw_id = job_id.encode()
     job = store.get(keys.job + raw_id)
     attempt = store.get(keys.attempts_range(raw_id)[0] + u32(serial))
     if job is None or attempt is None:
         return None
-    return RouteAttempt(collection, job_id, read_job(job), read_attempt(attempt))
+    record = read_attempt(attempt)
+    if record.fence > settled_index:
+        return None  # the job was purged, and this is of another one with its id
+    return RouteAttempt(collection, job_id, read_job(job), record)
 
 
 def old_attempt_rows(

@@ -857,6 +857,7 @@ class Delivery:
             reason=DeadReason.UNKNOWN.value if once else "unknown",
             error=attempt.error_message,
             counts=False,
+            route_uid=0 if route is None else route.uid,
         )
         self._settle(item.head, settle)
 
@@ -1009,6 +1010,7 @@ class Delivery:
             reason,
             error,
             decision.counts,
+            route.uid,
         )
         if delivered:
             queue.succeeded += 1

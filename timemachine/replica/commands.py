@@ -113,7 +113,8 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one attempt ended and what follows.
 
     `verdict`: 0 delivered, 1 retry at `retry_ms`, 2 dead with `reason`. `counts` tells whether it
-    uses up the retry budget. `record` is the encoded AttemptRecord, stored under `serial`.
+    uses up the retry budget. `record` is the encoded AttemptRecord, stored under `serial` and
+    listed with the route that it was made for; 0 is the one that the job has.
     """
 
     job_id: str
@@ -127,6 +128,7 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str | None = None
     error: str | None = None
     counts: bool = True
+    route_uid: int = 0
 
 
 class Settle(Command, frozen=True, tag=7):

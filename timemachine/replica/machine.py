@@ -805,7 +805,9 @@ class JobMachine:
             before.uid == item.uid or read_attempt(item.record).fence > before.born_index
         ):
             self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
-            by_route.setdefault(before.route_uid, []).append((job_id, item.serial))
+            # Not before.route_uid alone: the job may have been given another one meanwhile.
+            route_uid = item.route_uid or before.route_uid
+            by_route.setdefault(route_uid, []).append((job_id, item.serial))
         if before.uid != item.uid or before.version != item.version:
             return
         if before.claim is not None and before.claim.attempt == item.attempt:

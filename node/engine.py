@@ -5,6 +5,7 @@ after the batch that they depend on is durable.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from node.attempts import RoutePage, RoutePosition, old_attempt_rows, route_attempts
@@ -56,6 +57,7 @@ from timemachine.vnode import Done, Vnode
 
 META_GROUP = (0, 0)
 _HOUSEKEEPING_MS = 1_000.0
+_EXPIRED_VNODES = 32
 _ERASE_ROWS = 2_000
 _ROWS_MAX = 1_000_000
 
@@ -578,13 +580,17 @@ class Engine:
         vnodes = [vnode for group in self._vnodes.values() for vnode in group]
         if not vnodes:
             return
-        now_ms = self.now_ms()
-        for step in range(min(32, len(vnodes))):
+        for step in range(min(_EXPIRED_VNODES, len(vnodes))):
             vnode = vnodes[(self._purge_at + step) % len(vnodes)]
-            self._expire(vnode, now_ms)
-        self._purge_at = (self._purge_at + 32) % len(vnodes)
+            # One after the other: all in one cycle would hold up what fires beside it.
+            delay_ms = step * _HOUSEKEEPING_MS / _EXPIRED_VNODES
+            self._world.call_later(delay_ms, partial(self._expire, vnode))
+        self._purge_at = (self._purge_at + _EXPIRED_VNODES) % len(vnodes)
 
-    def _expire(self, vnode: Vnode, now_ms: int) -> None:
+    def _expire(self, vnode: Vnode) -> None:
+        if self.runtime.failure is not None or vnode.group not in self.runtime.vnodes:
+            return
+        now_ms = self.now_ms()
         keys = vnode.keys
         collection = self._collections[vnode.group[0]]
         before_ms = max(0, now_ms - collection.history_retention_ms)

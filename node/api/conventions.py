@@ -25,6 +25,9 @@ _RFC_3339 = re.compile(
 )
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+"""A number in a cursor. Cursors are not signed: what they hold may be anybody's."""
+
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

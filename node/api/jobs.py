@@ -1,5 +1,6 @@
 """Jobs: create, replace, change, read, delete, run, redrive, attempts."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final
@@ -14,6 +15,7 @@ from node.api.conventions import (
     Answer,
     Call,
     Ignored,
+    Natural,
     Nothing,
     Page,
     ask,
@@ -59,6 +61,7 @@ from timemachine.model import Collection, JobRecord
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
 
+_ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 _UNSET = msgspec.UNSET
 _Maybe = msgspec.UnsetType
 _NULL = b"null"
@@ -647,8 +650,8 @@ class JobHandlers:
         record, _ = self._read(collection, job_id)
         attempts = self._engine.read_attempts(collection, job_id, record)
         scope = f"attempts/{collection.uid}/{job_id}"
-        position = read_cursor(call, scope, tuple[int])
-        start = 0 if position is None else max(0, position[0])
+        position = read_cursor(call, scope, tuple[Natural])
+        start = 0 if position is None else position[0]
         stop = start + query_limit(call)
         cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
         items = [attempt_view(row) for row in attempts[start:stop]]
@@ -677,7 +680,7 @@ class JobHandlers:
         db, name, raw_id, number = call.names
         collection = find_collection(self._engine, db, name)
         job_id = checked_job_id(raw_id)
-        if not number.isdecimal() or not 1 <= int(number) <= limits.RETRY_ATTEMPTS_MAX:
+        if _ATTEMPT.fullmatch(number) is None:
             raise refusal("attempt_not_found")
         version = query_number(call, "version", 0, limits.TIME_MS_MAX, 0) or None
         command = c.ForgetContent(

@@ -5,6 +5,7 @@ import asyncio
 from node.api.conventions import (
     Answer,
     Call,
+    Natural,
     Page,
     finished,
     json_answer,
@@ -67,7 +68,7 @@ class ListHandlers:
             from_ms=query_time(call, "from"),
             to_ms=query_time(call, "to"),
         )
-        after = read_cursor(call, scope, tuple[int, str])
+        after = read_cursor(call, scope, tuple[Natural, str])
         page = await finished(engine.list_jobs(collection, selection, after, query_limit(call)))
         rows, position = page
         items = []

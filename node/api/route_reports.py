@@ -5,6 +5,7 @@ import asyncio
 from node.api.conventions import (
     Answer,
     Call,
+    Natural,
     Page,
     finished,
     json_answer,
@@ -77,7 +78,7 @@ class RouteReportHandlers:
         """List the attempts of a route's jobs."""
         route = self._find(call)
         scope = f"route-attempts/{route.uid}"
-        before = read_cursor(call, scope, tuple[bytes, int, int, int])
+        before = read_cursor(call, scope, tuple[bytes, Natural, Natural, Natural])
         limit = query_limit(call)
         found, position = await finished(
             self._engine.route_attempts(route.db, route.uid, before, limit)

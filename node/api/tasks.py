@@ -9,6 +9,7 @@ from node.api.conventions import (
     NAME,
     Answer,
     Call,
+    Natural,
     Nothing,
     Page,
     ask,
@@ -334,7 +335,7 @@ class TaskHandlers:
             key=lambda task: (task.created_ms, task.id),
             reverse=True,
         )
-        after = read_cursor(call, "tasks", tuple[int, str])
+        after = read_cursor(call, "tasks", tuple[Natural, str])
         if after is not None:
             tasks = [task for task in tasks if (task.created_ms, task.id) < after]
         limit = query_limit(call)

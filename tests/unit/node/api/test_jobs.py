@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from node.api.conventions import write_cursor
 from tests.unit.node.api.harness import FAR_MS, JOBS, ROUTE, Api, Reply
 from timemachine import limits
 from timemachine.model import JobState
@@ -545,6 +546,20 @@ async def test_cursor_belongs_to_its_list(api: Api) -> None:
     assert (400, ["?cursor"]) == (other.status, other.pointers)
     databases = await api.ask("GET", f"/v1/dbs?cursor={cursor}")
     assert 400 == databases.status
+
+
+async def test_cursor_that_somebody_made_up_is_refused(api: Api) -> None:
+    """No time is negative, and no place."""
+    await fill(api)
+    collection = api.engine.meta.collections["default", "carts"]
+    scopes = {
+        JOBS: (f"jobs/{collection.uid}/{[None] * 5}", (-1, "j1")),
+        "/v1/tasks": ("tasks", (-1, "t")),
+        f"{JOBS}/j1/attempts": (f"attempts/{collection.uid}/j1", (-1,)),
+    }
+    for path, (scope, position) in scopes.items():
+        reply = await api.ask("GET", f"{path}?cursor={write_cursor(position, scope)}")
+        assert (400, ["?cursor"]) == (reply.status, reply.pointers), path
 
 
 async def test_counts_by_state(api: Api) -> None:

@@ -1,8 +1,12 @@
 """What became of a route's jobs, over HTTP."""
 
 import asyncio
+from base64 import urlsafe_b64decode
 from typing import Any
 
+import msgspec
+
+from node.api.conventions import write_cursor
 from tests.unit.node.api.harness import JOBS, ROUTE, Api
 from tests.unit.node.api.test_jobs import settled
 from timemachine.outbound import Outcome
@@ -129,3 +133,30 @@ async def test_what_was_answered_can_be_removed(api: Api) -> None:
     ):
         reply = await api.ask("DELETE", other)
         assert (404, code) == (reply.status, reply.code), other
+
+
+async def test_a_number_that_no_attempt_can_have_is_not_found(api: Api) -> None:
+    """However long it is: Python makes no integer of thousands of digits."""
+    await _fire(api, "bad", FAILURE, "retrying")
+    for number in ("9" * 5_000, "9" * 19, "0", "01", "-1", "%D9%A1"):
+        reply = await api.ask("DELETE", f"{JOBS}/bad/attempts/{number}/content")
+        assert (404, "attempt_not_found") == (reply.status, reply.code), number
+
+
+async def test_a_cursor_that_somebody_made_up_breaks_nothing(api: Api) -> None:
+    """It is refused, or leads to attempts that are there."""
+    await _fire(api, "j0", Outcome(status=200, bytes_sent=True), "delivered")
+    await _fire(api, "j1", Outcome(status=200, bytes_sent=True), "delivered")
+    route = api.engine.meta.routes["default", "hello"]
+    scope = f"route-attempts/{route.uid}"
+    page = (await api.ask("GET", f"{ROUTE}/attempts?limit=1")).json
+    mark_bytes = 6
+    given = urlsafe_b64decode(page["next_cursor"] + "==")[mark_bytes:]
+    row, uid, index, _ = msgspec.msgpack.decode(given)
+    for place, status in ((1, 200), (1_000, 200), (2**63, 200), (-1, 400)):
+        cursor = write_cursor((row, uid, index, place), scope)
+        reply = await api.ask("GET", f"{ROUTE}/attempts?cursor={cursor}")
+        assert status == reply.status, (place, reply.body)
+    for made_up in ((b"", 0, 0, 0), (b"\xff" * 99, uid, index, 0)):
+        reply = await api.ask("GET", f"{ROUTE}/attempts?cursor={write_cursor(made_up, scope)}")
+        assert 200 == reply.status

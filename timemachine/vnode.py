@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from timemachine import codec, limits
-from timemachine.errors import ReplicaStopped, StoreDamaged, TimeMachineError
+from timemachine.errors import ProposalDropped, ReplicaStopped, StoreDamaged, TimeMachineError
 from timemachine.raft import (
     Config,
     ConfState,
@@ -208,27 +208,34 @@ class Vnode:
         )
 
     def _propose_pending(self) -> None:
-        """Cut the waiting commands into entries of bounded size and propose each."""
+        """Cut the waiting commands into entries of bounded size and propose each.
+
+        Those that would be too many bytes for one cycle wait for the next.
+        """
         pending, self._pending = self._pending, []
         if len(pending) <= limits.ENTRY_COMMANDS_SMALL:
             self._propose_entry(pending)
             return
-        chunk: list[tuple[Any, Done | None]] = []
-        size = 0
-        for command, done in pending:
+        begin = size = 0
+        for number, (command, _) in enumerate(pending, 1):
             size += limits.COMMAND_OVERHEAD_BYTES + len(getattr(command, "meta", None) or b"")
-            chunk.append((command, done))
-            if size >= limits.ENTRY_BYTES_TARGET:
-                self._propose_entry(chunk)
-                chunk, size = [], 0
-        if chunk:
-            self._propose_entry(chunk)
+            if size >= limits.ENTRY_BYTES_TARGET or number == len(pending):
+                if not self._propose_entry(pending[begin:number]):
+                    self._pending = pending[begin:]
+                    return
+                begin, size = number, 0
 
-    def _propose_entry(self, chunk: list[tuple[Any, Done | None]]) -> None:
+    def _propose_entry(self, chunk: list[tuple[Any, Done | None]]) -> bool:
+        """Propose one entry; False if the core has too much to do first. An idle core takes any."""
         batch = [command for command, _ in chunk]
         dones = [done for _, done in chunk]
-        self.core.propose(codec.encode(batch))
+        try:
+            self.core.propose(codec.encode(batch))
+        except ProposalDropped:
+            assert self._gathered, "a core that has nothing to do has refused an entry"
+            return False
         self._gathered.append((batch, dones))
+        return True
 
     def _write_entries(self, entries: Any) -> None:
         log = self.keys.log

@@ -6,6 +6,7 @@ import pytest
 
 from node import runtime
 from tests.sim.node import SimNode
+from timemachine import limits
 from timemachine.errors import StoreFailed, Unavailable
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
@@ -96,3 +97,23 @@ def test_writes_after_the_store_failed_may_be_sent_again(monkeypatch: pytest.Mon
     node.world.run_for(1_000)
     assert [Unavailable] * 3 == [type(answer) for answer in answers]
     assert [StoreFailed] == [type(error) for error in node.failures]
+
+
+def test_more_bytes_at_once_than_the_log_takes_are_taken_one_cycle_after_the_other() -> None:
+    """One batch of large metas for one vnode; the node used to stop, with every client's repeat."""
+    node, jobs, route = _started()
+    answers: list[Any] = []
+    meta = b'"' + b"x" * (limits.META_BYTES_MAX - 2) + b'"'
+    count = 2 * limits.RAFT_UNCOMMITTED_BYTES_MAX // len(meta) + 1
+    for number in range(count):
+        node.put_job(jobs, f"j{number}", node.now_ms() + 3_600_000, route, answers, meta=meta)
+    deleted: list[Any] = []
+    node.delete_job(jobs, f"j{count - 1}", deleted)
+    node.world.run_until(lambda: bool(deleted) or bool(node.failures))
+    assert [] == node.failures
+    assert ["created"] * count == [answer.kind for answer in answers]
+    assert "cancelled" == deleted[0].outcome, "the order of commands is kept"
+    assert count - 1 == node.engine.counts(jobs)["scheduled"]
+    node.crash()
+    assert node.start()
+    assert count - 1 == node.engine.counts(jobs)["scheduled"]

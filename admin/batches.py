@@ -8,10 +8,12 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import click
 import msgspec
 
+from admin.errors import problem
 from admin.session import Session
 from timemachine import limits
 from timemachine.client.call import Call, path_of, query_of
 from timemachine.client.config import Sources
+from timemachine.client.problems import Problem, api_error
 from timemachine.identifiers import uuid8
 
 _BATCH_BYTES: Final = limits.CLI_BATCH_BYTES
@@ -31,7 +33,7 @@ class Item(NamedTuple):
 
 class _Answered(msgspec.Struct):
     status: int
-    error: msgspec.Raw = msgspec.Raw(b"null")
+    error: Problem = Problem()
 
 
 class _Answer(msgspec.Struct):
@@ -174,7 +176,7 @@ class Sending:
         )
         refused = {}
         answer = msgspec.json.decode(self._session.ask(call), type=_Answer)
-        for (item, _), answered in zip(jobs, answer.items, strict=True):
+        for index, ((item, _), answered) in enumerate(zip(jobs, answer.items, strict=True)):
             if answered.status == 201:
                 outcome.created += 1
             elif answered.status < 400:
@@ -183,7 +185,8 @@ class Sending:
                 outcome.failed += 1
                 # On one line, also where it came on several.
                 job = msgspec.Raw(msgspec.json.format(item.content, indent=-1))
-                fields = {"line": item.line, "job": job, "error": answered.error}
+                error = api_error(answered.error, answered.status, within=f"/{index}")
+                fields = {"line": item.line, "job": job, "error": problem(error)}
                 refused[item.line] = msgspec.json.encode(fields).decode()
         return refused
 

@@ -1,6 +1,9 @@
 """What all commands that ask a node have in common: shared options, examples, errors."""
 
+import errno
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any, Final
 
 import click
@@ -29,6 +32,9 @@ class Command(ExampleCommand):
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; an error of the client becomes one for the terminal."""
         given = ctx.ensure_object(Given)
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A terminal that cannot show a character gets its number, like standard error.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except ClientError as error:
@@ -37,6 +43,10 @@ class Command(ExampleCommand):
             # Something answers there, but it is no node, or a much newer one.
             strange = BadAnswer(f"The answer is not what a node of TimeMachine sends: {error}.")
             raise Failure(strange, as_json=bool(given.as_json)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly when nobody reads on
+            raise click.ClickException(f"{error.strerror or error}.") from error
         except UnicodeError:
             raise click.UsageError("Some of this is text that cannot be sent.", ctx) from None
         except ValueError as error:

@@ -90,7 +90,7 @@ class Failure(click.ClickException):
             return
         click.echo(f"Error: {shown.text(self.message)}", file=file)
         for pointer, detail in self.error.errors:
-            if f"{pointer.lstrip('/?')}: {detail}" != self.message:
+            if self.message not in (detail, f"{pointer.lstrip('/?')}: {detail}"):
                 click.echo(f"  {shown.text(pointer)}  {shown.text(detail)}", file=file)
         for hint in self.hints:
             click.echo(shown.text(hint), file=file)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from admin.given import shared_options
+
 
 class Place(NamedTuple):
     """Where a command is: its module, its name there, and its one line in the list of commands."""
@@ -34,6 +36,19 @@ class LazyGroup(click.Group):
             assert isinstance(command, click.Command)
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line; an option that stands too far left is told its place."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if any(error.option_name in option.opts for option in shared_options(db=True)):
+                raise click.UsageError(
+                    f"{error.option_name} stands behind the command, or behind its group:"
+                    f" {ctx.command_path} job list carts {error.option_name} ...",
+                    ctx,
+                ) from None
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -5,6 +5,7 @@ as its pages come; one that is cut off by an error is not closed, so that no pro
 whole.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,7 +17,9 @@ from rich.console import Console, RenderableType
 from admin import shown
 
 WIDE = 10_000
-"""Columns where the output is no terminal: nothing is cut off for whoever searches in it."""
+"""Columns of a table: nothing is cut off, nothing is folded."""
+
+_FILLING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 
 Show = Callable[[Any], Iterable[RenderableType | str]]
 """Makes of one decoded document, or of a page of them, what people see."""
@@ -24,26 +27,21 @@ Show = Callable[[Any], Iterable[RenderableType | str]]
 
 def console(*, stderr: bool = False) -> Console:
     """A console; without colours when it is no terminal or NO_COLOR is set."""
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
-    if not made.is_terminal:
-        made = Console(
-            stderr=stderr, highlight=False, markup=False, emoji=False, width=WIDE, no_color=True
-        )
-    return made
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def _people(parts: Iterable[RenderableType | str]) -> None:
     out = console()
+    # A row is a line, which a narrow terminal goes on with: ids and times stay in one piece.
+    out.width = WIDE
     for part in parts:
         if isinstance(part, str):
             click.echo(part)
-        elif out.is_terminal:
-            out.print(part)
         else:
             with out.capture() as captured:
                 out.print(part)
-            # Columns are filled up with spaces, which nobody wants in a file.
-            click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+            # Columns are filled up with spaces, which nobody wants in a file or in a next line.
+            click.echo(_FILLING.sub(r"\1", captured.get()), nl=False)
 
 
 def decoded(answer: bytes) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def _writable(context: click.Context, parameter: click.Parameter, value: str | N
     ],
 )
 @click.argument("collection", shell_complete=complete.collections)
-@click.argument("file", type=click.Path(allow_dash=True, exists=True, dir_okay=False))
+@click.argument(
+    "file", required=False, type=click.Path(allow_dash=True, exists=True, dir_okay=False)
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(1, limits.BATCH_JOBS_MAX),
@@ -72,21 +74,26 @@ def _writable(context: click.Context, parameter: click.Parameter, value: str | N
 def batch(
     context: click.Context,
     collection: str,
-    file: str,
+    file: str | None,
     batch_size: int,
     route: str | None,
     allow_missing_route: bool,
     key: str | None,
     failed: Path | None,
 ) -> None:
-    """Create many jobs: NDJSON, a job a line, or one JSON array; - reads standard input.
+    """Create many jobs: NDJSON, a job a line, or one JSON array.
 
+    They are read from FILE; - is standard input, and so is no FILE at all behind a pipe.
     They are sent in batches, one after the other, so that a pipe is read only as fast as the
     cluster takes them. Each job succeeds or fails by itself. Refused ones are written as NDJSON,
     {"line", "job", "error"}, which can be given again; exit code 8 tells that there are some.
     Jobs without id get one here, so that repeats of a request create nothing twice.
     """
     given = context.ensure_object(Given)
+    if file is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("Name a file, or - to type jobs in.", context)
+        file = "-"
     outcome = Outcome()
     with ExitStack() as stack:
         source: BinaryIO = (

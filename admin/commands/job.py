@@ -520,7 +520,8 @@ def watch(context: click.Context, collection: str, id: str) -> None:
             answer = session.ask(operations.get_job(given.database, collection, id))
             row = output.decoded(answer)
             due = row.get("next_attempt_time")
-            now = f"{row['state']}, {row['attempts']} attempts"
+            attempts = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
+            now = f"{row['state']}, {attempts}"
             if isinstance(due, int):
                 now += f", next at {shown.time(due)}"
             if now != said:

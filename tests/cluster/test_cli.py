@@ -95,7 +95,7 @@ def test_a_job_from_its_creation_to_its_end(tm: Terminal, node: NodeProcess) -> 
         tm("job", "run", "carts", "a/b c")
         done = tm("job", "watch", "carts", "a/b c")
         assert "delivered" in done.out
-        assert "delivered, 1 attempts" in done.err
+        assert "delivered, 1 attempt" in done.err
         tm("job", "redrive", "carts", "a/b c", code=exits.CONFLICT)
         tm("job", "redrive", "carts", "a/b c", "--force")
         tm("job", "watch", "carts", "a/b c")
@@ -184,11 +184,13 @@ def test_a_hint_names_the_option(tm: Terminal) -> None:
     tm("db", "delete", tm.environment["TIMEMACHINE_DB"])
 
 
-def test_nobody_there(tm: Terminal) -> None:
+def test_nobody_there(tm: Terminal, node: NodeProcess) -> None:
     """At once, with the address and what to do about it."""
     done = tm("db", "list", "--server", "http://127.0.0.1:1", code=exits.UNREACHABLE)
     assert "http://127.0.0.1:1: connection refused" in done.err
     assert "timemachine dev" in done.err
+    done = tm("db", "list", "--server", f"https://{node.address}", "--timeout-ms", "500", code=7)
+    assert "no TLS: " in done.err
     assert "cannot be resolved" in tm("db", "list", "--server", "http://a.invalid", code=7).err
 
 
@@ -204,6 +206,8 @@ def test_options_behind_the_group(tm: Terminal) -> None:
     assert "carts" not in tm("collection", *other, "list").out
     named = "--db", tm.environment["TIMEMACHINE_DB"]
     assert "carts" in tm("collection", *other, "list", *named).out
+    too_early = tm("--json", "collection", "list", code=exits.USAGE).err
+    assert "--json stands behind the command" in too_early
     assert [] == tm("job", "--json", "list", "carts").json
 
 
@@ -251,6 +255,10 @@ def test_a_batch_of_good_and_bad(tm: Terminal, tmp_path: Path, node: NodeProcess
     )
     assert '"meta":{"n": 1.0},' in tm("job", "get", "carts", "a", "--json").out
 
+    # An error is about the job, wherever its batch had it.
+    assert "There is no route 'nope'" in refused[0]["error"]["detail"]
+    assert {"code", "status", "detail", "errors"} == refused[0]["error"].keys()
+
     # What was refused can be given again as it is.
     again = tm("job", "batch", "carts", str(failed), "--allow-missing-route", code=exits.PARTLY)
     assert "1 created, 2 refused\n" == again.out
@@ -260,6 +268,14 @@ def test_a_batch_of_good_and_bad(tm: Terminal, tmp_path: Path, node: NodeProcess
     again = tm(*words, code=exits.PARTLY)
     assert "1 created, 1 were there already, 3 refused\n" == again.out
     assert [3, 4, 6] == [json.loads(line)["line"] for line in again.err.splitlines()]
+
+
+def test_a_fault_of_one_job_of_a_batch(tm: Terminal) -> None:
+    """Its place is told from the job on, not from the batch, which nobody has seen."""
+    text = f'{{"trigger_time": {FAR_MS}, "route": "hello"}}\n{{"route": "hello"}}\n'
+    refused = json.loads(tm("job", "batch", "carts", text=text, code=exits.PARTLY).err)
+    assert "trigger_time: Give trigger_time or delay_ms." == refused["error"]["detail"]
+    assert "/trigger_time" == refused["error"]["errors"][0]["pointer"]
 
 
 def test_an_import_that_is_started_again(tm: Terminal) -> None:

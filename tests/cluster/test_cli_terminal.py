@@ -1,5 +1,6 @@
 """The command line where it differs at a terminal: questions, colours, bars; and completion."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -74,11 +75,33 @@ def test_colours_are_for_terminals(tm: Terminal, tmp_path: Path) -> None:
 
 
 def test_a_pipe_gets_whole_lines(tm: Terminal, tmp_path: Path) -> None:
-    """Where no terminal is, nothing is wrapped: a job is a line, however long its id."""
+    """A job is a line, however long its id: no pipe and no narrow terminal tears it apart."""
     tm("job", "put", "cards", "x" * 128, "--route", "hello", "--at", str(FAR_MS))
     piped = tm.program("job", "list", "cards", folder=tmp_path)
     assert 2 == piped.out.count("\n")
     assert f"\n{'x' * 128}  scheduled  2030-01-31T08:00:00Z  hello" in piped.out
+    narrow = tm.at_terminal("job", "list", "cards", environment={"COLUMNS": "40"}).out
+    assert f"\n{'x' * 128}  scheduled  2030-01-31T08:00:00Z  hello         0\r\n" in narrow
+
+
+def test_output_that_cannot_be_had(tm: Terminal, tmp_path: Path) -> None:
+    """A terminal without a character gets its number, and a full disk one sentence."""
+    tm("job", "put", "cards", "a→b", "--route", "hello", "--at", str(FAR_MS))
+    words = ("job", "get", "cards", "a→b")
+    latin = tm.program(*words, folder=tmp_path, environment={"PYTHONIOENCODING": "latin-1"})
+    assert (0, "") == (latin.code, latin.err)
+    assert "a\\u2192b" in latin.out
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "node", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **tm.environment},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (1, "Error: No space left on device.\n") == (done.returncode, done.stderr)
+    tm("job", "delete", "cards", "a→b", "--purge", "--yes")
 
 
 def test_a_batch_shows_how_far_it_is(tm: Terminal, tmp_path: Path) -> None:

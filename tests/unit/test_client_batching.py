@@ -172,6 +172,7 @@ def test_jobs_get_ids() -> None:
         (NewJob(route="r", trigger_time=datetime(2030, 1, 1)), ValueError, "time zone"),
         (NewJob(route="r", delay_ms=1, meta=object()), TypeError, "object"),
         (NewJob(route="r", delay_ms=1, tags="ab"), TypeError, "tags"),  # type: ignore[arg-type]
+        ({"route": "r", "delay_ms": 1}, TypeError, "a job is a NewJob, not dict"),
     ],
 )
 def test_what_cannot_be_a_job_is_refused(job: NewJob, error: type[Exception], text: str) -> None:

@@ -45,6 +45,8 @@ def item_of(job: NewJob, number: int, sources: Sources) -> Item:
 
     Raises ValueError and TypeError for what cannot be a job.
     """
+    if not isinstance(job, NewJob):
+        raise TypeError(f"a job is a NewJob, not {type(job).__name__}")
     fields: dict[str, Any] = msgspec.structs.asdict(job)
     if fields["id"] is None:
         fields["id"] = sources.new_id()

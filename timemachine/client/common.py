@@ -81,6 +81,10 @@ def broken(error: OSError, *, sent: bool) -> Broken:
         # Trying again does not make a certificate valid.
         sentence = f"its certificate is not valid: {error.verify_message}"
         return Broken(sentence, sent, hopeless=True, cause=error)
+    if isinstance(error, ssl.SSLError):
+        # Its number is OpenSSL's: as one of the system it would mean something else.
+        reason = (error.reason or "it broke off").replace("_", " ").lower()
+        return Broken(f"no TLS: {reason}", sent, cause=error)
     if isinstance(error, socket.gaierror):
         return Broken("its name cannot be resolved", sent, cause=error)
     # asyncio puts a text of its own into strerror.

@@ -70,6 +70,8 @@ def test_one_fault_is_not_said_twice() -> None:
     """The node's sentence names the field of a single fault already."""
     error = ClientError("retry/jitter: too large", errors=[("/retry/jitter", "too large")])
     assert "Error: retry/jitter: too large\n" == shown(Failure(error))
+    error = ClientError("The URL is bad.", errors=[("/webhook_url", "The URL is bad.")])
+    assert "Error: The URL is bad.\n" == shown(Failure(error))
 
 
 def test_sentences_speak_of_options() -> None:

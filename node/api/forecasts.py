@@ -57,7 +57,7 @@ class ForecastHandlers:
         stop = query_time(call, "to")
         to_ms = min(from_ms + _DAY_MS, limits.TIME_MS_MAX + 1) if stop is None else stop
         if to_ms <= from_ms:
-            raise invalid("?to", "This is after ?from.")
+            raise invalid("?to", "This must be later than ?from.")
         bucket_ms = query_number(call, "bucket_ms", 1, limits.TIME_MS_MAX, _HOUR_MS)
         if -(-(to_ms - from_ms) // bucket_ms) > limits.FORECAST_BUCKETS_MAX:
             raise invalid(

@@ -123,10 +123,10 @@ def _states(given: str | list[str] | None) -> tuple[int, ...]:
     """The states of a filter: those of jobs that can still be changed."""
     if given is None:
         return tuple(sorted(map(int, PENDING_STATES)))
-    names = given.split(",") if isinstance(given, str) else given
-    if not names or any(name not in _PENDING for name in names):
+    names = set(given.split(",") if isinstance(given, str) else given)
+    if not names or not names <= set(_PENDING):
         raise invalid("/filter/state", f"This takes some of {', '.join(_PENDING)}.")
-    return tuple(sorted({int(STATES_BY_TEXT[name]) for name in names}))
+    return tuple(sorted(int(STATES_BY_TEXT[name]) for name in names))
 
 
 class TaskHandlers:

@@ -43,11 +43,23 @@ def forecast(
         for number, (first, last) in enumerate(whole):
             totals[number] += count(first, last)
         yield None
+        few: list[tuple[int, int]] = []
+        rows = 0
         for minute in cut:
-            if count(minute, minute + 1):
-                low = max(from_ms, minute * _MINUTE_MS)
-                high = min(to_ms, (minute + 1) * _MINUTE_MS)
-                yield from _count_rows(store, keys, low, high, bucket_ms, from_ms, totals)
+            here = count(minute, minute + 1)
+            if not here:
+                continue
+            bounds = max(from_ms, minute * _MINUTE_MS), min(to_ms, (minute + 1) * _MINUTE_MS)
+            if here > _ROWS:
+                yield from _count_rows(store, keys, *bounds, bucket_ms, from_ms, totals)
+                continue
+            few.append(bounds)
+            rows += here
+            if rows >= _ROWS:
+                _count_few(store, keys, few, bucket_ms, from_ms, totals)
+                few, rows = [], 0
+                yield None
+        _count_few(store, keys, few, bucket_ms, from_ms, totals)
         yield None
     yield list(zip(starts, stops, totals, strict=True))
 
@@ -71,3 +83,17 @@ def _count_rows(
             return
         cursor = rows[-1][0] + b"\0"
         yield None
+
+
+def _count_few(
+    store: Store,
+    keys: ReplicaKeys,
+    ranges: list[tuple[int, int]],
+    bucket_ms: int,
+    from_ms: int,
+    totals: list[int],
+) -> None:
+    at = len(keys.due)
+    found = store.keys_in([(keys.due + u64(low), keys.due + u64(high)) for low, high in ranges])
+    for key in found:
+        totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1

@@ -1,6 +1,7 @@
 """LevelDB against its twin in memory: the same answers to everything, also after reopening."""
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import settings
@@ -60,6 +61,17 @@ class Twins(RuleBasedStateMachine):
         """Any range, also an empty one or one that is the wrong way round."""
         expected = self.twin.scan(start, stop, limit, reverse=reverse)
         assert expected == self.real.scan(start, stop, limit, reverse=reverse)
+
+    @rule(bounds=st.sets(KEYS, max_size=8))
+    def keys_in(self, bounds: set[bytes]) -> None:
+        """Any ranges that rise, empty ones and those that touch among them."""
+        ordered = sorted(bounds)
+        for ranges in (
+            list(zip(ordered[::2], ordered[1::2], strict=False)),
+            list(pairwise(ordered)),
+        ):
+            expected = [key for start, stop in ranges for key, _ in self.twin.scan(start, stop)]
+            assert expected == self.twin.keys_in(ranges) == self.real.keys_in(ranges)
 
     @rule(key=KEYS)
     def get(self, key: bytes) -> None:

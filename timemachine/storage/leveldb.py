@@ -11,6 +11,7 @@
 
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,28 @@ class LevelDBStore:
         except plyvel.Error as error:
             raise StoreDamaged(f"Rows cannot be read: {error}") from error
         return rows
+
+    def keys_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """See Store."""
+        keys: list[bytes] = []
+        if not ranges:
+            return keys
+        try:
+            with self._database.iterator(
+                start=ranges[0][0],
+                stop=ranges[-1][1],
+                include_value=False,
+                verify_checksums=True,
+            ) as iterator:
+                for start, stop in ranges:
+                    iterator.seek(start)
+                    for key in iterator:
+                        if key >= stop:
+                            break
+                        keys.append(key)
+        except plyvel.Error as error:
+            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+        return keys
 
     def prepare(self, batch: Batch) -> Any:
         """See Store."""

@@ -1,6 +1,7 @@
 """The reference engine: a sorted map in memory, for tests and as the twin of the real one."""
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from typing import Any
 
 from timemachine.errors import StoreFailed
@@ -31,6 +32,15 @@ class MemoryStore:
         else:
             keys = self._keys[low : min(high, low + limit)]
         return [(key, self._rows[key]) for key in keys]
+
+    def keys_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """See Store."""
+        keys = self._keys
+        return [
+            key
+            for start, stop in ranges
+            for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)]
+        ]
 
     def prepare(self, batch: Batch) -> Any:
         """See Store."""

@@ -28,6 +28,7 @@ from timemachine.errors import (
 )
 from timemachine.storage.api import Batch, Row
 from timemachine.storage.keys import NODE_PREFIX
+from timemachine.storage.unlinking import Unlinker
 from timemachine.storage.walcheck import check_wal
 
 IDENTITY_KEY = NODE_PREFIX + b"I"
@@ -45,7 +46,17 @@ _OPTIONS: dict[str, Any] = {
 _STORE_DIRECTORY = "store"
 _LOCK_FILE = "node.lock"
 _BALLAST_FILE = "ballast"
-_OUR_FILES = frozenset({_STORE_DIRECTORY, _LOCK_FILE, _BALLAST_FILE, "secret.key", "lost+found"})
+_LINKS_DIRECTORY = "links"
+_OUR_FILES = frozenset(
+    {
+        _STORE_DIRECTORY,
+        _LINKS_DIRECTORY,
+        _LOCK_FILE,
+        _BALLAST_FILE,
+        "secret.key",
+        "lost+found",
+    }
+)
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -67,9 +78,10 @@ _read_identity = codec.decoder(Identity)
 class LevelDBStore:
     """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock."""
 
-    def __init__(self, database: Any, lock: int | None = None) -> None:
+    def __init__(self, database: Any, lock: int, unlinker: Unlinker) -> None:
         self._database = database
-        self._lock = lock
+        self._lock: int | None = lock
+        self._unlinker = unlinker
         self._dead: str | None = None
 
     def get(self, key: bytes) -> bytes | None:
@@ -162,6 +174,7 @@ class LevelDBStore:
     def close(self) -> None:
         """See Store."""
         self._database.close()
+        self._unlinker.stop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -239,13 +252,16 @@ def open_store(directory: Path, *, create: Identity | None = None) -> tuple[Leve
     except OSError as error:
         raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error
     try:
-        return _open_locked(directory / _STORE_DIRECTORY, lock, create if new else None)
+        return _open_locked(directory, lock, create if new else None)
     except BaseException:
         os.close(lock)
         raise
 
 
-def _open_locked(path: Path, lock: int, create: Identity | None) -> tuple[LevelDBStore, Identity]:
+def _open_locked(
+    directory: Path, lock: int, create: Identity | None
+) -> tuple[LevelDBStore, Identity]:
+    path = directory / _STORE_DIRECTORY
     if create is None:
         _check_logs(path)
     try:
@@ -258,28 +274,37 @@ def _open_locked(path: Path, lock: int, create: Identity | None) -> tuple[LevelD
         raise StoreError(f"The store cannot be opened: {error}") from error
     except plyvel.Error as error:
         raise StoreDamaged(f"The store cannot be opened: {error}") from error
-    store = LevelDBStore(database, lock)
+    unlinker = Unlinker(path, directory / _LINKS_DIRECTORY)
+    store = LevelDBStore(database, lock, unlinker)
     try:
-        row = store.get(IDENTITY_KEY)
-        if row is None:
-            if create is None and store.scan(b"", b"\xff" * 8, 1):
-                raise StoreForeign("The store does not say whose it is; it is not TimeMachine's.")
-            if create is None:
-                raise StoreDamaged(
-                    "The store is empty although its directory was used before: its content is"
-                    " lost. Restore a backup, or remove the directory to begin anew."
-                )
-            store.write(store.prepare({IDENTITY_KEY: codec.encode(create)}))
-            return store, create
-        identity: Identity = _read_identity(row)
-        if identity.format != FORMAT:
-            raise StoreForeign(
-                f"The store has format {identity.format}; this version reads {FORMAT}."
-            )
+        identity = _check_identity(store, create)
+        unlinker.start()
+    except OSError as error:
+        database.close()
+        raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error
     except BaseException:
         database.close()
         raise
     return store, identity
+
+
+def _check_identity(store: LevelDBStore, create: Identity | None) -> Identity:
+    """Whose the store is; `create` is written to a new one."""
+    row = store.get(IDENTITY_KEY)
+    if row is None:
+        if create is None and store.scan(b"", b"\xff" * 8, 1):
+            raise StoreForeign("The store does not say whose it is; it is not TimeMachine's.")
+        if create is None:
+            raise StoreDamaged(
+                "The store is empty although its directory was used before: its content is"
+                " lost. Restore a backup, or remove the directory to begin anew."
+            )
+        store.write(store.prepare({IDENTITY_KEY: codec.encode(create)}))
+        return create
+    identity: Identity = _read_identity(row)
+    if identity.format != FORMAT:
+        raise StoreForeign(f"The store has format {identity.format}; this version reads {FORMAT}.")
+    return identity
 
 
 def give_up_ballast(directory: Path) -> bool:

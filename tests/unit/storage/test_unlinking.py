@@ -1,0 +1,89 @@
+"""What LevelDB deletes is freed beside it, and nothing stays on the disk."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from tests.cluster.process import wait_until
+from timemachine.storage.leveldb import FORMAT, Identity, open_store
+from timemachine.storage.unlinking import Unlinker
+
+IDENTITY = Identity(FORMAT, "cluster", "node", 1, b"check")
+
+
+def _inodes(directory: Path, *suffixes: str) -> set[int]:
+    """Of the files there with these suffixes, while others come and go."""
+    found = set()
+    for entry in directory.iterdir():
+        with suppress(FileNotFoundError):
+            if entry.suffix in suffixes:
+                found.add(entry.stat().st_ino)
+    return found
+
+
+def _links_settle(path: Path) -> set[int]:
+    """Wait until the second names are those of LevelDB's files, and of no other."""
+    wait_until(
+        lambda: _inodes(path / "links", ".ldb", ".log") == _inodes(path / "store", ".ldb", ".log"),
+        "links that match the store",
+    )
+    return _inodes(path / "store", ".ldb", ".log")
+
+
+def test_a_deleted_file_lives_on_until_the_thread_frees_it(tmp_path: Path) -> None:
+    """Deleting its name frees nothing; the second name goes soon after."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    store.mkdir()
+    (store / "000005.ldb").write_bytes(b"rows")
+    (store / "CURRENT").write_bytes(b"x")
+    unlinker = Unlinker(store, links)
+    unlinker.start()
+    wait_until((links / "000005.ldb").exists, "a second name")
+    assert (store / "000005.ldb").stat().st_nlink == 2
+    assert not (links / "CURRENT").exists()
+    (store / "000005.ldb").unlink()
+    wait_until(lambda: not any(links.iterdir()), "that it is freed")
+    unlinker.stop()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Links of files that are gone would hold their space for ever."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    store.mkdir()
+    links.mkdir()
+    (links / "000003.ldb").write_bytes(b"of a compaction long ago")
+    unlinker = Unlinker(store, links)
+    unlinker.start()
+    assert not any(links.iterdir())
+    unlinker.stop()
+
+
+def test_space_comes_back_while_rows_stay(tmp_path: Path) -> None:
+    """With real compactions the links follow the store, and are gone when it is closed."""
+    path = tmp_path / "data"
+    store, _ = open_store(path, create=IDENTITY)
+    for number in range(100):
+        store.write(store.prepare({b"k%05d" % number: b"v" * 1000}))
+    before = _links_settle(path)
+    store.compact(b"", b"\xff")
+    after = _links_settle(path)
+    assert after != before
+    assert len(store.scan(b"k", b"l")) == 100
+    store.close()
+    assert not any((path / "links").iterdir())
+    again, _ = open_store(path)
+    assert len(again.scan(b"k", b"l")) == 100
+    again.close()
+
+
+def test_the_store_works_where_there_can_be_no_links(tmp_path: Path) -> None:
+    """Then LevelDB frees its files itself."""
+    path = tmp_path / "data"
+    store, _ = open_store(path, create=IDENTITY)
+    for link in (path / "links").iterdir():
+        link.unlink()
+    (path / "links").rmdir()
+    for number in range(100):
+        store.write(store.prepare({b"k%05d" % number: b"v" * 1000}))
+    store.compact(b"", b"\xff")
+    assert len(store.scan(b"k", b"l")) == 100
+    store.close()

@@ -28,72 +28,66 @@ def forecast(
     starts = range(from_ms, to_ms, bucket_ms)
     stops = [min(start + bucket_ms, to_ms) for start in starts]
     totals = [0] * len(starts)
-    whole = [
-        (-(-start // _MINUTE_MS), stop // _MINUTE_MS)
-        for start, stop in zip(starts, stops, strict=True)
-    ]
-    # Minutes of which a bucket has a part only.
-    cut = sorted({edge // _MINUTE_MS for edge in (*starts, to_ms) if edge % _MINUTE_MS})
+
+    def tally(keys: list[bytes], at: int) -> None:
+        for key in keys:
+            totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1
+
+    def tally_all(cursor: bytes, stop: bytes, at: int) -> Iterator[None]:
+        while True:
+            rows = store.scan(cursor, stop, _ROWS)
+            tally([key for key, _ in rows], at)
+            if len(rows) < _ROWS:
+                return
+            cursor = rows[-1][0] + b"\0"
+            yield None
+
+    minutes, whole, cut = _segments(starts, to_ms)
     for keys, counts in vnodes:
+        due, at = keys.due, len(keys.due)
         if not counts.complete:
             # After a start, until all is counted: the rows themselves.
-            yield from _count_rows(store, keys, from_ms, to_ms, bucket_ms, from_ms, totals)
+            yield from tally_all(due + u64(from_ms), due + u64(to_ms), at)
             continue
-        count = counts.count
-        for number, (first, last) in enumerate(whole):
-            totals[number] += count(first, last)
-        yield None
-        few: list[tuple[int, int]] = []
+        counted = counts.count_each(minutes)
+        for segment, bucket in whole:
+            totals[bucket] += counted[segment]
+        few: list[tuple[bytes, bytes]] = []
         rows = 0
-        for minute in cut:
-            here = count(minute, minute + 1)
-            if not here:
-                continue
-            bounds = max(from_ms, minute * _MINUTE_MS), min(to_ms, (minute + 1) * _MINUTE_MS)
+        for segment, low, high in cut:
+            here = counted[segment]
             if here > _ROWS:
-                yield from _count_rows(store, keys, *bounds, bucket_ms, from_ms, totals)
-                continue
-            few.append(bounds)
-            rows += here
-            if rows >= _ROWS:
-                _count_few(store, keys, few, bucket_ms, from_ms, totals)
-                few, rows = [], 0
-                yield None
-        _count_few(store, keys, few, bucket_ms, from_ms, totals)
+                yield from tally_all(due + low, due + high, at)
+            elif here:
+                few.append((due + low, due + high))
+                rows += here
+                if rows >= _ROWS:
+                    tally(store.keys_in(few), at)
+                    few, rows = [], 0
+                    yield None
+        tally(store.keys_in(few), at)
         yield None
     yield list(zip(starts, stops, totals, strict=True))
 
 
-def _count_rows(
-    store: Store,
-    keys: ReplicaKeys,
-    low_ms: int,
-    high_ms: int,
-    bucket_ms: int,
-    from_ms: int,
-    totals: list[int],
-) -> Iterator[None]:
-    at = len(keys.due)
-    cursor, stop = keys.due + u64(low_ms), keys.due + u64(high_ms)
-    while True:
-        rows = store.scan(cursor, stop, _ROWS)
-        for key, _ in rows:
-            totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1
-        if len(rows) < _ROWS:
-            return
-        cursor = rows[-1][0] + b"\0"
-        yield None
+def _segments(
+    starts: range, to_ms: int
+) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, bytes, bytes]]]:
+    """What to count: minutes in order, and what lies between each of them and the next.
 
-
-def _count_few(
-    store: Store,
-    keys: ReplicaKeys,
-    ranges: list[tuple[int, int]],
-    bucket_ms: int,
-    from_ms: int,
-    totals: list[int],
-) -> None:
-    at = len(keys.due)
-    found = store.keys_in([(keys.due + u64(low), keys.due + u64(high)) for low, high in ranges])
-    for key in found:
-        totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1
+    That is either whole minutes of one bucket, (number of the segment, bucket), or a minute that
+    buckets cut, (number of the segment, from, to), the times as they stand in keys.
+    """
+    edges = (*starts, to_ms)
+    divided = {edge // _MINUTE_MS for edge in edges if edge % _MINUTE_MS}
+    bounds = divided | {minute + 1 for minute in divided} | {edge // _MINUTE_MS for edge in edges}
+    minutes = sorted(bounds)
+    whole, cut = [], []
+    for segment, minute in enumerate(minutes[:-1]):
+        low_ms = minute * _MINUTE_MS
+        if minute in divided:
+            high_ms = low_ms + _MINUTE_MS
+            cut.append((segment, u64(max(starts.start, low_ms)), u64(min(to_ms, high_ms))))
+        else:
+            whole.append((segment, (low_ms - starts.start) // starts.step))
+    return minutes, whole, cut

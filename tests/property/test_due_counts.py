@@ -1,5 +1,7 @@
 """Counts of due jobs by minute against a dumb twin, and after a start in the middle of writing."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +25,10 @@ def _twin(rows: set[tuple[int, bytes]], start: int, stop: int) -> int:
     st.lists(st.tuples(TIMES, st.sampled_from([0, 1, 20, 63, 64, 400])), max_size=30),
     MINUTES,
     MINUTES,
+    st.sets(MINUTES, min_size=1),
 )
 def test_counts_are_those_of_the_rows(
-    moments: list[tuple[int, int]], start: int, stop: int
+    moments: list[tuple[int, int]], start: int, stop: int, edges: set[int]
 ) -> None:
     """Sparse days, days that become dense, and days that empty again."""
     counts, rows = DueCounts(complete=True), set()
@@ -35,6 +38,9 @@ def test_counts_are_those_of_the_rows(
             rows.add(row)
             counts.add(*row)
     assert _twin(rows, start, stop) == counts.count(start, stop)
+    minutes = sorted(edges)
+    each = [_twin(rows, low, high) for low, high in itertools.pairwise(minutes)]
+    assert each == counts.count_each(minutes)
     assert len(rows) == counts.count(0, 253_402_300_799_999 // MINUTE_MS + 1)
     for row in sorted(rows)[::2]:
         counts.remove(*row)

@@ -11,7 +11,7 @@ where they hold a single job each, some 200.
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _DAY_MS = 86_400_000
 _MINUTE_MS = 60_000
@@ -107,6 +107,26 @@ class DueCounts:
             whole = [days[day] for day in range(first + 1, last) if day in days]
         return total + sum([_all(counts) for counts in whole])
 
+    def count_each(self, edges: Sequence[int]) -> list[int]:
+        """Jobs due between each of these minutes and the next one; `edges` ascend."""
+        days, found = self._days, []
+        low = edges[0]
+        day, start = divmod(low, _MINUTES)
+        for high in edges[1:]:
+            next_day, stop = divmod(high, _MINUTES)
+            if day == next_day:
+                counts = days.get(day)
+                if counts is None:
+                    found.append(0)
+                elif high == low + 1 and len(counts) >= _DENSE_FROM:
+                    found.append(counts[start])
+                else:
+                    found.append(_within(counts, start, stop))
+            else:
+                found.append(self.count(low, high))
+            low, day, start = high, next_day, stop
+        return found
+
 
 def _all(counts: "array[int]") -> int:
     return len(counts) if len(counts) < _DENSE_FROM else counts[_DAY]
@@ -121,7 +141,7 @@ def _within(counts: "array[int] | None", start: int, stop: int) -> int:
     if stop - start == 60 and start % 60 == 0:
         return counts[_MINUTES + start // 60]
     first, last = -(-start // 60), stop // 60
-    if first >= last:
+    if last - first <= 1:
         return sum(counts[start:stop])
     return (
         sum(counts[start : 60 * first])

@@ -5,7 +5,7 @@ from heapq import heapify, heappop, heapreplace
 
 from timemachine import codec
 from timemachine.model import AttemptRecord, Collection, JobRecord
-from timemachine.replica.machine import read_attempt, read_job
+from timemachine.replica.records import read_attempt, read_job
 from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u32, u64
 

@@ -40,8 +40,9 @@ from timemachine.model import (
 )
 from timemachine.outbound import Outcome, Sender
 from timemachine.replica import commands as c
-from timemachine.replica.machine import JobMachine, read_job
+from timemachine.replica.machine import JobMachine
 from timemachine.replica.meta import DisableRoute, MetaMachine
+from timemachine.replica.records import read_job
 from timemachine.replica.results import ClaimResult, DueInserted, JobTouched, WaitingFreed
 from timemachine.retry import AttemptFacts, Verdict, decide
 from timemachine.storage.api import Store

@@ -35,7 +35,8 @@ from timemachine.model import (
 from timemachine.outbound import Outcome, Sender, TlsOptions, parse_target
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
-from timemachine.replica.machine import JobMachine, read_attempt, read_job
+from timemachine.replica.machine import JobMachine
+from timemachine.replica.records import read_attempt, read_job
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey
 from timemachine.storage.api import Store

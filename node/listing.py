@@ -6,7 +6,7 @@ from heapq import heapify, heappop, heapreplace
 from node.selection import Selection, index_ranges
 from timemachine import limits
 from timemachine.model import JobRecord
-from timemachine.replica.machine import read_job
+from timemachine.replica.records import read_job
 from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 

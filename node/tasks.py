@@ -19,8 +19,8 @@ from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, TooManyRequests
 from timemachine.model import JobRecord, JobState, Task, TaskKind, TaskState
 from timemachine.replica import commands as c
-from timemachine.replica.machine import read_job, read_progress
 from timemachine.replica.meta import EndTask, ForgetTasks, MetaMachine
+from timemachine.replica.records import read_job, read_progress
 from timemachine.replica.results import BulkProgress
 from timemachine.storage.api import Store
 from timemachine.storage.keys import after_prefix, u64

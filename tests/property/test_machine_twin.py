@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from timemachine import codec
 from timemachine.model import AttemptRecord, JobState, Queue
 from timemachine.replica import commands as c
-from timemachine.replica.machine import JobMachine, RouteCounts, read_attempt, read_job
+from timemachine.replica.machine import JobMachine
+from timemachine.replica.records import RouteCounts, read_attempt, read_job
 from timemachine.replica.results import BulkProgress
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.memory import MemoryStore

@@ -30,12 +30,9 @@ class JobResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     replayed: bool = False
 
 
-class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """An answer kept for repeats of its request."""
-
-    fingerprint: bytes
-    expires_ms: int
-    result: JobResult
+def refused(code: str, record: JobRecord | None = None) -> JobResult:
+    """An answer that changes nothing."""
+    return JobResult(kind="refused", code=code, record=record)
 
 
 class BulkProgress(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,26 @@
+"""What has been kept long enough is forgotten: ended jobs, attempts by route, stored answers."""
+
+from timemachine.replica import commands as c
+from timemachine.replica.creators import ANSWERS
+from timemachine.replica.rows import JobRows
+from timemachine.replica.states import TERMINAL
+from timemachine.storage.keys import u64
+
+
+def purge(rows: JobRows, command: c.Purge) -> None:
+    """Forget ended jobs and rows of attempts by route, as far as they are older."""
+    for job_id in command.job_ids:
+        record = rows.read(job_id)
+        if record is None or record.state not in TERMINAL:
+            continue
+        if record.finished_ms < command.before_ms:
+            rows.erase(job_id, job_id.encode(), record)
+    before = u64(command.before_ms)
+    for row in command.attempt_rows:
+        if row[8:16] < before:
+            rows.overlay.delete(rows.keys.route_attempts + row)
+
+
+def forget(rows: JobRows, command: c.Forget) -> None:
+    """Forget stored answers."""
+    ANSWERS.forget(rows, command.requests)

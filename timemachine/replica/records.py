@@ -1,0 +1,41 @@
+"""What a vnode stores beside the types of `model`, and how all of its rows are read."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from timemachine import codec
+from timemachine.model import AttemptRecord, JobRecord, JobState
+from timemachine.replica.results import BulkProgress
+
+NEVER_MS: Final = 1 << 62
+"""Later than any job can be due."""
+
+
+class MachineState(msgspec.Struct, array_like=True):
+    """What a machine remembers beside its rows; written with every batch that changes it."""
+
+    applied_index: int = 0
+    applied_term: int = 0
+    offset_due_ms: int = 0
+    offset_job_id: str = ""
+    low_due_ms: int = NEVER_MS
+    low_index: int = 0
+    floor_index: int = 0
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(JobState))
+    requests: int = 0
+
+
+class RouteCounts(msgspec.Struct, array_like=True):
+    """Jobs of one route in one vnode: pending ones, and those of them in the waiting index."""
+
+    pending: int = 0
+    waiting: int = 0
+
+
+read_job: Callable[[bytes], JobRecord] = codec.decoder(JobRecord)
+read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
+read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
+read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
+read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)

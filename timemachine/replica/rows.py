@@ -1,0 +1,295 @@
+"""The rows of a vnode's jobs, and what is counted of them: the only code that writes them.
+
+A job has its own row and its meta, stands in several indexes and is counted in several ways. Here
+all of them are kept in step, whatever a command makes of the job.
+"""
+
+from timemachine import codec
+from timemachine.model import JobRecord
+from timemachine.replica import commands as c
+from timemachine.replica.duecounts import DueCounts
+from timemachine.replica.idfilter import IdFilter
+from timemachine.replica.records import (
+    NEVER_MS,
+    MachineState,
+    RouteCounts,
+    read_job,
+    read_route_counts,
+    read_state,
+)
+from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
+from timemachine.replica.states import DUE, FIRING, MOVES, SCHEDULED, TERMINAL, WAITING
+from timemachine.storage.keys import ReplicaKeys, due_value, read_u64, u32, u64
+from timemachine.storage.overlay import Overlay
+
+_SCHEDULED_BYTE = bytes((SCHEDULED,))
+
+_encode = codec.encode
+
+
+def _queue_value(record: JobRecord) -> bytes:
+    # While a claim is open the row keeps the number of attempts that are settled, so that
+    # neither the claim nor its withdrawal touches the index.
+    attempts = record.attempts if record.claim is None else record.attempts - 1
+    return due_value(record.route_uid, record.version, attempts, record.uid)
+
+
+class JobRows:
+    """What one vnode holds of its jobs.
+
+    state        what is stored beside the rows: applied, offset, counters
+    routes       counters by route uid
+    firing       the jobs that were claimed since the start and are not settled, by id
+    ids          which ids may be there
+    due_counts   jobs of the due index by minute
+    effects      what the delivery is to hear of
+    index, term  of the entry that is being applied
+    settles      its Settle commands so far
+    """
+
+    def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
+        self.keys = keys
+        self.overlay = overlay
+        self.state = MachineState()
+        self.routes: dict[int, RouteCounts] = {}
+        self.firing: dict[str, JobRecord] = {}
+        self.ids = IdFilter(complete=False)
+        self.due_counts = DueCounts(complete=False)
+        self.effects: list[Effect] = []
+        self.index = 0
+        self.term = 0
+        self.settles = 0
+        self._touched_routes: set[int] = set()
+
+    # --- life ------------------------------------------------------------------------------
+
+    def load(self, state: bytes | None, route_rows: list[tuple[bytes, bytes]]) -> None:
+        """Take up the stored state: the machine's row and the rows of the route counters.
+
+        Until `ids` is filled from the job rows and called complete, every create looks for its id
+        in the store. Likewise `due_counts` is to be filled from the due index.
+        """
+        self.state = read_state(state) if state is not None else MachineState()
+        self.ids = IdFilter(complete=state is None)
+        self.due_counts = DueCounts(complete=state is None)
+        start = len(self.keys.route_counters)
+        self.routes = {read_u64(key[start:]): read_route_counts(row) for key, row in route_rows}
+
+    def flush(self) -> None:
+        """Write what changed beside the job rows: once per batch, after its last `apply`."""
+        put = self.overlay.put
+        put(self.keys.state, _encode(self.state))
+        for route_uid in self._touched_routes:
+            counts = self.routes[route_uid]
+            key = self.keys.route_counters + u64(route_uid)
+            if counts.pending or counts.waiting:
+                put(key, _encode(counts))
+            else:
+                del self.routes[route_uid]
+                self.overlay.delete(key)
+        self._touched_routes.clear()
+
+    # --- one job ---------------------------------------------------------------------------
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """The job as the log has it so far, durable or not."""
+        data = self.overlay.get(self.keys.job + job_id.encode())
+        return None if data is None else read_job(data)
+
+    def create(self, job_id: str, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
+        """Write the rows of a job that was not there: scheduled, and due at its trigger time."""
+        keys = self.keys
+        trigger = u64(record.trigger_ms)
+        due_row = _queue_value(record)
+        self.overlay.put_all(
+            {
+                keys.job + raw_id: _encode(record),
+                keys.meta + raw_id: meta,
+                keys.due + trigger + raw_id: due_row,
+                keys.state_listing + _SCHEDULED_BYTE + trigger + raw_id: b"",
+                keys.route + u64(record.route_uid) + trigger + raw_id: b"",
+            }
+        )
+        if record.tags:
+            self._list_tags(raw_id, record)
+        self.due_counts.add(record.due_ms, raw_id)
+        self.state.counts[SCHEDULED] += 1
+        self._count_route(record.route_uid, 1, 0)
+        self._announce(job_id, record, due_row)
+
+    def store(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
+        """Write a job and every index row that differs from before."""
+        keys = self.keys
+        overlay = self.overlay
+        put = overlay.put
+        state = after.state
+        put(keys.job + raw_id, _encode(after))
+        new_place = after.claim.prior if after.claim is not None else state
+        trigger = u64(after.trigger_ms)
+        route_uid = after.route_uid
+        pending = 0 if state in TERMINAL else 1
+        waiting = 1 if after.queue == WAITING else 0
+        old_state = before.state
+        if old_state != state:
+            assert (old_state, state) in MOVES, f"a job cannot move {old_state} -> {state}"
+            counts = self.state.counts
+            counts[old_state] -= 1
+            counts[state] += 1
+            if old_state == FIRING:
+                self.firing.pop(job_id, None)
+        old_place = before.claim.prior if before.claim is not None else old_state
+        moved = before.trigger_ms != after.trigger_ms
+        if moved or old_place != new_place:
+            old_trigger = u64(before.trigger_ms)
+            overlay.delete(keys.state_listing + bytes((old_place,)) + old_trigger + raw_id)
+            put(keys.state_listing + bytes((new_place,)) + trigger + raw_id, b"")
+        if moved or before.route_uid != route_uid:
+            old_trigger = u64(before.trigger_ms)
+            overlay.delete(keys.route + u64(before.route_uid) + old_trigger + raw_id)
+            put(keys.route + u64(route_uid) + trigger + raw_id, b"")
+        if moved or before.tags != after.tags:
+            self._unlist_tags(raw_id, before)
+            self._list_tags(raw_id, after)
+        was_pending = 0 if old_state in TERMINAL else 1
+        was_waiting = 1 if before.queue == WAITING else 0
+        if before.route_uid != route_uid:
+            self._count_route(before.route_uid, -was_pending, -was_waiting)
+            self._count_route(route_uid, pending, waiting)
+        elif was_pending != pending or was_waiting != waiting:
+            self._count_route(route_uid, pending - was_pending, waiting - was_waiting)
+        if before.finished_ms != after.finished_ms:
+            if before.finished_ms:
+                overlay.delete(keys.finished + u64(before.finished_ms) + raw_id)
+            if after.finished_ms:
+                put(keys.finished + u64(after.finished_ms) + raw_id, b"")
+        if state == FIRING:
+            self.firing[job_id] = after
+        self._queue(job_id, raw_id, before, after)
+
+    def store_claimed(
+        self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
+    ) -> None:
+        """What `store` does for a claim: it leaves every index as it was."""
+        state = before.state
+        assert (state, FIRING) in MOVES, f"a job cannot move {state} -> {FIRING}"
+        counts = self.state.counts
+        counts[state] -= 1
+        counts[FIRING] += 1
+        self.firing[job_id] = after
+        self.overlay.put(self.keys.job + raw_id, _encode(after))
+
+    def erase(self, job_id: str, raw_id: bytes, record: JobRecord) -> None:
+        """Delete every row of a job, those of its attempts too."""
+        keys = self.keys
+        delete = self.overlay.delete
+        place = record.claim.prior if record.claim is not None else record.state
+        trigger = u64(record.trigger_ms)
+        delete(keys.job + raw_id)
+        delete(keys.meta + raw_id)
+        delete(keys.state_listing + bytes((place,)) + trigger + raw_id)
+        delete(keys.route + u64(record.route_uid) + trigger + raw_id)
+        if record.finished_ms:
+            delete(keys.finished + u64(record.finished_ms) + raw_id)
+        if record.queue:
+            self._leave_queue(raw_id, record)
+        self._unlist_tags(raw_id, record)
+        if record.state not in TERMINAL:
+            self._count_route(record.route_uid, -1, -(record.queue == WAITING))
+        for serial in range(1, record.serial + 1):
+            delete(keys.attempts + raw_id + b"\0" + u32(serial))
+        self.state.counts[record.state] -= 1
+        self.firing.pop(job_id, None)
+        self.effects.append(JobTouched(job_id))
+
+    def _list_tags(self, raw_id: bytes, record: JobRecord) -> None:
+        for tag in record.tags:
+            start, _ = self.keys.tag_range(tag)
+            self.overlay.put(start + u64(record.trigger_ms) + raw_id, b"")
+
+    def _unlist_tags(self, raw_id: bytes, record: JobRecord) -> None:
+        for tag in record.tags:
+            start, _ = self.keys.tag_range(tag)
+            self.overlay.delete(start + u64(record.trigger_ms) + raw_id)
+
+    def _count_route(self, route_uid: int, pending: int, waiting: int) -> None:
+        counts = self.routes.get(route_uid)
+        if counts is None:
+            counts = self.routes[route_uid] = RouteCounts()
+        counts.pending += pending
+        counts.waiting += waiting
+        self._touched_routes.add(route_uid)
+
+    # --- the due and the waiting index -----------------------------------------------------
+
+    def _queue(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
+        """Keep the due and the waiting index in step, and tell the delivery."""
+        if not after.queue:
+            if before.queue:
+                self._leave_queue(raw_id, before)
+                self.effects.append(JobTouched(job_id))
+            return
+        new_key = self._queue_key(raw_id, after)
+        new_value = _queue_value(after)
+        if before.queue:
+            old_key = self._queue_key(raw_id, before)
+            if old_key == new_key and _queue_value(before) == new_value:
+                # An un-claimed job: its row never left, but the delivery forgot about it.
+                if before.state == FIRING and after.queue == WAITING:
+                    self.effects.append(WaitingFreed(after.due_ms, job_id, new_value))
+                elif before.state == FIRING:
+                    self._announce(job_id, after, new_value)
+                return
+            if old_key != new_key:
+                self._leave_queue(raw_id, before)
+        if after.queue == DUE and (before.queue != DUE or before.due_ms != after.due_ms):
+            self.due_counts.add(after.due_ms, raw_id)
+        self.effects.append(JobTouched(job_id))
+        self.overlay.put(new_key, new_value)
+        self._announce(job_id, after, new_value)
+
+    def _queue_key(self, raw_id: bytes, record: JobRecord) -> bytes:
+        if record.queue == DUE:
+            return self.keys.due + u64(record.due_ms) + raw_id
+        return self.keys.waiting + u64(record.route_uid) + u64(record.due_ms) + raw_id
+
+    def _leave_queue(self, raw_id: bytes, before: JobRecord) -> None:
+        self.overlay.delete(self._queue_key(raw_id, before))
+        if before.queue == DUE:
+            self.due_counts.remove(before.due_ms, raw_id)
+
+    # --- the offset ------------------------------------------------------------------------
+
+    def _announce(self, job_id: str, after: JobRecord, value: bytes) -> None:
+        """Tell the delivery of a row of the due index, and keep the offset from passing it."""
+        if after.queue != DUE:
+            return
+        state = self.state
+        due_ms = after.due_ms
+        if due_ms < state.low_due_ms:
+            state.low_due_ms = due_ms
+        state.low_index = self.index
+        if due_ms < state.offset_due_ms or (
+            due_ms == state.offset_due_ms and job_id < state.offset_job_id
+        ):
+            state.offset_due_ms = due_ms
+            state.offset_job_id = job_id
+        self.effects.append(DueInserted(due_ms, job_id, value))
+
+    def move_offset(self, command: c.MoveOffset) -> None:
+        """Raise the offset, as far as what was inserted since the leader looked lets it.
+
+        The leader that raises it looks at an older state than the one its command is applied to.
+        `seen_index` says which index it had seen. Inserts applied since the last move lower the
+        bound to which this one can raise, unless the leader had seen them all. So an insert can
+        never be skipped, whatever a leader believes.
+        """
+        state = self.state
+        if command.seen_index < state.floor_index:
+            return
+        due_ms, job_id = command.due_ms, command.job_id
+        if state.low_index > command.seen_index and state.low_due_ms <= due_ms:
+            due_ms, job_id = state.low_due_ms, ""
+        if (due_ms, job_id) > (state.offset_due_ms, state.offset_job_id):
+            state.offset_due_ms, state.offset_job_id = due_ms, job_id
+        state.low_due_ms = NEVER_MS
+        state.floor_index = self.index

@@ -1,0 +1,186 @@
+"""What a job becomes: the record after each move, made from the one before.
+
+Nothing is written here. `model.JOB_TRANSITIONS` lists the moves; `JobRows.store` asserts each.
+"""
+
+import msgspec
+
+from timemachine.model import ClaimMark, DeadReason, JobRecord
+from timemachine.replica import commands as c
+from timemachine.replica.states import (
+    CANCELLED,
+    DEAD,
+    DELIVERED,
+    DUE,
+    FIRING,
+    NO_QUEUE,
+    RETRYING,
+    SCHEDULED,
+    TERMINAL,
+)
+
+_replace = msgspec.structs.replace
+
+
+# --- by its creator ------------------------------------------------------------------------
+
+
+def next_version(
+    before: JobRecord,
+    uid: bytes,
+    now_ms: int,
+    *,
+    trigger_ms: int,
+    delay_ms: int | None,
+    route: str,
+    route_uid: int,
+    tags: tuple[str, ...],
+) -> tuple[JobRecord, tuple[int, str]]:
+    """The changed job, and what became of the version it replaces.
+
+    A terminal job, and one that was deleted while a send was under way, starts a new life.
+    """
+    new_life = before.state in TERMINAL or before.outcome is not None
+    if before.state == FIRING:
+        outcome = "in_flight"
+    elif before.state == DELIVERED:
+        outcome = "already_delivered"
+    else:
+        outcome = "replaced"
+    record = JobRecord(
+        uid=uid if new_life else before.uid,
+        version=before.version + 1,
+        state=SCHEDULED,
+        trigger_ms=trigger_ms,
+        delay_ms=delay_ms,
+        route=route,
+        route_uid=route_uid,
+        tags=tags,
+        created_ms=now_ms if new_life else before.created_ms,
+        updated_ms=now_ms,
+        due_ms=trigger_ms,
+        queue=DUE,
+        serial=before.serial,
+        born_index=before.born_index,
+    )
+    return record, (before.version, outcome)
+
+
+def deleted(before: JobRecord, now_ms: int) -> tuple[JobRecord, str]:
+    """The job, deleted as far as it still can be, and the outcome.
+
+    It is `before` itself where there is nothing left to delete.
+    """
+    if before.outcome is not None:
+        return before, before.outcome
+    if before.state == DELIVERED:
+        return before, "already_delivered"
+    if before.state == DEAD:
+        return before, "already_dead"
+    if before.state == FIRING:
+        return _replace(before, outcome="in_flight", updated_ms=now_ms), "in_flight"
+    return cancelled(before, "cancelled", now_ms), "cancelled"
+
+
+def cancelled(before: JobRecord, outcome: str, now_ms: int) -> JobRecord:
+    """Deleted, and nothing of it is under way any more."""
+    return _replace(
+        before,
+        state=CANCELLED,
+        queue=NO_QUEUE,
+        due_ms=0,
+        claim=None,
+        outcome=outcome,
+        updated_ms=now_ms,
+        finished_ms=now_ms,
+        retry_reason=None,
+    )
+
+
+def redriven(before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
+    """To be sent again, under the same webhook id."""
+    return _replace(
+        before,
+        state=SCHEDULED,
+        route_uid=route_uid,
+        due_ms=now_ms,
+        queue=DUE,
+        tries=0,
+        first_claim_ms=0,
+        reason=None,
+        outcome=None,
+        finished_ms=0,
+        retry_reason="redrive",
+    )
+
+
+# --- by its attempts -----------------------------------------------------------------------
+
+
+def unclaimed(before: JobRecord, claim: ClaimMark) -> JobRecord:
+    """As it was before the claim, which is its own."""
+    first = claim.attempt == 1 or before.tries == 0
+    return _replace(
+        before,
+        state=claim.prior,
+        attempts=before.attempts - 1,
+        serial=before.serial - 1,
+        first_claim_ms=0 if first else before.first_claim_ms,
+        claim=None,
+    )
+
+
+def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
+    """What follows from how its open attempt ended."""
+    if item.verdict == c.VERDICT_DELIVERED:
+        return delivered(before, now_ms)
+    tries = before.tries + 1 if item.counts else before.tries
+    if before.outcome is not None:
+        ended = cancelled(before, before.outcome, now_ms)
+        return _replace(ended, tries=tries, last_error=item.error)
+    if item.verdict == c.VERDICT_DEAD:
+        reason = item.reason or DeadReason.EXHAUSTED.value
+        return dead(before, tries, reason, item.error, now_ms)
+    return _replace(
+        before,
+        state=RETRYING,
+        queue=DUE,
+        # An attempt is claimed a little ahead; when it turns out that it never began (an orphan
+        # of a crash, a clock that went back), the next one still waits for the job's time.
+        due_ms=max(item.retry_ms, min(before.due_ms, before.trigger_ms)),
+        claim=None,
+        tries=tries,
+        last_error=item.error,
+        retry_reason=item.reason,
+    )
+
+
+def delivered(before: JobRecord, now_ms: int) -> JobRecord:
+    """A recipient has it."""
+    return _replace(
+        before,
+        state=DELIVERED,
+        queue=NO_QUEUE,
+        due_ms=0,
+        claim=None,
+        reason=None,
+        last_error=None,
+        retry_reason=None,
+        finished_ms=now_ms,
+    )
+
+
+def dead(before: JobRecord, tries: int, reason: str, error: str | None, now_ms: int) -> JobRecord:
+    """Given up."""
+    return _replace(
+        before,
+        state=DEAD,
+        queue=NO_QUEUE,
+        due_ms=0,
+        claim=None,
+        tries=tries,
+        reason=reason,
+        last_error=error,
+        retry_reason=None,
+        finished_ms=now_ms,
+    )

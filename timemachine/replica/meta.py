@@ -16,8 +16,9 @@ import msgspec
 from timemachine import codec, limits
 from timemachine.errors import ReplicaStopped
 from timemachine.model import Collection, Database, Node, Route, Settings, Task, TaskState
+from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.commands import Command, Request
-from timemachine.storage.keys import ReplicaKeys, u64
+from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.overlay import Overlay
 
 DEFAULT_DATABASE = "default"
@@ -155,7 +156,7 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     kind   created, replaced, unchanged, deleted, refused
     code   why it was refused: not_found, database_not_found, immutable_field, version_moved,
-           limit_reached, idempotency_key_reused
+           limit_reached, too_many_tasks, idempotency_key_reused
     """
 
     kind: str
@@ -167,6 +168,9 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     task: Task | None = None
 
 
+MetaRecord = Database | Collection | Route | Node | Settings | Task
+
+
 class MetaState(msgspec.Struct, array_like=True):
     """What the meta machine remembers beside its records."""
 
@@ -176,18 +180,9 @@ class MetaState(msgspec.Struct, array_like=True):
     requests: int = 0
 
 
-class StoredMetaAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """An answer kept for repeats of its request."""
-
-    fingerprint: bytes
-    expires_ms: int
-    result: MetaResult
-
-
 read_meta_commands: Callable[[bytes], list[AnyMetaCommand]] = codec.decoder(list[AnyMetaCommand])
 _read_state = codec.decoder(MetaState)
-_read_answer = codec.decoder(StoredMetaAnswer)
-_readers: dict[bytes, Callable[[bytes], Any]] = {
+_readers: dict[bytes, Callable[[bytes], MetaRecord]] = {
     b"d": codec.decoder(Database),
     b"c": codec.decoder(Collection),
     b"r": codec.decoder(Route),
@@ -197,8 +192,33 @@ _readers: dict[bytes, Callable[[bytes], Any]] = {
 }
 
 
+def _row(record: MetaRecord) -> bytes:
+    """The key of a record, behind the table's prefix: its kind and its name."""
+    match record:
+        case Database(name=name):
+            return b"d" + name.encode()
+        case Collection(db=db, name=name):
+            return b"c" + f"{db}/{name}".encode()
+        case Route(db=db, name=name):
+            return b"r" + f"{db}/{name}".encode()
+        case Node(id=id):
+            return b"n" + id.encode()
+        case Settings():
+            return b"s"
+        case Task(id=id):
+            return b"t" + id.encode()
+
+
 def _refused(code: str) -> MetaResult:
     return MetaResult(kind="refused", code=code)
+
+
+def _kept(result: MetaResult) -> MetaResult | None:
+    """What is kept of an answer: nothing where the caller asks again, under the same key."""
+    return None if result.code in ("version_moved", "too_many_tasks") else result
+
+
+_ANSWERS = Answers[MetaResult](codec.decoder(StoredAnswer[MetaResult]), _refused, _kept)
 
 
 class MetaMachine:
@@ -242,21 +262,7 @@ class MetaMachine:
         self.state = _read_state(state) if state is not None else MetaState()
         at = len(self.keys.record)
         for key, value in rows:
-            record = _readers[key[at : at + 1]](value)
-            match record:
-                case Database():
-                    self.databases[record.name] = record
-                case Collection():
-                    self.collections[record.db, record.name] = record
-                case Route():
-                    self.routes[record.db, record.name] = record
-                    self.routes_by_uid[record.uid] = record
-                case Node():
-                    self.nodes[record.id] = record
-                case Settings():
-                    self.settings = record
-                case Task():
-                    self.tasks[record.id] = record
+            self._hold(_readers[key[at : at + 1]](value))
 
     @property
     def applied_index(self) -> int:
@@ -270,10 +276,7 @@ class MetaMachine:
             raise ReplicaStopped(f"entry {index} does not follow {state.applied_index}")
         if batch is None:
             batch = read_meta_commands(data) if data else []
-        results = []
-        for command in batch:
-            result = self._once(command)
-            results.append(result)
+        results = [self._once(command) for command in batch]
         state.applied_index = index
         state.applied_term = term
         return results
@@ -292,35 +295,10 @@ class MetaMachine:
         request: Request | None = getattr(command, "request", None)
         if request is None:
             return self._run(command)
-        key = self.keys.request + request.key
-        data = self.overlay.get(key)
-        if data is not None:
-            stored: StoredMetaAnswer = _read_answer(data)
-            if stored.expires_ms > command.now_ms:
-                if stored.fingerprint != request.fingerprint:
-                    return _refused("idempotency_key_reused")
-                return msgspec.structs.replace(stored.result, replayed=True)
-            self._forget_request(stored.expires_ms, request.key)
-        result = self._run(command)
-        if result.code in ("version_moved", "too_many_tasks"):
-            return result  # the caller asks again, under the same key
-        expires_ms = command.now_ms + limits.REQUESTS_KEPT_MS
-        answer = StoredMetaAnswer(request.fingerprint, expires_ms, result)
-        self.overlay.put(key, codec.encode(answer))
-        self.overlay.put(self.keys.request_age + u64(expires_ms) + request.key, b"")
-        self.state.requests += 1
-        return result
-
-    def _forget_request(self, expires_ms: int, key: bytes) -> None:
-        self.overlay.delete(self.keys.request + key)
-        self.overlay.delete(self.keys.request_age + u64(expires_ms) + key)
-        self.state.requests -= 1
+        return _ANSWERS.once(self, request, command, MetaMachine._run)
 
     def _forget_requests(self, command: ForgetRequests) -> MetaResult:
-        for expires_ms, key in command.requests:
-            data = self.overlay.get(self.keys.request + key)
-            if data is not None and _read_answer(data).expires_ms == expires_ms:
-                self._forget_request(expires_ms, key)
+        _ANSWERS.forget(self, command.requests)
         return MetaResult(kind="unchanged")
 
     def _run(self, command: Any) -> MetaResult:
@@ -334,12 +312,43 @@ class MetaMachine:
         self.state.next_uid = uid + 1
         return uid
 
-    def _write(self, kind: bytes, key: str, record: Any) -> None:
-        row = self.keys.record + kind + key.encode()
-        if record is None:
-            self.overlay.delete(row)
-        else:
-            self.overlay.put(row, codec.encode(record))
+    # --- records ---------------------------------------------------------------------------
+
+    def _hold(self, record: MetaRecord) -> None:
+        """Have a record in memory."""
+        match record:
+            case Database():
+                self.databases[record.name] = record
+            case Collection():
+                self.collections[record.db, record.name] = record
+            case Route():
+                self.routes[record.db, record.name] = record
+                self.routes_by_uid[record.uid] = record
+            case Node():
+                self.nodes[record.id] = record
+            case Settings():
+                self.settings = record
+            case Task():
+                self.tasks[record.id] = record
+
+    def _keep(self, record: MetaRecord) -> None:
+        """Have a record in memory and in its row."""
+        self._hold(record)
+        self.overlay.put(self.keys.record + _row(record), codec.encode(record))
+
+    def _drop(self, record: Database | Collection | Route | Task) -> None:
+        """Have a record no more."""
+        match record:
+            case Database():
+                del self.databases[record.name]
+            case Collection():
+                del self.collections[record.db, record.name]
+            case Route():
+                del self.routes[record.db, record.name]
+                del self.routes_by_uid[record.uid]
+            case Task():
+                del self.tasks[record.id]
+        self.overlay.delete(self.keys.record + _row(record))
 
     # --- handlers --------------------------------------------------------------------------
 
@@ -355,38 +364,26 @@ class MetaMachine:
         if len(self.databases) >= limits.DATABASES_MAX:
             return _refused("limit_reached")
         database = Database(uid=self._new_uid(), name=command.name, created_ms=command.now_ms)
-        self.databases[command.name] = database
-        self._write(b"d", command.name, database)
+        self._keep(database)
         return MetaResult(kind="created", database=database)
 
     def _delete_database(self, command: DeleteDatabase) -> MetaResult:
-        database = self.databases.pop(command.name, None)
+        database = self.databases.get(command.name)
         if database is None:
             return _refused("not_found")
-        self._write(b"d", command.name, None)
-        for db, name in [pair for pair in self.collections if pair[0] == command.name]:
-            self._drop_collection(db, name)
-        for db, name in [pair for pair in self.routes if pair[0] == command.name]:
-            self._drop_route(db, name)
+        self._drop(database)
+        records: list[Collection | Route] = [*self.collections.values(), *self.routes.values()]
+        for record in records:
+            if record.db == command.name:
+                self._drop(record)
         return MetaResult(kind="deleted", database=database)
-
-    def _drop_collection(self, db: str, name: str) -> Collection:
-        self._write(b"c", f"{db}/{name}", None)
-        return self.collections.pop((db, name))
-
-    def _drop_route(self, db: str, name: str) -> Route:
-        self._write(b"r", f"{db}/{name}", None)
-        route = self.routes.pop((db, name))
-        del self.routes_by_uid[route.uid]
-        return route
 
     def _put_collection(self, command: PutCollection) -> MetaResult:
         if command.db not in self.databases:
             return _refused("database_not_found")
-        pair = command.db, command.name
-        existing = self.collections.get(pair)
+        existing = self.collections.get((command.db, command.name))
         if existing is None:
-            return self._create_collection(command, pair)
+            return self._create_collection(command)
         if command.num_vnodes not in (None, existing.num_vnodes):
             return _refused("immutable_field")
         changed = msgspec.structs.replace(
@@ -401,11 +398,10 @@ class MetaMachine:
         if changed == existing:
             return MetaResult(kind="unchanged", collection=existing)
         changed = msgspec.structs.replace(changed, version=existing.version + 1)
-        self.collections[pair] = changed
-        self._write(b"c", f"{command.db}/{command.name}", changed)
+        self._keep(changed)
         return MetaResult(kind="replaced", collection=changed)
 
-    def _create_collection(self, command: PutCollection, pair: tuple[str, str]) -> MetaResult:
+    def _create_collection(self, command: PutCollection) -> MetaResult:
         num_vnodes = command.num_vnodes or limits.VNODES_DEFAULT
         vnodes = sum(collection.num_vnodes for collection in self.collections.values())
         if (
@@ -426,14 +422,14 @@ class MetaMachine:
             ),
             created_ms=command.now_ms,
         )
-        self.collections[pair] = collection
-        self._write(b"c", f"{command.db}/{command.name}", collection)
+        self._keep(collection)
         return MetaResult(kind="created", collection=collection)
 
     def _delete_collection(self, command: DeleteCollection) -> MetaResult:
-        if (command.db, command.name) not in self.collections:
+        collection = self.collections.get((command.db, command.name))
+        if collection is None:
             return _refused("not_found")
-        collection = self._drop_collection(command.db, command.name)
+        self._drop(collection)
         return MetaResult(kind="deleted", collection=collection)
 
     def _put_route(self, command: PutRoute) -> MetaResult:
@@ -469,13 +465,8 @@ class MetaMachine:
                 same, version=existing.version + 1, updated_ms=command.now_ms
             )
             kind = "replaced"
-        self._keep_route(stored)
+        self._keep(stored)
         return MetaResult(kind=kind, route=stored)
-
-    def _keep_route(self, route: Route) -> None:
-        self.routes[route.db, route.name] = route
-        self.routes_by_uid[route.uid] = route
-        self._write(b"r", f"{route.db}/{route.name}", route)
 
     def _delete_route(self, command: DeleteRoute) -> MetaResult:
         existing = self.routes.get((command.db, command.name))
@@ -483,7 +474,8 @@ class MetaMachine:
             return _refused("not_found")
         if command.expected_version not in (None, existing.version):
             return _refused("version_moved")
-        return MetaResult(kind="deleted", route=self._drop_route(command.db, command.name))
+        self._drop(existing)
+        return MetaResult(kind="deleted", route=existing)
 
     def _disable_route(self, command: DisableRoute) -> MetaResult:
         existing = self.routes_by_uid.get(command.uid)
@@ -497,21 +489,19 @@ class MetaMachine:
             version=existing.version + 1,
             updated_ms=command.now_ms,
         )
-        self._keep_route(route)
+        self._keep(route)
         return MetaResult(kind="replaced", route=route)
 
     def _put_settings(self, command: PutSettings) -> MetaResult:
         if command.settings == self.settings:
             return MetaResult(kind="unchanged")
-        self.settings = command.settings
-        self._write(b"s", "", command.settings)
+        self._keep(command.settings)
         return MetaResult(kind="replaced")
 
     def _put_node(self, command: PutNode) -> MetaResult:
         if self.nodes.get(command.node.id) == command.node:
             return MetaResult(kind="unchanged")
-        self.nodes[command.node.id] = command.node
-        self._write(b"n", command.node.id, command.node)
+        self._keep(command.node)
         return MetaResult(kind="replaced")
 
     def _put_task(self, command: PutTask) -> MetaResult:
@@ -521,12 +511,8 @@ class MetaMachine:
         if len(self.tasks) >= limits.TASKS_KEPT_MAX:
             oldest = min(ended, key=lambda task: (task.finished_ms or 0, task.id))
             self._forget_tasks(ForgetTasks(now_ms=command.now_ms, ids=[oldest.id]))
-        self._keep_task(command.task)
+        self._keep(command.task)
         return MetaResult(kind="created", task=command.task)
-
-    def _keep_task(self, task: Task) -> None:
-        self.tasks[task.id] = task
-        self._write(b"t", task.id, task)
 
     def _end_task(self, command: EndTask) -> MetaResult:
         task = self.tasks.get(command.id)
@@ -541,13 +527,12 @@ class MetaMachine:
             error=command.error,
             finished_ms=command.now_ms,
         )
-        self._keep_task(ended)
+        self._keep(ended)
         return MetaResult(kind="replaced", task=ended)
 
     def _forget_tasks(self, command: ForgetTasks) -> MetaResult:
         for name in command.ids:
             task = self.tasks.get(name)
             if task is not None and task.state is not TaskState.RUNNING:
-                del self.tasks[name]
-                self._write(b"t", name, None)
+                self._drop(task)
         return MetaResult(kind="deleted")

@@ -10,7 +10,15 @@ import pytest
 from tests.unit.test_client_conversation import RESET, Play, answer
 from timemachine.client import Client, NewJob, SyncClient
 from timemachine.client.answers import CreateResult
-from timemachine.client.batching import BatchConfig, Buffer, Item, converse_batch, item_of
+from timemachine.client.batching import (
+    BatchConfig,
+    Buffer,
+    Cutter,
+    Item,
+    converse_batch,
+    item_of,
+)
+from timemachine.client.gathering import Gathering
 from timemachine.client.tally import Tally
 from timemachine.errors import (
     ApiConflict,
@@ -20,6 +28,7 @@ from timemachine.errors import (
     ApiOverloaded,
     BadAnswer,
     BatchFailed,
+    ClientClosed,
     NoAnswer,
 )
 
@@ -114,7 +123,7 @@ def test_items_that_stay_refused_say_so() -> None:
     assert isinstance(one.error, ApiOverloaded)
     assert "No leader." == str(one.error)
     assert two.created
-    assert sum(play.waits) < BATCH.timeout_ms
+    assert sum(play.waits) < 1_000
 
 
 def test_overloaded_node_is_left_alone_as_long_as_it_asks() -> None:
@@ -208,6 +217,72 @@ def test_a_batch_is_bounded_in_bytes() -> None:
     assert buffer.takes(large)
     buffer.put(large)
     assert buffer.full
+
+
+def test_a_batch_has_the_clients_time() -> None:
+    """Without a time of its own."""
+    play = Play(*[RESET] * 99, timeout_ms=200)
+    (result,) = play.carry(
+        converse_batch(items("a"), dataclasses.replace(BATCH, timeout_ms=None), play.config, 0)
+    )
+    assert isinstance(result.error, NoAnswer)
+    assert [100.0] == play.waits
+
+
+def test_a_stream_is_cut() -> None:
+    """A batch goes when it is full, or when the next job does not fit; the rest goes at the end."""
+    cutter = Cutter(BATCH, Play().config.sources)
+    jobs = [NewJob(id=str(number), route="r", delay_ms=1) for number in range(4)]
+    jobs.append(NewJob(id="large", route="r", delay_ms=1, meta="x" * 5_000))
+    cut = [[item.id for item in cutter.add(job)] for job in jobs]
+    assert [[], [], ["0", "1", "2"], [], ["3"]] == cut
+    assert [("large", 4)] == [(item.id, item.number) for item in cutter.rest()]
+    assert [] == cutter.rest()
+
+
+def test_a_stream_goes_on_after_what_is_no_job() -> None:
+    """It has no number, and what waits is not lost."""
+    cutter = Cutter(BATCH, Play().config.sources)
+    cutter.add(NewJob(id="a", route="r", delay_ms=1))
+    with pytest.raises(ValueError, match="either"):
+        cutter.add(NewJob(route="r"))
+    cutter.add(NewJob(id="b", route="r", delay_ms=1))
+    assert [("a", 0), ("b", 1)] == [(item.id, item.number) for item in cutter.rest()]
+
+
+# --- what a batcher decides --------------------------------------------------------------------
+
+
+def test_a_batcher_sends_what_is_full_or_due() -> None:
+    """Jobs wait until a batch is full or somebody waits; numbers are those of taken jobs."""
+    gathering = Gathering(BATCH, 0, None)
+    gathering._enter()
+    one, two, three, four = items("a", "b", "c", "d")
+    assert [True, True] == [gathering._accept(one), gathering._accept(two)]
+    assert not gathering._ready
+    assert gathering._accept(three)
+    assert gathering._ready
+    assert not gathering._accept(four)
+    assert [0, 1, 2] == [item.number for item in gathering._next_batch()]
+    assert gathering._accept(four)
+    assert not gathering._ready
+    gathering._due = True
+    assert [(four.id, 3)] == [(item.id, item.number) for item in gathering._next_batch()]
+    gathering._due = True
+    assert not gathering._ready
+
+
+def test_a_batcher_has_one_block() -> None:
+    """Neither before it, nor after it, nor a second time."""
+    gathering = Gathering(BATCH, 0, None)
+    with pytest.raises(ClientClosed, match="outside"):
+        gathering._accept(items("a")[0])
+    gathering._enter()
+    gathering._tally.raised = RuntimeError("listener")
+    with pytest.raises(RuntimeError, match="listener"):
+        gathering._accept(items("a")[0])
+    with pytest.raises(ClientClosed, match="one block"):
+        gathering._enter()
 
 
 @pytest.mark.parametrize(

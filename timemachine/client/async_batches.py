@@ -7,11 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from timemachine.client.answers import CreateResult
-from timemachine.client.batching import BatchConfig, Buffer, Item, given_job, item_of
+from timemachine.client.batching import BatchConfig, Cutter, Item, given_job, item_of
 from timemachine.client.call import Time
+from timemachine.client.gathering import Gathering
 from timemachine.client.operations.fields import NewJob
-from timemachine.client.tally import Tally
-from timemachine.errors import ClientClosed
 
 if TYPE_CHECKING:
     from timemachine.client.asynchronous import Client
@@ -52,9 +51,7 @@ class _Source:
         jobs: Iterable[NewJob] | AsyncIterable[NewJob],
     ) -> None:
         self._jobs = jobs.__aiter__() if isinstance(jobs, AsyncIterable) else _asynchronous(jobs)
-        self._sources = client._config.sources
-        self._buffer = Buffer(batch)
-        self._number = 0
+        self._cutter = Cutter(batch, client._config.sources)
         self._ended = False
         self.failure: Exception | None = None
 
@@ -62,21 +59,16 @@ class _Source:
         """The next items; none at the end."""
         while not self._ended:
             try:
-                item = item_of(await anext(self._jobs), self._number, self._sources)
+                items = self._cutter.add(await anext(self._jobs))
             except StopAsyncIteration:
                 self._ended = True
             except Exception as error:  # noqa: BLE001  # raised after the jobs before it
                 self._ended = True
                 self.failure = error
             else:
-                self._number += 1
-                full = [] if self._buffer.takes(item) else self._buffer.take()
-                self._buffer.put(item)
-                if full:
-                    return full
-                if self._buffer.full:
-                    break
-        return self._buffer.take()
+                if items:
+                    return items
+        return self._cutter.rest()
 
 
 async def _asynchronous(jobs: Iterable[NewJob]) -> AsyncIterator[NewJob]:
@@ -84,7 +76,7 @@ async def _asynchronous(jobs: Iterable[NewJob]) -> AsyncIterator[NewJob]:
         yield job
 
 
-class AsyncBatcher:
+class AsyncBatcher(Gathering):
     """Gathers jobs into batches; made by `Client.batcher`, and used with `async with`.
 
     `created`, `unchanged` and `failed` count the answers so far. Many tasks may add at once.
@@ -97,40 +89,15 @@ class AsyncBatcher:
         max_wait_ms: int,
         on_result: Callable[[CreateResult], object] | None,
     ) -> None:
-        if max_wait_ms < 0:
-            raise ValueError("max_wait_ms must not be negative")
+        super().__init__(batch, max_wait_ms, on_result)
         self._client = client
-        self._batch = batch
-        self._wait_ms = max_wait_ms
-        self._buffer = Buffer(batch)
-        self._tally = Tally(on_result)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
-        self._number = 0
-        self._due = False
-        self._open = self._entered = False
-
-    @property
-    def created(self) -> int:
-        """How many jobs were created so far."""
-        return self._tally.created
-
-    @property
-    def unchanged(self) -> int:
-        """How many jobs were there already."""
-        return self._tally.unchanged
-
-    @property
-    def failed(self) -> int:
-        """How many jobs were not created."""
-        return self._tally.failed
 
     async def __aenter__(self) -> Self:
         """The batcher itself. Raises ClientClosed the second time."""
-        if self._entered:
-            raise ClientClosed("A batcher has one block; make another.")
-        self._open = self._entered = True
+        self._enter()
         return self
 
     async def __aexit__(
@@ -172,21 +139,11 @@ class AsyncBatcher:
         Waits for room. Raises ValueError and TypeError for what cannot be a job, ClientClosed
         outside of the block, and what `on_result` has raised.
         """
-        item = item_of(given_job(job, fields), self._number, self._client._config.sources)
-        self._number += 1
-        while True:
-            if self._tally.raised is not None:
-                raise self._tally.raised
-            if not self._open:
-                raise ClientClosed("The batcher is used outside of its block.")
-            if self._buffer.takes(item):
-                break
-            self._due = True
-            self._pump()
-            if not self._buffer.takes(item):
-                self._changed.clear()
-                await self._changed.wait()
-        self._buffer.put(item)
+        item = item_of(given_job(job, fields), 0, self._client._config.sources)
+        while not self._accept(item):
+            self._changed.clear()
+            self._pump()  # Where it could send, there is room, and no wait.
+            await self._changed.wait()
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._wait_ms / 1000, self._waited)
@@ -196,8 +153,7 @@ class AsyncBatcher:
     async def flush(self) -> None:
         """Send what was added, and wait until all of it is answered."""
         await self._idle()
-        if self._tally.raised is not None:
-            raise self._tally.raised
+        self._hear()
 
     async def _idle(self) -> None:
         while self._buffer or self._tasks:
@@ -213,17 +169,12 @@ class AsyncBatcher:
 
     def _pump(self) -> None:
         """Send what is to be sent, as far as that many batches may be under way."""
-        while (
-            self._buffer
-            and (self._due or self._buffer.full)
-            and len(self._tasks) < self._batch.max_in_flight
-        ):
-            self._due = False
+        while self._ready and len(self._tasks) < self._batch.max_in_flight:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
             # No TaskGroup: what is under way must end before the block's own error comes out.
-            task = asyncio.get_running_loop().create_task(self._send(self._buffer.take()))
+            task = asyncio.get_running_loop().create_task(self._send(self._next_batch()))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
             self._changed.set()

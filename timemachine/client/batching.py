@@ -60,7 +60,7 @@ class BatchConfig:
     max_jobs       of one request
     max_bytes      of one request; a larger job goes alone
     max_in_flight  requests at the same time
-    timeout_ms     for each batch, with all its tries
+    timeout_ms     for each batch, with all its tries; the client's own when None
     """
 
     db: str
@@ -68,7 +68,7 @@ class BatchConfig:
     max_jobs: int
     max_bytes: int
     max_in_flight: int
-    timeout_ms: int
+    timeout_ms: int | None
     allow_missing_route: bool
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class BatchConfig:
         ):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is 1 to {most}")
-        if self.timeout_ms <= 0:
+        if self.timeout_ms is not None and self.timeout_ms <= 0:
             raise ValueError("timeout_ms must be positive")
         collection_path(self.db, self.collection)
 
@@ -131,12 +131,36 @@ class Buffer:
         return items
 
 
+class Cutter:
+    """Cuts jobs into batches, numbered as they come."""
+
+    def __init__(self, config: BatchConfig, sources: Sources) -> None:
+        self._buffer = Buffer(config)
+        self._sources = sources
+        self._number = 0
+
+    def add(self, job: NewJob) -> list[Item]:
+        """Take one more job; returns the batch that is complete by that, mostly none.
+
+        Raises ValueError and TypeError for what cannot be a job.
+        """
+        item = item_of(job, self._number, self._sources)
+        self._number += 1
+        complete = [] if self._buffer.takes(item) else self._buffer.take()
+        self._buffer.put(item)
+        return complete or (self._buffer.take() if self._buffer.full else [])
+
+    def rest(self) -> list[Item]:
+        """What no batch has taken yet; the last batch, if there is one."""
+        return self._buffer.take()
+
+
 def converse_batch(
     items: Sequence[Item], batch: BatchConfig, config: Config, first_server: int
 ) -> Generator[Step, Result, list[CreateResult]]:
     """Carry a batch through; a failure of the whole is the failure of each of its items."""
     now_ms = config.sources.monotonic_ms
-    deadline_ms = now_ms() + batch.timeout_ms
+    deadline_ms = now_ms() + (config.timeout_ms if batch.timeout_ms is None else batch.timeout_ms)
     results: dict[int, CreateResult] = {}
     left = list(items)
     rounds = 0

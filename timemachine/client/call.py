@@ -1,6 +1,6 @@
 """One request to the API, before it is bytes, and how its parts are written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -95,6 +95,11 @@ def query_of(**parameters: str | int | bool | Sequence[str] | None) -> tuple[tup
             text = ",".join(value)
         pairs.append((name.rstrip("_"), text))
     return tuple(pairs)
+
+
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not None: what a caller left out is left out of the body."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def condition_of(if_match: int | None, *, create_only: bool = False) -> tuple[tuple[str, str], ...]:

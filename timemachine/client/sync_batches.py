@@ -7,16 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from timemachine.client.answers import CreateResult
-from timemachine.client.batching import BatchConfig, Buffer, Item, given_job, item_of
+from timemachine.client.batching import BatchConfig, Cutter, Item, given_job, item_of
 from timemachine.client.call import Time
+from timemachine.client.gathering import Gathering
 from timemachine.client.operations.fields import NewJob
-from timemachine.client.tally import Tally
-from timemachine.errors import ClientClosed
 
 if TYPE_CHECKING:
     from timemachine.client.synchronous import SyncClient
@@ -48,9 +46,7 @@ class _Source:
 
     def __init__(self, client: "SyncClient", batch: BatchConfig, jobs: Iterable[NewJob]) -> None:
         self._jobs = iter(jobs)
-        self._sources = client._config.sources
-        self._buffer = Buffer(batch)
-        self._number = 0
+        self._cutter = Cutter(batch, client._config.sources)
         self._ended = False
         self.failure: Exception | None = None
 
@@ -58,24 +54,19 @@ class _Source:
         """The next items; none at the end."""
         while not self._ended:
             try:
-                item = item_of(next(self._jobs), self._number, self._sources)
+                items = self._cutter.add(next(self._jobs))
             except StopIteration:
                 self._ended = True
             except Exception as error:  # noqa: BLE001  # raised after the jobs before it
                 self._ended = True
                 self.failure = error
             else:
-                self._number += 1
-                full = [] if self._buffer.takes(item) else self._buffer.take()
-                self._buffer.put(item)
-                if full:
-                    return full
-                if self._buffer.full:
-                    break
-        return self._buffer.take()
+                if items:
+                    return items
+        return self._cutter.rest()
 
 
-class Batcher:
+class Batcher(Gathering):
     """Gathers jobs into batches; made by `SyncClient.batcher`, and used with `with`.
 
     `created`, `unchanged` and `failed` count the answers so far. Many threads may add at once.
@@ -88,45 +79,20 @@ class Batcher:
         max_wait_ms: int,
         on_result: Callable[[CreateResult], object] | None,
     ) -> None:
-        if max_wait_ms < 0:
-            raise ValueError("max_wait_ms must not be negative")
+        super().__init__(batch, max_wait_ms, on_result)
         self._client = client
-        self._batch = batch
-        self._wait_ms = max_wait_ms
-        self._buffer = Buffer(batch)
-        self._tally = Tally(on_result)
         self._told = threading.Lock()
         """Held while results are told, so that listeners are called one at a time."""
         self._changed = threading.Condition()
-        """Guards all that follows; told of every change."""
+        """Guards what waits and all that follows; told of every change."""
         self._threads: list[threading.Thread] = []
-        self._number = 0
         self._in_flight = 0
-        self._due = False
         self._since_ms = 0.0
-        self._open = self._entered = False
         self._ended = False
-
-    @property
-    def created(self) -> int:
-        """How many jobs were created so far."""
-        return self._tally.created
-
-    @property
-    def unchanged(self) -> int:
-        """How many jobs were there already."""
-        return self._tally.unchanged
-
-    @property
-    def failed(self) -> int:
-        """How many jobs were not created."""
-        return self._tally.failed
 
     def __enter__(self) -> Self:
         """The batcher itself. Raises ClientClosed the second time."""
-        if self._entered:
-            raise ClientClosed("A batcher has one block; make another.")
-        self._open = self._entered = True
+        self._enter()
         for number in range(self._batch.max_in_flight):
             # An interpreter that ends need not wait for a batcher that was left open.
             thread = threading.Thread(
@@ -182,29 +148,18 @@ class Batcher:
         """
         item = item_of(given_job(job, fields), 0, self._client._config.sources)
         with self._changed:
-            while True:
-                if self._tally.raised is not None:
-                    raise self._tally.raised
-                if not self._open:
-                    raise ClientClosed("The batcher is used outside of its block.")
-                if self._buffer.takes(item):
-                    break
-                self._due = True
+            while not self._accept(item):
                 self._changed.notify_all()
                 self._changed.wait()
-            if not self._buffer:
+            if len(self._buffer) == 1:
                 self._since_ms = self._now_ms()
-            item = replace(item, number=self._number)
-            self._number += 1
-            self._buffer.put(item)
             self._changed.notify_all()
         return item.id
 
     def flush(self) -> None:
         """Send what was added, and wait until all of it is answered."""
         self._idle()
-        if self._tally.raised is not None:
-            raise self._tally.raised
+        self._hear()
 
     def _idle(self) -> None:
         with self._changed:
@@ -237,11 +192,11 @@ class Batcher:
                 wait_ms: float | None = None
                 if self._buffer:
                     wait_ms = self._since_ms + self._wait_ms - self._now_ms()
-                    if self._due or self._buffer.full or wait_ms <= 0:
-                        self._due = False
+                    self._due |= wait_ms <= 0
+                    if self._ready:
                         self._in_flight += 1
                         self._changed.notify_all()
-                        return self._buffer.take()
+                        return self._next_batch()
                 self._changed.wait(None if wait_ms is None else wait_ms / 1000)
             return []
 

@@ -191,9 +191,9 @@ class SyncClient:
         What `jobs` raises comes out after the results of the jobs before. Whoever leaves the loop
         early gives up what is on its way: those jobs may be created or not.
         """
-        batch = self._batch_config(
-            db,
-            collection,
+        batch = BatchConfig(
+            db=db,
+            collection=collection,
             max_jobs=max_jobs,
             max_bytes=max_bytes,
             max_in_flight=max_in_flight,
@@ -222,9 +222,9 @@ class SyncClient:
         of the block, which waits for all answers. `on_result` is called with what became of each
         job; without it, a block in which jobs were not created ends with BatchFailed.
         """
-        batch = self._batch_config(
-            db,
-            collection,
+        batch = BatchConfig(
+            db=db,
+            collection=collection,
             max_jobs=max_jobs,
             max_bytes=max_bytes,
             max_in_flight=max_in_flight,
@@ -232,27 +232,6 @@ class SyncClient:
             allow_missing_route=allow_missing_route,
         )
         return Batcher(self, batch, max_wait_ms, on_result)
-
-    def _batch_config(
-        self,
-        db: str,
-        collection: str,
-        *,
-        max_jobs: int,
-        max_bytes: int,
-        max_in_flight: int,
-        timeout_ms: int | None,
-        allow_missing_route: bool,
-    ) -> BatchConfig:
-        return BatchConfig(
-            db=db,
-            collection=collection,
-            max_jobs=max_jobs,
-            max_bytes=max_bytes,
-            max_in_flight=max_in_flight,
-            timeout_ms=self._config.timeout_ms if timeout_ms is None else timeout_ms,
-            allow_missing_route=allow_missing_route,
-        )
 
     def _perform(self, call: Call[T]) -> T:
         """Carry a call through."""

@@ -8,6 +8,7 @@ from timemachine.client.call import (
     Call,
     Time,
     collection_path,
+    given,
     optional_time_ms,
     path_of,
     query_of,
@@ -161,7 +162,7 @@ def task_id(task: Bulk | str) -> str:
 
 
 def _window(from_time: Time | None, to_time: Time | None, *, dry_run: bool) -> dict[str, Any]:
-    body = _given({"from": optional_time_ms(from_time), "to": optional_time_ms(to_time)})
+    body = given({"from": optional_time_ms(from_time), "to": optional_time_ms(to_time)})
     return {**body, "dry_run": True} if dry_run else body
 
 
@@ -177,11 +178,6 @@ def _filtered(
     states = state if state is None or isinstance(state, str) else ",".join(state)
     fields = {"state": states, "route": route, "tag": tag}
     body: dict[str, Any] = {
-        "filter": _given(fields) | _window(from_time, to_time, dry_run=False),
+        "filter": given(fields) | _window(from_time, to_time, dry_run=False),
     }
     return {**body, "dry_run": True} if dry_run else body
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are not None."""
-    return {name: value for name, value in fields.items() if value is not None}

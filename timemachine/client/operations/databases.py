@@ -1,7 +1,7 @@
 """Databases and collections."""
 
 from timemachine.client.answers import Collection, Database, Page
-from timemachine.client.call import Call, collection_path, path_of, query_of
+from timemachine.client.call import Call, collection_path, given, path_of, query_of
 from timemachine.client.operations.fields import Consistency
 
 
@@ -56,7 +56,7 @@ def put_collection(
         "PUT",
         collection_path(db, collection),
         Collection,
-        body={name: value for name, value in fields.items() if value is not None},
+        body=given(fields),
         idempotency_key=idempotency_key,
     )
 

@@ -10,7 +10,7 @@ from timemachine.client.answers import (
     RouteSecret,
     RouteStats,
 )
-from timemachine.client.call import Call, condition_of, path_of, query_of, route_path
+from timemachine.client.call import Call, condition_of, given, path_of, query_of, route_path
 from timemachine.client.operations.fields import Consistency, RouteFields, route_body
 
 
@@ -114,7 +114,7 @@ def rotate_route_secret(
         "POST",
         route_path(db, route, "secret", "rotate"),
         RouteSecret,
-        body={name: value for name, value in fields.items() if value is not None},
+        body=given(fields),
         idempotency_key=idempotency_key,
     )
 

@@ -11,7 +11,7 @@ import msgspec
 from admin.errors import problem
 from admin.session import Session
 from timemachine import limits
-from timemachine.client.call import Call, path_of, query_of
+from timemachine.client.call import Call, collection_path, query_of
 from timemachine.client.config import Sources
 from timemachine.client.problems import Problem, api_error
 from timemachine.identifiers import uuid8
@@ -136,7 +136,7 @@ class Sending:
         allow_missing_route: bool = False,
     ) -> None:
         self._session = session
-        self._path = path_of("dbs", db, "collections", collection, "jobs", "batch")
+        self._path = collection_path(db, collection, "jobs", "batch")
         self._query = query_of(allow_missing_route=allow_missing_route)
         self._route = None if route is None else msgspec.Raw(msgspec.json.encode(route))
         self._key = key

@@ -9,10 +9,12 @@ import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from admin import exits, output, shown, tables, times
+from admin.arguments import together
 from admin.ask import confirm, yes_option
 from admin.given import Given
 from admin.session import Session
-from timemachine.client.call import Call, path_of
+from timemachine.client import operations
+from timemachine.client.call import Call
 
 _POLL_S: Final = 0.25
 _POLL_S_MAX: Final = 2.0
@@ -20,56 +22,39 @@ _RUNNING: Final = "running"
 _DONE: Final = "done"
 
 
-def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of what becomes a task."""
-    for decorate in (
-        yes_option,
-        click.option("--no-wait", is_flag=True, help="Print the task, do not wait for its end."),
-        click.option("--dry-run", is_flag=True, help="Only say how many jobs it would be."),
-    ):
-        command = decorate(command)
-    return command
+task_options = together(
+    click.option("--dry-run", is_flag=True, help="Only say how many jobs it would be."),
+    click.option("--no-wait", is_flag=True, help="Print the task, do not wait for its end."),
+    yes_option,
+)
+"""Options of what becomes a task."""
 
-
-def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that name a time window."""
-    for decorate in (
-        click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Before this time."),
-        click.option(
-            "--from", "from_time", type=times.TIME, metavar="TIME", help="From this time on."
-        ),
-    ):
-        command = decorate(command)
-    return command
-
-
-def window_body(from_time: times.When | None, to_time: times.When | None) -> dict[str, Any]:
-    """The members that name a time window."""
-    body: dict[str, Any] = {}
-    if from_time is not None:
-        body["from"] = from_time.time_ms
-    if to_time is not None:
-        body["to"] = to_time.time_ms
-    return body
+window_options = together(
+    click.option("--from", "from_time", type=times.TIME, metavar="TIME", help="From this time on."),
+    click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Before this time."),
+)
+"""Options that name a time window."""
 
 
 def run(
     context: click.Context,
-    path: str,
-    body: dict[str, Any],
+    begin: Callable[..., Call[Any]],
     question: str,
     *,
     dry_run: bool,
     no_wait: bool,
     yes: bool,
 ) -> None:
-    """Do something to many jobs. `question` has a place for {jobs}, such as `3 jobs`."""
+    """Do something to many jobs, for which `begin` makes the call, given `dry_run`.
+
+    `question` has a place for {jobs}, such as `3 jobs`.
+    """
     given = context.ensure_object(Given)
     as_json = bool(given.as_json)
     count = None
     with Session(given) as session:
         if dry_run or not yes:
-            answer = session.ask(Call("POST", path, object, body={**body, "dry_run": True}))
+            answer = session.ask(begin(dry_run=True))
             if dry_run:
                 output.document(answer, _sample, as_json=as_json)
                 return
@@ -79,7 +64,7 @@ def run(
                 output.document(answer, _sample, as_json=as_json)
                 return
             confirm(question.format(jobs=_jobs(count)), yes=False)
-        answer = session.ask(Call("POST", path, object, body={**body, "dry_run": False}))
+        answer = session.ask(begin(dry_run=False))
     if no_wait:
         output.document(answer, tables.one, as_json=as_json)
         return
@@ -117,7 +102,7 @@ def watch(context: click.Context, task: str, *, total: int | None = None) -> Non
         transient=True,
         disable=as_json or not err.is_terminal,
     )
-    call = Call("GET", path_of("tasks", task), object)
+    call = operations.get_task(task)
     pause_s = _POLL_S
     try:
         with Session(given) as session, progress:

@@ -2,12 +2,11 @@
 
 import click
 
-from admin import output
+from admin import answers
 from admin.command import Group
 from admin.given import Given
 from admin.render import show_status, show_vnodes
-from admin.session import Session
-from timemachine.client.call import Call, path_of
+from timemachine.client import operations
 
 
 @click.group(cls=Group, db=False)
@@ -19,15 +18,11 @@ def admin() -> None:
 @click.pass_obj
 def status(given: Given) -> None:
     """Show the nodes of the cluster."""
-    with Session(given) as session:
-        answer = session.ask(Call("GET", path_of("cluster"), object))
-    output.document(answer, show_status, as_json=bool(given.as_json))
+    answers.show(given, operations.cluster(), show_status)
 
 
 @admin.command(db=False, examples=["timemachine admin vnodes"])
 @click.pass_obj
 def vnodes(given: Given) -> None:
     """Show every vnode: its leader, term, offset and backlog."""
-    with Session(given) as session:
-        answer = session.ask(Call("GET", path_of("cluster", "vnodes"), object))
-    output.items(answer, show_vnodes, as_json=bool(given.as_json))
+    answers.show_all(given, operations.vnodes(), show_vnodes)

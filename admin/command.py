@@ -12,7 +12,7 @@ import msgspec
 from admin.errors import Failure
 from admin.examples import ExampleCommand
 from admin.given import Given, shared_options
-from admin.session import NobodyThere, Session
+from admin.session import Session
 from admin.suggest import instead
 from timemachine.client import ApiError, BadAnswer, ClientError
 
@@ -96,7 +96,7 @@ def _two_sections(
 def _explained(error: ClientError, context: click.Context, given: Given) -> Failure:
     """The failure of a command, with what it may have meant instead."""
     as_json = bool(given.as_json)
-    if as_json or not isinstance(error, ApiError) or isinstance(error, NobodyThere):
+    if as_json or not isinstance(error, ApiError):
         return Failure(error, as_json=as_json)
     asked = {
         what: value

@@ -1,7 +1,7 @@
 """The settings of a route as options, and the body that they make."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from admin import times
+from admin.arguments import together
 from admin.parsed import Parsed
 
 
@@ -171,34 +172,28 @@ def _parameter(setting: Setting) -> str:
     return "setting_" + "_".join(setting.path)
 
 
-def route_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all options of a route."""
-    wrapped = [
-        *(
-            click.option(*each.flags.split(), _parameter(each), default=None, **each.settings)
-            for each in SETTINGS
-        ),
-        click.option(
-            "--header",
-            "headers",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Sent with each webhook; may be given several times.",
-        ),
-        click.option(
-            "--from-file", type=CONTENT, metavar="FILE", help="Settings as JSON; - is stdin."
-        ),
-        click.option(
-            "--set",
-            "sets",
-            multiple=True,
-            metavar="NAME=JSON",
-            help="Any setting by its name in the API, such as ca_pem=null or retry.jitter=0.1.",
-        ),
-    ]
-    for decorate in reversed(wrapped):
-        command = decorate(command)
-    return command
+route_options = together(
+    *(
+        click.option(*each.flags.split(), _parameter(each), default=None, **each.settings)
+        for each in SETTINGS
+    ),
+    click.option(
+        "--header",
+        "headers",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Sent with each webhook; may be given several times.",
+    ),
+    click.option("--from-file", type=CONTENT, metavar="FILE", help="Settings as JSON; - is stdin."),
+    click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="NAME=JSON",
+        help="Any setting by its name in the API, such as ca_pem=null or retry.jitter=0.1.",
+    ),
+)
+"""All options of a route."""
 
 
 def body_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,22 +86,6 @@ def listing(
     click.echo("[]" if before == "[" else "\n]")
 
 
-def items(answer: bytes, show: Show, *, as_json: bool) -> None:
-    """Print a list that comes in one piece."""
-    found = msgspec.json.decode(answer, type=dict[str, msgspec.Raw])["items"]
-    rows = [bytes(item) for item in msgspec.json.decode(found, type=list[msgspec.Raw])]
-    listing(iter([rows]), show, as_json=as_json)
-
-
-def first(pages: Iterator[list[bytes]], count: int) -> Iterator[list[bytes]]:
-    """So many items of a list, and no page more than they need."""
-    for page in pages:
-        yield page[:count]
-        count -= len(page)
-        if count <= 0:
-            return
-
-
 def deleted(answer: bytes, sentence: str, *, as_json: bool) -> None:
     """Say that something is gone; programs get what it was."""
     click.echo(answer if as_json else shown.text(sentence))

@@ -15,7 +15,7 @@ from admin.given import DEFAULT_SERVER, Given
 from timemachine.client import NoAnswer, SyncClient
 from timemachine.client.answers import Page
 from timemachine.client.call import Call
-from timemachine.client.common import next_page
+from timemachine.client.common import Paging
 from timemachine.client.config import Server, parse_server
 
 T = TypeVar("T")
@@ -81,11 +81,9 @@ class Session:
 
     def pages(self, call: Call[Any]) -> Iterator[list[bytes]]:
         """The items of a list, page by page, each as its JSON. Raises ClientError."""
-        following: Call[Page[msgspec.Raw]] | None = replace(call, answer=Page[msgspec.Raw])
-        while following is not None:
-            page = self.carry(following)
-            yield [bytes(item) for item in page.items]
-            following = next_page(following, page.next_cursor)
+        paging: Paging[msgspec.Raw] = Paging(replace(call, answer=Page[msgspec.Raw]))
+        while (following := paging.call) is not None:
+            yield [bytes(item) for item in paging.took(self.carry(following)).items]
 
     def carry(self, call: Call[T]) -> T:
         """One call and its value. Raises ClientError."""

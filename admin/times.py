@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from admin.parsed import Parsed
 
@@ -44,6 +44,13 @@ class When(NamedTuple):
 
     time_ms: int
     delay_ms: int | None = None
+
+
+class Window(TypedDict):
+    """A time window as operations of the SDK take it."""
+
+    from_time: int | None
+    to_time: int | None
 
 
 def now_ms() -> int:
@@ -149,6 +156,14 @@ def _on_day(text: str, days: int, clock: str, now_ms: int, zone: tzinfo | None) 
         )
     moment = there.astimezone() if zone is None else there.replace(tzinfo=zone)
     return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def window(from_time: When | None, to_time: When | None) -> Window:
+    """The window between two times that were typed, open where one was not."""
+    return {
+        "from_time": None if from_time is None else from_time.time_ms,
+        "to_time": None if to_time is None else to_time.time_ms,
+    }
 
 
 def _at_least(least_ms: int) -> Callable[[str], int]:

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from admin import complete, exits, output, shown
+from admin.arguments import collection_argument
 from admin.batches import Outcome, Reader, Sending
 from admin.command import Command
 from admin.given import Given
@@ -46,7 +47,7 @@ def _writable(context: click.Context, parameter: click.Parameter, value: str | N
         "timemachine job batch carts jobs.ndjson --key import-2030-01-31",
     ],
 )
-@click.argument("collection", shell_complete=complete.collections)
+@collection_argument
 @click.argument(
     "file", required=False, type=click.Path(allow_dash=True, exists=True, dir_okay=False)
 )

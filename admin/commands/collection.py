@@ -1,18 +1,13 @@
 """`timemachine collection`: where jobs are kept."""
 
-from dataclasses import replace
-
 import click
 
-from admin import complete, output, tables, times
+from admin import answers, output, tables, times
+from admin.arguments import collection_argument
 from admin.ask import confirm, yes_option
 from admin.command import Group
 from admin.given import Given
-from admin.session import Session
 from timemachine.client import operations
-from timemachine.client.call import Call, path_of, query_of
-
-collection_argument = click.argument("collection", shell_complete=complete.collections)
 
 
 @click.group(cls=Group)
@@ -24,13 +19,12 @@ def collection() -> None:
 @click.pass_obj
 def list_(given: Given) -> None:
     """List the collections of a database."""
-    with Session(given) as session:
-        output.listing(
-            session.pages(operations.list_collections(given.database)),
-            tables.collections,
-            as_json=bool(given.as_json),
-            nothing=f"no collection in database `{given.database}`",
-        )
+    answers.show_all(
+        given,
+        operations.list_collections(given.database),
+        tables.collections,
+        nothing=f"no collection in database `{given.database}`",
+    )
 
 
 @collection.command(examples=["timemachine collection get carts"])
@@ -38,9 +32,7 @@ def list_(given: Given) -> None:
 @click.pass_obj
 def get(given: Given, collection: str) -> None:
     """Show a collection, with how many jobs are in which state."""
-    with Session(given) as session:
-        answer = session.ask(operations.get_collection(given.database, collection))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.get_collection(given.database, collection))
 
 
 @collection.command(
@@ -77,9 +69,7 @@ def put(
         replicas=replicas,
         history_retention_ms=history_retention_ms,
     )
-    with Session(given) as session:
-        answer = session.ask(call)
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, call)
 
 
 @collection.command(
@@ -96,8 +86,9 @@ def delete(given: Given, collection: str, force: bool, yes: bool) -> None:
     if force:
         question = f"Delete collection `{collection}` of `{given.database}` with all its jobs?"
         confirm(question, yes=yes)
-    with Session(given) as session:
-        answer = session.ask(operations.delete_collection(given.database, collection, force=force))
+    answer = answers.ask(
+        given, operations.delete_collection(given.database, collection, force=force)
+    )
     output.deleted(answer, f"deleted collection {collection}", as_json=bool(given.as_json))
 
 
@@ -122,10 +113,6 @@ def forecast(
     bucket_ms: int | None,
 ) -> None:
     """Show how many jobs are due when."""
-    begin_ms = times.now_ms() if from_time is None else from_time.time_ms
-    end_ms = begin_ms + 86_400_000 if to_time is None else to_time.time_ms
-    query = query_of(from_=begin_ms, to=end_ms, bucket_ms=bucket_ms or 3_600_000)
-    path = path_of("dbs", given.database, "collections", collection, "forecast")
-    with Session(given) as session:
-        answer = session.ask(replace(Call("GET", path, object), query=query))
-    output.items(answer, tables.forecast, as_json=bool(given.as_json))
+    window = times.window(from_time, to_time)
+    call = operations.forecast(given.database, collection, **window, bucket_ms=bucket_ms)
+    answers.show_all(given, call, tables.forecast)

@@ -2,11 +2,10 @@
 
 import click
 
-from admin import complete, output, tables
+from admin import answers, complete, output, tables
 from admin.ask import confirm, yes_option
 from admin.command import Group
 from admin.given import Given
-from admin.session import Session
 from timemachine.client import operations
 
 database = click.argument("database", metavar="DB", shell_complete=complete.databases)
@@ -21,12 +20,7 @@ def db() -> None:
 @click.pass_obj
 def list_(given: Given) -> None:
     """List the databases."""
-    with Session(given) as session:
-        output.listing(
-            session.pages(operations.list_databases()),
-            tables.databases,
-            as_json=bool(given.as_json),
-        )
+    answers.show_all(given, operations.list_databases(), tables.databases)
 
 
 @db.command(db=False, examples=["timemachine db get default"])
@@ -34,9 +28,7 @@ def list_(given: Given) -> None:
 @click.pass_obj
 def get(given: Given, database: str) -> None:
     """Show a database."""
-    with Session(given) as session:
-        answer = session.ask(operations.get_database(database))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.get_database(database))
 
 
 @db.command(db=False, examples=["timemachine db put shop"])
@@ -44,9 +36,7 @@ def get(given: Given, database: str) -> None:
 @click.pass_obj
 def put(given: Given, database: str) -> None:
     """Create a database, if it is not there yet."""
-    with Session(given) as session:
-        answer = session.ask(operations.put_database(database))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.put_database(database))
 
 
 @db.command(
@@ -62,6 +52,5 @@ def delete(given: Given, database: str, force: bool, yes: bool) -> None:
     if force:
         question = f"Delete database `{database}` with all its collections, jobs and routes?"
         confirm(question, yes=yes)
-    with Session(given) as session:
-        answer = session.ask(operations.delete_database(database, force=force))
+    answer = answers.ask(given, operations.delete_database(database, force=force))
     output.deleted(answer, f"deleted database {database}", as_json=bool(given.as_json))

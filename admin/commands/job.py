@@ -1,37 +1,36 @@
 """`timemachine job`: what is sent, and when."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import click
 import msgspec
 
-from admin import bulk, complete, exits, output, shown, tables, times
+from admin import answers, arguments, bulk, complete, exits, output, shown, tables, times
+from admin.arguments import Decorator, collection_argument, if_match, together
 from admin.ask import confirm, yes_option
 from admin.command import Group
 from admin.commands import batch
 from admin.fields import JSON, checked_json, read_bytes
 from admin.given import Given
 from admin.session import Session
+from timemachine import limits
 from timemachine.client import operations
-from timemachine.client.call import Call, condition_of, path_of, query_of
+from timemachine.client.answers import Job
+from timemachine.client.call import Call, condition_of, job_path, query_of
 
 _POLL_S: Final = 1.0
 _ENDED: Final = frozenset({"delivered", "dead", "cancelled"})
 _PENDING: Final = tuple(state for state in complete.STATES if state not in _ENDED)
-_PAGE_MAX: Final = 1000
 
-collection_argument = click.argument("collection", shell_complete=complete.collections)
 id_argument = click.argument("id")
-if_match = click.option(
-    "--if-match", type=int, metavar="VERSION", help="Only while this is its version."
-)
 
 
-def content_options(*, route_required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def content_options(*, route_required: bool) -> Decorator:
     """Options that say what a job is."""
-    options = (
+    return together(
         click.option(
             "--route",
             required=route_required,
@@ -71,17 +70,10 @@ def content_options(*, route_required: bool) -> Callable[[Callable[..., Any]], C
         ),
     )
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorate
-
-
-def filter_options(states: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def filter_options(states: Sequence[str]) -> Decorator:
     """Options that say which jobs; of those in these states."""
-    options = (
+    return together(
         click.option(
             "--state",
             metavar="STATE,...",
@@ -98,24 +90,12 @@ def filter_options(states: Sequence[str]) -> Callable[[Callable[..., Any]], Call
         click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Due before this."),
     )
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorate
-
-
-def _filter(
-    state: str | None,
-    route: str | None,
-    tag: str | None,
-    from_time: times.When | None,
-    to_time: times.When | None,
+def _which(
+    *, from_time: times.When | None, to_time: times.When | None, **named: str | None
 ) -> dict[str, Any]:
-    given = {"state": state, "route": route, "tag": tag}
-    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return named | bulk.window_body(from_time, to_time)
+    """What filter options say, as operations of the SDK take it."""
+    return {**named, **times.window(from_time, to_time)}
 
 
 def _body(
@@ -167,8 +147,13 @@ def _due(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _print(given: Given, answer: bytes) -> None:
-    output.document(answer, tables.job(times.now_ms()), as_json=bool(given.as_json))
+def _show(given: Given, call: Call[Job]) -> None:
+    answers.show(given, call, _table())
+
+
+def _table() -> output.Show:
+    """A job as it is now, by this machine's clock."""
+    return tables.job(times.now_ms())
 
 
 @click.group(cls=Group)
@@ -189,20 +174,15 @@ def job() -> None:
 @click.pass_obj
 def create(given: Given, /, collection: str, id: str | None, **options: Any) -> None:
     """Create a job: send meta to a route at a time."""
-    body = _due(_body(**options))
-    call = Call(
-        "POST",
-        path_of("dbs", given.database, "collections", collection, "jobs"),
-        object,
-        query=query_of(allow_missing_route=options["allow_missing_route"]),
-        body=body if id is None else {"id": id, **body},
+    call = operations.create_job(
+        given.database,
+        collection,
+        id=id,
+        allow_missing_route=options["allow_missing_route"],
         idempotency_key=options["idempotency_key"],
-        # With a key of the user's the id is made of it, so that a repeat names the same job.
-        new_ids=options["idempotency_key"] is None,
+        **_due(_body(**options)),
     )
-    with Session(given) as session:
-        answer = session.ask(call)
-    _print(given, answer)
+    _show(given, call)
 
 
 @job.command(
@@ -227,18 +207,17 @@ def put(
 
     What became of the version before is shown as `previous`.
     """
-    call = Call(
-        "PUT",
-        path_of("dbs", given.database, "collections", collection, "jobs", id),
-        object,
-        query=query_of(allow_missing_route=options["allow_missing_route"]),
-        body=_due(_body(**options)),
-        headers=condition_of(if_match, create_only=create_only),
+    call = operations.put_job(
+        given.database,
+        collection,
+        id,
+        if_match=if_match,
+        create_only=create_only,
+        allow_missing_route=options["allow_missing_route"],
         idempotency_key=options["idempotency_key"],
+        **_due(_body(**options)),
     )
-    with Session(given) as session:
-        answer = session.ask(call)
-    _print(given, answer)
+    _show(given, call)
 
 
 @job.command(examples=["timemachine job patch carts order-7 --at 'tomorrow 09:00'"])
@@ -254,16 +233,14 @@ def patch(given: Given, /, collection: str, id: str, if_match: int | None, **opt
         raise click.UsageError("Give at least one member to change.")
     call = Call(
         "PATCH",
-        path_of("dbs", given.database, "collections", collection, "jobs", id),
-        object,
+        job_path(given.database, collection, id),
+        Job,
         query=query_of(allow_missing_route=options["allow_missing_route"]),
         body=body,
         headers=condition_of(if_match),
         idempotency_key=options["idempotency_key"],
     )
-    with Session(given) as session:
-        answer = session.ask(call)
-    _print(given, answer)
+    _show(given, call)
 
 
 @job.command(examples=["timemachine job get carts order-7"])
@@ -272,9 +249,7 @@ def patch(given: Given, /, collection: str, id: str, if_match: int | None, **opt
 @click.pass_obj
 def get(given: Given, collection: str, id: str) -> None:
     """Show a job."""
-    with Session(given) as session:
-        answer = session.ask(operations.get_job(given.database, collection, id))
-    _print(given, answer)
+    _show(given, operations.get_job(given.database, collection, id))
 
 
 @job.command(
@@ -299,8 +274,7 @@ def delete(
     if purge:
         confirm(f"Forget job `{id}` of `{collection}` and its history?", yes=yes)
     call = operations.delete_job(given.database, collection, id, purge=purge, if_match=if_match)
-    with Session(given) as session:
-        answer = session.ask(call)
+    answer = answers.ask(given, call)
     outcome = output.decoded(answer).get("outcome", "deleted")
     output.deleted(answer, f"{id}: {outcome}", as_json=bool(given.as_json))
 
@@ -315,24 +289,16 @@ def delete(
 )
 @collection_argument
 @filter_options(complete.STATES)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many."
-)
+@arguments.limit
 @click.option("--all", "every", is_flag=True, help="All of them, however many.")
 @click.pass_obj
 def list_(given: Given, /, collection: str, limit: int, every: bool, **which: Any) -> None:
     """List jobs in the order of their trigger times."""
-    wanted = _filter(**which)
-    from_ms, to_ms = wanted.pop("from", None), wanted.pop("to", None)
     # One more than wanted tells whether there are more.
-    page_size = _PAGE_MAX if every else min(limit + 1, _PAGE_MAX)
+    wanted = None if every else limit + 1
+    page_size = min(wanted or limits.LIST_LIMIT_MAX, limits.LIST_LIMIT_MAX)
     call = operations.list_jobs(
-        given.database,
-        collection,
-        from_time=from_ms,
-        to_time=to_ms,
-        page_size=page_size,
-        **wanted,
+        given.database, collection, limit=wanted, page_size=page_size, **_which(**which)
     )
     more = False
 
@@ -363,9 +329,7 @@ def list_(given: Given, /, collection: str, limit: int, every: bool, **which: An
 @click.pass_obj
 def run(given: Given, collection: str, id: str) -> None:
     """Make the next attempt of a pending job now."""
-    with Session(given) as session:
-        answer = session.ask(operations.run_job(given.database, collection, id))
-    _print(given, answer)
+    _show(given, operations.run_job(given.database, collection, id))
 
 
 @job.command(
@@ -377,9 +341,7 @@ def run(given: Given, collection: str, id: str) -> None:
 @click.pass_obj
 def redrive(given: Given, collection: str, id: str, force: bool) -> None:
     """Send a dead job again, with the same webhook id."""
-    with Session(given) as session:
-        answer = session.ask(operations.redrive_job(given.database, collection, id, force=force))
-    _print(given, answer)
+    _show(given, operations.redrive_job(given.database, collection, id, force=force))
 
 
 @job.command(
@@ -390,13 +352,12 @@ def redrive(given: Given, collection: str, id: str, force: bool) -> None:
 @click.pass_obj
 def attempts(given: Given, collection: str, id: str) -> None:
     """Show the attempts to send a job, each with its outcome."""
-    with Session(given) as session:
-        output.listing(
-            session.pages(operations.attempts(given.database, collection, id)),
-            tables.attempts,
-            as_json=bool(given.as_json),
-            nothing="no attempt yet",
-        )
+    answers.show_all(
+        given,
+        operations.attempts(given.database, collection, id),
+        tables.attempts,
+        nothing="no attempt yet",
+    )
 
 
 @job.command("remove-content", examples=["timemachine job remove-content carts dead-7 1 --yes"])
@@ -408,12 +369,8 @@ def attempts(given: Given, collection: str, id: str) -> None:
 def remove_content(given: Given, collection: str, id: str, attempt: int, yes: bool) -> None:
     """Remove what a recipient answered to an attempt; that it was made stays known."""
     confirm(f"Remove the stored answer to attempt {attempt} of job `{id}`?", yes=yes)
-    path = path_of(
-        *("dbs", given.database, "collections", collection, "jobs", id),
-        *("attempts", str(attempt), "content"),
-    )
     with Session(given) as session:
-        session.carry(Call("DELETE", path, type(None)))
+        session.carry(operations.delete_attempt_content(given.database, collection, id, attempt))
     sentence = f"removed the content of attempt {attempt}"
     output.deleted(b"null", sentence, as_json=bool(given.as_json))
 
@@ -432,21 +389,18 @@ def cancel(
     context: click.Context,
     /,
     collection: str,
-    state: str | None,
-    route: str | None,
-    tag: str | None,
-    from_time: times.When | None,
-    to_time: times.When | None,
-    **how: Any,
+    dry_run: bool,
+    no_wait: bool,
+    yes: bool,
+    **which: Any,
 ) -> None:
     """Cancel all pending jobs that fit a filter.
 
     It says how many there are and asks. Exit code 1 when the task did not come to its end.
     """
     given = context.ensure_object(Given)
-    path = path_of("dbs", given.database, "collections", collection, "jobs", "cancel")
-    body = {"filter": _filter(state, route, tag, from_time, to_time)}
-    bulk.run(context, path, body, "Cancel {jobs}?", **how)
+    begin = partial(operations.cancel_jobs, given.database, collection, **_which(**which))
+    bulk.run(context, begin, "Cancel {jobs}?", dry_run=dry_run, no_wait=no_wait, yes=yes)
 
 
 @job.command(
@@ -479,14 +433,12 @@ def reschedule(
     context: click.Context,
     /,
     collection: str,
-    state: str | None,
-    route: str | None,
-    tag: str | None,
-    from_time: times.When | None,
-    to_time: times.When | None,
     at: times.When | None,
     shift: int | None,
-    **how: Any,
+    dry_run: bool,
+    no_wait: bool,
+    yes: bool,
+    **which: Any,
 ) -> None:
     """Move the trigger times of all pending jobs that fit a filter.
 
@@ -495,13 +447,15 @@ def reschedule(
     if (at is None) == (shift is None):
         raise click.UsageError("Give either --at TIME or --shift DURATION.")
     given = context.ensure_object(Given)
-    path = path_of("dbs", given.database, "collections", collection, "jobs", "reschedule")
-    body: dict[str, Any] = {"filter": _filter(state, route, tag, from_time, to_time)}
-    if at is not None:
-        body["trigger_time"] = at.time_ms
-    else:
-        body["shift_ms"] = shift
-    bulk.run(context, path, body, "Reschedule {jobs}?", **how)
+    begin = partial(
+        operations.reschedule_jobs,
+        given.database,
+        collection,
+        trigger_time=None if at is None else at.time_ms,
+        shift_ms=shift,
+        **_which(**which),
+    )
+    bulk.run(context, begin, "Reschedule {jobs}?", dry_run=dry_run, no_wait=no_wait, yes=yes)
 
 
 @job.command(examples=["timemachine job watch carts order-7"])
@@ -530,7 +484,7 @@ def watch(context: click.Context, collection: str, id: str) -> None:
             if row["state"] in _ENDED:
                 break
             time.sleep(_POLL_S)
-    _print(given, answer)
+    output.document(answer, _table(), as_json=bool(given.as_json))
     if row["state"] != "delivered":
         context.exit(exits.FAILED)
 

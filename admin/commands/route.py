@@ -1,32 +1,26 @@
 """`timemachine route`: where jobs are sent, and how."""
 
+from functools import partial
 from typing import Any
 
 import click
 import msgspec
 
-from admin import bulk, complete, exits, output, tables, times
+from admin import answers, arguments, bulk, exits, output, tables, times
+from admin.arguments import if_match, route_argument
 from admin.ask import confirm, yes_option
 from admin.command import Group
 from admin.fields import CONTENT, body_of, route_options
 from admin.given import Given
-from admin.session import Session
+from timemachine import limits
 from timemachine.client import operations
 from timemachine.client.answers import RouteSecret
-from timemachine.client.call import Call, condition_of, path_of, query_of
-
-route_argument = click.argument("route", shell_complete=complete.routes)
-if_match = click.option(
-    "--if-match", type=int, metavar="VERSION", help="Only while this is its version."
-)
+from timemachine.client.call import Call, condition_of, route_path
 
 
-def _path(given: Given, route: str, *rest: str) -> str:
-    return path_of("dbs", given.database, "routes", route, *rest)
-
-
-def _print_secret(given: Given, answer: bytes) -> None:
+def _print_secret(given: Given, call: Call[RouteSecret]) -> None:
     """The current secret alone, or all that was answered."""
+    answer = answers.ask(given, call)
     if given.as_json:
         click.echo(answer)
     else:
@@ -42,13 +36,12 @@ def route() -> None:
 @click.pass_obj
 def list_(given: Given) -> None:
     """List the routes of a database."""
-    with Session(given) as session:
-        output.listing(
-            session.pages(operations.list_routes(given.database)),
-            tables.routes,
-            as_json=bool(given.as_json),
-            nothing=f"no route in database `{given.database}`",
-        )
+    answers.show_all(
+        given,
+        operations.list_routes(given.database),
+        tables.routes,
+        nothing=f"no route in database `{given.database}`",
+    )
 
 
 @route.command(examples=["timemachine route get hello", "timemachine route get hello --json"])
@@ -56,9 +49,7 @@ def list_(given: Given) -> None:
 @click.pass_obj
 def get(given: Given, route: str) -> None:
     """Show a route. Values of headers and keys are masked."""
-    with Session(given) as session:
-        answer = session.ask(operations.get_route(given.database, route))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.get_route(given.database, route))
 
 
 @route.command(
@@ -84,9 +75,9 @@ def put(
     """
     headers = condition_of(if_match, create_only=create_only)
     body = body_of(options)
-    with Session(given) as session:
-        answer = session.ask(Call("PUT", _path(given, route), object, body=body, headers=headers))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(
+        given, Call("PUT", route_path(given.database, route), object, body=body, headers=headers)
+    )
 
 
 @route.command(
@@ -108,9 +99,9 @@ def patch(given: Given, /, route: str, if_match: int | None, **options: Any) -> 
     if not body:
         raise click.UsageError("Give at least one setting to change.")
     headers = condition_of(if_match)
-    with Session(given) as session:
-        answer = session.ask(Call("PATCH", _path(given, route), object, body=body, headers=headers))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(
+        given, Call("PATCH", route_path(given.database, route), object, body=body, headers=headers)
+    )
 
 
 @route.command(
@@ -129,8 +120,7 @@ def delete(given: Given, route: str, force: bool, if_match: int | None, yes: boo
         question = f"Delete route `{route}` of `{given.database}`, so that its jobs end dead?"
         confirm(question, yes=yes)
     call = operations.delete_route(given.database, route, force=force, if_match=if_match)
-    with Session(given) as session:
-        answer = session.ask(call)
+    answer = answers.ask(given, call)
     output.deleted(answer, f"deleted route {route}", as_json=bool(given.as_json))
 
 
@@ -143,9 +133,7 @@ def secret(given: Given, route: str) -> None:
     Only the current secret is printed, so that it can go into a variable. With --json also
     earlier ones that still sign.
     """
-    with Session(given) as session:
-        answer = session.ask(operations.get_route_secret(given.database, route))
-    _print_secret(given, answer)
+    _print_secret(given, operations.get_route_secret(given.database, route))
 
 
 @route.command(
@@ -176,16 +164,13 @@ def rotate_secret(
     to the new one meanwhile.
     """
     confirm(f"Give route `{route}` of `{given.database}` a new secret?", yes=yes)
-    body: dict[str, Any] = {}
-    if grace_period_ms is not None:
-        body["grace_period_ms"] = grace_period_ms
-    if secret_file is not None:
-        body["secret"] = secret_file.strip()
-    with Session(given) as session:
-        answer = session.ask(
-            Call("POST", _path(given, route, "secret", "rotate"), object, body=body)
-        )
-    _print_secret(given, answer)
+    call = operations.rotate_route_secret(
+        given.database,
+        route,
+        secret=None if secret_file is None else secret_file.strip(),
+        grace_period_ms=grace_period_ms,
+    )
+    _print_secret(given, call)
 
 
 @route.command(examples=["timemachine route pause hello"])
@@ -193,9 +178,7 @@ def rotate_secret(
 @click.pass_obj
 def pause(given: Given, route: str) -> None:
     """Start no more sends to a route; its jobs are held when they are due."""
-    with Session(given) as session:
-        answer = session.ask(operations.pause_route(given.database, route))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.pause_route(given.database, route))
 
 
 @route.command(examples=["timemachine route resume hello"])
@@ -203,9 +186,7 @@ def pause(given: Given, route: str) -> None:
 @click.pass_obj
 def resume(given: Given, route: str) -> None:
     """Send to a paused or disabled route again, what was held first."""
-    with Session(given) as session:
-        answer = session.ask(operations.resume_route(given.database, route))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.resume_route(given.database, route))
 
 
 @route.command("send-example", examples=["timemachine route send-example hello"])
@@ -217,9 +198,7 @@ def send_example(context: click.Context, route: str) -> None:
     Exit code 1 when the recipient did not answer 2xx.
     """
     given = context.ensure_object(Given)
-    with Session(given) as session:
-        answer = session.ask(operations.send_example(given.database, route))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answer = answers.show(given, operations.send_example(given.database, route))
     if output.decoded(answer).get("status") != "succeeded":
         context.exit(exits.FAILED)
 
@@ -229,36 +208,24 @@ def send_example(context: click.Context, route: str) -> None:
 @click.pass_obj
 def stats(given: Given, route: str) -> None:
     """Show a route's state, its waiting jobs, and how its attempts went lately."""
-    with Session(given) as session:
-        answer = session.ask(Call("GET", _path(given, route, "stats"), object))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.route_stats(given.database, route))
 
 
 @route.command(examples=["timemachine route attempts hello --limit 20"])
 @route_argument
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many."
-)
+@arguments.limit
 @click.pass_obj
 def attempts(given: Given, route: str, limit: int) -> None:
     """Show the attempts to send to a route, the newest first."""
-    query = query_of(limit=min(limit, 1000))
-    call = Call("GET", _path(given, route, "attempts"), object, query=query)
-    with Session(given) as session:
-        output.listing(
-            output.first(session.pages(call), limit),
-            tables.attempts,
-            as_json=bool(given.as_json),
-            nothing="no attempt yet",
-        )
-
-
-window = bulk.window_options
+    call = operations.route_attempts(
+        given.database, route, limit=limit, page_size=min(limit, limits.LIST_LIMIT_MAX)
+    )
+    answers.show_all(given, call, tables.attempts, nothing="no attempt yet")
 
 
 @route.command(examples=["timemachine route redrive hello --from -1d --to now --yes"])
 @route_argument
-@window
+@bulk.window_options
 @bulk.task_options
 @click.pass_context
 def redrive(
@@ -274,14 +241,9 @@ def redrive(
     The window is about their trigger times.
     """
     given = context.ensure_object(Given)
-    path = _path(given, route, "redrive")
-    bulk.run(
-        context,
-        path,
-        bulk.window_body(from_time, to_time),
-        "Send {jobs} again that died?",
-        **how,
-    )
+    window = times.window(from_time, to_time)
+    begin = partial(operations.redrive_route, given.database, route, **window)
+    bulk.run(context, begin, "Send {jobs} again that died?", **how)
 
 
 @route.command(
@@ -289,7 +251,7 @@ def redrive(
     examples=["timemachine route replay-missing hello --from -1d --to now --yes"],
 )
 @route_argument
-@window
+@bulk.window_options
 @bulk.task_options
 @click.pass_context
 def replay_missing(
@@ -305,11 +267,6 @@ def replay_missing(
     The window is about their trigger times.
     """
     given = context.ensure_object(Given)
-    path = _path(given, route, "replay-missing")
-    bulk.run(
-        context,
-        path,
-        bulk.window_body(from_time, to_time),
-        "Send {jobs} that died without an attempt?",
-        **how,
-    )
+    window = times.window(from_time, to_time)
+    begin = partial(operations.replay_missing, given.database, route, **window)
+    bulk.run(context, begin, "Send {jobs} that died without an attempt?", **how)

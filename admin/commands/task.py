@@ -2,11 +2,10 @@
 
 import click
 
-from admin import bulk, output, tables
+from admin import answers, bulk, tables
 from admin.command import Group
 from admin.given import Given
-from admin.session import Session
-from timemachine.client.call import Call, path_of
+from timemachine.client import operations
 
 
 @click.group(cls=Group, db=False)
@@ -18,13 +17,7 @@ def task() -> None:
 @click.pass_obj
 def list_(given: Given) -> None:
     """List the tasks, the newest first."""
-    with Session(given) as session:
-        output.listing(
-            session.pages(Call("GET", path_of("tasks"), object)),
-            tables.tasks,
-            as_json=bool(given.as_json),
-            nothing="no task",
-        )
+    answers.show_all(given, operations.list_tasks(), tables.tasks, nothing="no task")
 
 
 @task.command(db=False, examples=["timemachine task get TASK"])
@@ -32,9 +25,7 @@ def list_(given: Given) -> None:
 @click.pass_obj
 def get(given: Given, task: str) -> None:
     """Show how far a task is."""
-    with Session(given) as session:
-        answer = session.ask(Call("GET", path_of("tasks", task), object))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.get_task(task))
 
 
 @task.command(db=False, examples=["timemachine task watch TASK"])
@@ -53,6 +44,4 @@ def watch(context: click.Context, task: str) -> None:
 @click.pass_obj
 def cancel(given: Given, task: str) -> None:
     """Stop a task. What it did already stays done."""
-    with Session(given) as session:
-        answer = session.ask(Call("POST", path_of("tasks", task, "cancel"), object))
-    output.document(answer, tables.one, as_json=bool(given.as_json))
+    answers.show(given, operations.cancel_task(task))

@@ -11,6 +11,7 @@ from admin.session import NobodyThere
 from timemachine.client import (
     ApiConflict,
     ApiDenied,
+    ApiError,
     ApiInvalid,
     ApiNotFound,
     ApiOverloaded,
@@ -37,7 +38,7 @@ _OPTIONS = {
 
 def exit_code(error: ClientError) -> int:
     """The exit code that stands for an error."""
-    if error.status == 405:
+    if isinstance(error, ApiError) and error.status == 405:
         return exits.USAGE
     return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), exits.FAILED)
 

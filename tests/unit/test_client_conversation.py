@@ -144,7 +144,7 @@ def test_read_is_sent_without_key_and_body() -> None:
 )
 def test_every_write_has_a_key(call: Call[Any]) -> None:
     """Each write carries an Idempotency-Key that is a UUID of version 7."""
-    play = Play(answer(404))
+    play = Play(answer(404, {"code": "not_found"}))
     with pytest.raises(ApiNotFound):
         play.run(call)
     assert 7 == uuid.UUID(play.headers()["Idempotency-Key"]).version
@@ -208,10 +208,6 @@ KINDS = [
     (400, ApiInvalid, "invalid_request"),
     (401, ApiDenied, "unauthorized"),
     (403, ApiDenied, "unauthorized"),
-    (404, ApiNotFound, "not_found"),
-    (405, ApiError, "api_error"),
-    (409, ApiConflict, "conflict"),
-    (412, ApiPreconditionFailed, "precondition_failed"),
     (413, ApiInvalid, "invalid_request"),
     (415, ApiInvalid, "invalid_request"),
     (422, ApiInvalid, "invalid_request"),
@@ -231,6 +227,41 @@ def test_error_of_each_status(status: int, kind: type[ClientError], code: str) -
     assert (code, status) == (caught.value.code, caught.value.status)
     assert str(status) in caught.value.detail
     assert isinstance(caught.value, TimeMachineError)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, ApiNotFound), (405, ApiError), (409, ApiConflict), (412, ApiPreconditionFailed)],
+)
+def test_error_about_the_clusters_own_things(status: int, kind: type[ClientError]) -> None:
+    """It is a node's, which names a code, also where it says no more."""
+    with pytest.raises(kind, match=str(status)) as caught:
+        Play(answer(status, {"code": "some_code"})).run(GET)
+    assert (kind, "some_code", status) == (
+        type(caught.value),
+        caught.value.code,
+        caught.value.status,
+    )
+
+
+@pytest.mark.parametrize("status", [404, 405, 409, 412])
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("text/html", b"<html>nginx</html>"),
+        ("application/json", b'{"detail":"Not Found"}'),
+        ("application/json", b'{"status":404,"error":"Not Found","path":"/v1"}'),
+        ("application/problem+json", b""),
+        ("text/plain", b'{"code":"job_not_found"}'),
+    ],
+)
+def test_a_stranger_says_nothing_about_jobs(status: int, media: str, body: bytes) -> None:
+    """A web server at a wrong URL answers 404 too: nobody may take the job for gone."""
+    play = Play(RawAnswer(status, {"content-type": media}, body), servers=2)
+    with pytest.raises(BadAnswer, match="not from a node") as caught:
+        play.run(GET)
+    assert status == caught.value.status
+    assert [0] == play.servers
 
 
 def test_error_says_what_the_node_said() -> None:
@@ -253,8 +284,8 @@ def test_error_says_what_the_node_said() -> None:
 @pytest.mark.parametrize("body", [[1], "text", {"errors": 7}, None])
 def test_odd_problem_documents_do_not_hide_the_status(body: object) -> None:
     """What is JSON but no problem document is ignored."""
-    with pytest.raises(ApiConflict, match="409 Conflict"):
-        Play(answer(409, body)).run(GET)
+    with pytest.raises(ApiInvalid, match="422 Unprocessable"):
+        Play(answer(422, body)).run(GET)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id":7}', b'{"state":"x"}', b"\xff"])

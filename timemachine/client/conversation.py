@@ -19,8 +19,14 @@ import msgspec
 from timemachine.client.call import Call
 from timemachine.client.config import Config, Sources
 from timemachine.client.http1 import RawAnswer, format_request
-from timemachine.client.problems import RETRIED_STATUS, Problem, api_error
-from timemachine.errors import ApiError, BadAnswer, ClientError, NoAnswer
+from timemachine.client.problems import (
+    RETRIED_STATUS,
+    SAID_BY_NODES_ONLY,
+    Problem,
+    api_error,
+    phrase,
+)
+from timemachine.errors import BadAnswer, ClientError, NoAnswer
 from timemachine.retry import parse_retry_after
 
 T = TypeVar("T")
@@ -171,12 +177,22 @@ def _value(call: Call[T], raw: RawAnswer) -> T:
         raise BadAnswer(f"The answer cannot be read: {error}.", status=raw.status) from error
 
 
-def _error(raw: RawAnswer) -> ApiError:
-    """The error of an answer that is no success, as good as its body tells."""
+def _error(raw: RawAnswer) -> ClientError:
+    """The error of an answer that is no success, as good as its body tells.
+
+    Every node names a code. Without one a 404 comes from some other server: it must not be taken
+    for a job that is not there.
+    """
     problem = Problem()
     if "json" in raw.headers.get("content-type", ""):
         try:
             problem = msgspec.json.decode(raw.body, type=Problem)
         except msgspec.DecodeError:
             pass  # A proxy's body says less than the status.
+    if problem.code is None and raw.status in SAID_BY_NODES_ONLY:
+        return BadAnswer(
+            f"{raw.status} {phrase(raw.status)}, but not from a node of TimeMachine:"
+            " is the server's URL right?",
+            status=raw.status,
+        )
     return api_error(problem, raw.status)

@@ -18,6 +18,12 @@ from timemachine.errors import (
 RETRIED_STATUS: Final = frozenset({429, 502, 503, 504})
 """Answers after which the same request may succeed: two say so, two come from proxies."""
 
+SAID_BY_NODES_ONLY: Final = frozenset({404, 405, 409, 412})
+"""What these say is about the cluster's own things: from any other server they say nothing of them.
+
+The others mean the same from a proxy: credentials, a request that is too large or malformed, load.
+"""
+
 _ERROR_OF_STATUS: Final[dict[int, type[ApiError]]] = {
     400: ApiInvalid,
     401: ApiDenied,
@@ -54,16 +60,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[Fault, ...] = ()
 
 
+def phrase(status: int) -> str:
+    """What HTTP calls a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no known status"
+
+
 def api_error(problem: Problem, status: int, *, within: str = "") -> ApiError:
     """The error of a status, as good as its problem tells.
 
     `within` is the JSON pointer of the one item that it is about: places are told from there on.
     """
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "no known status"
-    detail = problem.detail or problem.error or problem.title or f"{status} {phrase}"
+    detail = problem.detail or problem.error or problem.title or f"{status} {phrase(status)}"
     place = within.lstrip("/") + "/"
     if within and detail.startswith(place):
         detail = detail.removeprefix(place)

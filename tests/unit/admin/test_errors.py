@@ -16,8 +16,8 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "cli.md"
 
 
 def of_status(status: int) -> ClientError:
-    """The client's error for a status."""
-    return _error(RawAnswer(status, {}, b""))
+    """The client's error for a status that a node answers."""
+    return _error(RawAnswer(status, {"content-type": "application/problem+json"}, b'{"code":"x"}'))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,12 @@ def test_exit_codes_without_status() -> None:
     """Nobody there is one thing, somebody strange another."""
     assert exits.UNREACHABLE == exit_code(NoAnswer("x", maybe_done=False))
     assert exits.FAILED == exit_code(BadAnswer("x"))
+
+
+@pytest.mark.parametrize("status", [404, 405, 409, 412])
+def test_exit_codes_of_strangers(status: int) -> None:
+    """A script must not take a wrong URL for a thing that is not there, or there already."""
+    assert exits.FAILED == exit_code(_error(RawAnswer(status, {}, b"<html>")))
 
 
 def test_exit_codes_are_documented() -> None:

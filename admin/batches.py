@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import click
 import msgspec
 
-from admin.errors import problem
+from admin import shown
+from admin.errors import for_terminals, problem
 from admin.session import Session
 from timemachine import limits
 from timemachine.client.call import Call, collection_path, query_of
@@ -22,6 +23,18 @@ _REFUSED: Final = {"line", "job", "error"}
 """The members of a line that tells of a refused job; such a line may be given again."""
 
 _decode_job = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Refused(NamedTuple):
+    """A job that was not created: the error's sentence, and the whole as a line of NDJSON."""
+
+    line: int
+    detail: str
+    record: str
+
+    def sentence(self) -> str:
+        """For people."""
+        return shown.text(f"line {self.line}: {for_terminals(self.detail)}")
 
 
 class Item(NamedTuple):
@@ -142,27 +155,28 @@ class Sending:
         self._key = key
         self._new_id = Sources().new_id
 
-    def send(self, items: list[Item], outcome: Outcome) -> list[str]:
-        """Send one batch; returns a line for each job that was refused. Raises ClientError."""
-        refused: dict[int, str] = {}
+    def send(self, items: list[Item], outcome: Outcome) -> list[Refused]:
+        """Send one batch; returns the jobs that were refused. Raises ClientError."""
+        refused: list[Refused] = []
         jobs: list[tuple[Item, dict[str, msgspec.Raw]]] = []
         for item in items:
             try:
                 jobs.append((item, self._job(item)))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
                 outcome.failed += 1
-                fault = {"code": "invalid_request", "detail": f"This is no JSON object: {error}."}
+                detail = f"This is no JSON object: {error}."
+                fault = {"code": "invalid_request", "detail": detail}
                 content = item.content.decode("utf-8", "replace")
                 fields = {"line": item.line, "text": content, "error": fault}
-                refused[item.line] = json.dumps(fields)
+                refused.append(Refused(item.line, detail, json.dumps(fields)))
         if jobs:
-            refused |= self._send(jobs, outcome)
+            refused += self._send(jobs, outcome)
         outcome.last_line = items[-1].line
-        return [refused[line] for line in sorted(refused)]
+        return sorted(refused)
 
     def _send(
         self, jobs: list[tuple[Item, dict[str, msgspec.Raw]]], outcome: Outcome
-    ) -> dict[int, str]:
+    ) -> list[Refused]:
         key = None
         if self._key is not None:
             key = f"{self._key}/{jobs[0][0].line}-{jobs[-1][0].line}"
@@ -174,7 +188,7 @@ class Sending:
             body=[job for _, job in jobs],
             idempotency_key=key,
         )
-        refused = {}
+        refused = []
         answer = msgspec.json.decode(self._session.ask(call), type=_Answer)
         for index, ((item, _), answered) in enumerate(zip(jobs, answer.items, strict=True)):
             if answered.status == 201:
@@ -187,7 +201,8 @@ class Sending:
                 job = msgspec.Raw(msgspec.json.format(item.content, indent=-1))
                 error = api_error(answered.error, answered.status, within=f"/{index}")
                 fields = {"line": item.line, "job": job, "error": problem(error)}
-                refused[item.line] = msgspec.json.encode(fields).decode()
+                record = msgspec.json.encode(fields).decode()
+                refused.append(Refused(item.line, error.detail, record))
         return refused
 
     def _job(self, item: Item) -> dict[str, msgspec.Raw]:

@@ -59,7 +59,7 @@ def advice(error: ClientError) -> list[str]:
     return []
 
 
-def _for_terminals(sentence: str) -> str:
+def for_terminals(sentence: str) -> str:
     """A sentence of the API, with options for its parameters."""
     for parameter, option in _OPTIONS.items():
         sentence = sentence.replace(f"send {parameter}", f"add {option}").replace(parameter, option)
@@ -77,7 +77,7 @@ class Failure(click.ClickException):
         hints: list[str] | None = None,
         as_json: bool = False,
     ) -> None:
-        super().__init__(sentence or _for_terminals(error.detail))
+        super().__init__(sentence or for_terminals(error.detail))
         self.exit_code = exit_code(error)  # type: ignore[misc]  # click's own manner
         self.error = error
         self.hints = advice(error) if hints is None else hints

@@ -141,6 +141,7 @@ CLIENT_POLL_MS_MAX = 5_000
 # --- the command line ------------------------------------------------------------------------
 CLI_BATCH_BYTES = 4 * 1024 * 1024  # of jobs in one request, if they are more than one
 CLI_LINE_BYTES_MAX = REQUEST_BODY_BYTES_MAX // 2  # of a file of jobs: ids and brackets come with it
+CLI_REFUSED_SHOWN_MAX = 20  # refused jobs that a batch tells of at a terminal
 
 assert META_BYTES_MAX < CLI_BATCH_BYTES < CLI_LINE_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN

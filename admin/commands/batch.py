@@ -17,7 +17,7 @@ from rich.progress import (
 
 from admin import complete, exits, output, shown
 from admin.arguments import collection_argument
-from admin.batches import Outcome, Reader, Sending
+from admin.batches import Outcome, Reader, Refused, Sending
 from admin.command import Command
 from admin.given import Given
 from admin.session import Session
@@ -25,6 +25,29 @@ from timemachine import limits
 from timemachine.client import ClientError
 
 _BATCH_JOBS = 1_000
+
+
+class _Refusals:
+    """Tells of refused jobs: in a file, or people at a terminal, or else on standard error."""
+
+    def __init__(self, file: IO[str] | None, progress: Progress) -> None:
+        self._file = file
+        self._people = None if file is not None or progress.disable else progress.console
+        self._count = 0
+
+    def tell(self, refused: Refused) -> None:
+        """One job."""
+        self._count += 1
+        if self._people is None:
+            (self._file or sys.stderr).write(refused.record + "\n")
+        elif self._count <= limits.CLI_REFUSED_SHOWN_MAX:
+            self._people.print(refused.sentence(), soft_wrap=True)
+
+    def end(self) -> None:
+        """There are no more of them: say how many were not shown."""
+        left = self._count - limits.CLI_REFUSED_SHOWN_MAX
+        if self._people is not None and left > 0:
+            click.echo(f"{left} more refused; --failed FILE keeps them all.", err=True)
 
 
 def _writable(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
@@ -88,6 +111,7 @@ def batch(
     They are sent in batches, one after the other, so that a pipe is read only as fast as the
     cluster takes them. Each job succeeds or fails by itself. Refused ones are written as NDJSON,
     {"line", "job", "error"}, which can be given again; exit code 8 tells that there are some.
+    At a terminal the first of them are told as sentences, unless --failed keeps them.
     Jobs without id get one here, so that repeats of a request create nothing twice.
     """
     given = context.ensure_object(Given)
@@ -100,9 +124,9 @@ def batch(
         source: BinaryIO = (
             sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
         )
-        refused: IO[str] | None = None
+        kept: IO[str] | None = None
         if failed is not None:
-            refused = stack.enter_context(failed.open("w", encoding="utf-8"))
+            kept = stack.enter_context(failed.open("w", encoding="utf-8"))
         size = Path(file).stat().st_size if file != "-" else None
         session = stack.enter_context(Session(given))
         sending = Sending(
@@ -113,22 +137,24 @@ def batch(
             key=key,
             allow_missing_route=allow_missing_route,
         )
-        progress = stack.enter_context(_progress(known=bool(size)))
+        progress = stack.enter_context(_progress(known=bool(size), as_json=bool(given.as_json)))
+        refusals = _Refusals(kept, progress)
         shown_task = progress.add_task("jobs", total=size or None)
         reader = Reader(source, batch_size)
         try:
             for items in reader:
-                for fault in sending.send(items, outcome):
-                    # Not kept: a progress bar puts its own in the place of this stream.
-                    (refused or sys.stderr).write(fault + "\n")
+                for refused in sending.send(items, outcome):
+                    refusals.tell(refused)
                 progress.update(
                     shown_task, completed=reader.bytes_read, description=outcome.sentence()
                 )
         except (ClientError, KeyboardInterrupt, click.UsageError):
             progress.stop()
+            refusals.end()
             if outcome.last_line:
                 click.echo(f"{outcome.sentence()}, up to line {outcome.last_line}.", err=True)
             raise
+    refusals.end()
     if given.as_json:
         click.echo(outcome.as_json())
     else:
@@ -137,7 +163,7 @@ def batch(
         context.exit(exits.PARTLY)
 
 
-def _progress(*, known: bool) -> Progress:
+def _progress(*, known: bool, as_json: bool) -> Progress:
     """A bar for a file, whose size is known; a count for a pipe. On standard error, or nowhere."""
     err = output.console(stderr=True)
     columns: list[ProgressColumn] = [BarColumn(), TaskProgressColumn()] if known else []
@@ -147,5 +173,5 @@ def _progress(*, known: bool) -> Progress:
         TextColumn("{task.description}"),
         console=err,
         transient=True,
-        disable=not err.is_terminal,
+        disable=as_json or not err.is_terminal,
     )

@@ -116,6 +116,31 @@ def test_a_batch_shows_how_far_it_is(tm: Terminal, tmp_path: Path) -> None:
     assert (0, "100 created, 0 refused\n", "") == piped
 
 
+def test_a_terminal_is_told_of_the_first_refused_jobs(tm: Terminal, tmp_path: Path) -> None:
+    """A sentence a job, whole and not many; a file, a pipe and programs get every record."""
+    file, failed = tmp_path / "jobs", tmp_path / "failed"
+    file.write_text(f'{{"trigger_time": {FAR_MS}, "route": "nope"}}\n' * 25 + "no job\n")
+    words = ("job", "batch", "carts", str(file), "--batch-size", "10")
+    seen = tm.at_terminal(*words, environment={"COLUMNS": "40"})
+    assert 8 == seen.code
+    told = re.findall(r"line ([0-9]+): There is no route 'nope' in database 'default'", seen.out)
+    assert [str(number + 1) for number in range(20)] == told
+    assert "add --allow-missing-route." in seen.out
+    assert "6 more refused; --failed FILE keeps them all." in seen.out
+    assert '{"line"' not in seen.out
+
+    kept = tm.at_terminal(*words, "--failed", str(failed))
+    assert (8, 26) == (kept.code, failed.read_text().count("\n"))
+    assert "line 1:" not in kept.out
+    assert "more refused" not in kept.out
+
+    json_seen = tm.at_terminal(*words, "--json", environment={"COLUMNS": "40"})
+    assert failed.read_text().splitlines()[-1] in json_seen.out.splitlines()
+    assert 26 == json_seen.out.count('{"line"')
+    piped = tm.program(*words, folder=tmp_path)
+    assert 26 == piped.err.count('{"line"')
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from admin import batches
-from admin.batches import Item, Outcome, Reader
+from admin.batches import Item, Outcome, Reader, Refused
 
 
 def read(data: bytes, batch_jobs: int = 2) -> list[list[Item]]:
@@ -59,6 +59,12 @@ def test_it_reads_no_further_than_asked() -> None:
     reader = Reader(source, 10)
     next(iter(reader))
     assert 33 == source.tell() == reader.bytes_read
+
+
+def test_a_refusal_for_people() -> None:
+    """Where, and why; nothing in it steers the terminal, and parameters are options."""
+    refused = Refused(7, "No \x9b31m? send ?force=true.", "{}")
+    assert "line 7: No \\x9b31m? add --force." == refused.sentence()
 
 
 def test_the_outcome() -> None:

@@ -12,6 +12,7 @@ CLIENT: Final = {
     "route": Place("admin.commands.route", "route", "Routes: where jobs are sent, and how."),
     "job": Place("admin.commands.job", "job", "Jobs: what is sent, and when."),
     "task": Place("admin.commands.task", "task", "Tasks: work on many jobs, in the background."),
+    "cluster": Place("admin.commands.cluster", "cluster", "The cluster: what holds for all nodes."),
     "completion": Place(
         "admin.commands.completion", "completion", "Print the completion script of a shell."
     ),

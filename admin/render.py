@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from admin import shown
-from admin.tables import Parts, Row, grid
+from admin.tables import Parts, Row, grid, members
 
 
 def show_status(cluster: Row) -> Parts:
@@ -36,3 +36,9 @@ def show_vnodes(rows: Sequence[Row]) -> Parts:
         ],
         right=("vnode", "term", "due backlog"),
     )
+
+
+def show_settings(settings: Row) -> Parts:
+    """What holds for all nodes; that nothing is allowed is told too."""
+    ranges = settings["allowed_private_cidrs"]
+    yield members([("allowed_private_cidrs", shown.text(", ".join(ranges)) or "none")])

@@ -383,3 +383,28 @@ def test_a_forecast(tm: Terminal) -> None:
     shown = tm("collection", "forecast", "carts", "--to", "+1d", "--bucket-ms", "1d").out
     assert "█" * 40 in shown
     assert "3 jobs until" in shown
+
+
+def test_settings_of_the_cluster(tm: Terminal) -> None:
+    """What webhooks may reach is looked at and replaced; a range that is none changes nothing."""
+    words = ("cluster", "settings")
+    before = tm(*words, "get", "--json").json
+    assert {"allowed_private_cidrs": ["127.0.0.0/8"]} == before
+    inside = ("route", "put", "inside", "--url", "http://10.0.0.1/")
+    tm(*inside, code=exits.USAGE)
+    change = (*words, "set", "--allowed-private-cidrs")
+    try:
+        assert (
+            "allowed_private_cidrs  10.0.0.0/8, ::1/128\n" == tm(*change, "10.0.0.0/8, ::1/128").out
+        )
+        tm(*inside)
+        assert "This is no range" in tm(*change, "lan", code=exits.USAGE).err
+        assert ["10.0.0.0/8", "::1/128"] == tm(*words, "get", "--json").json[
+            "allowed_private_cidrs"
+        ]
+        assert "allowed_private_cidrs  none\n" == tm(*change, "").out
+        tm(*inside, code=exits.USAGE)
+        tm(*words, "set", code=exits.USAGE)
+    finally:
+        tm(*change, "127.0.0.0/8")
+    assert before == tm(*words, "get", "--json").json

@@ -33,7 +33,9 @@ _EXIT_OF: tuple[tuple[type[ClientError], int], ...] = (
 _OPTIONS = {
     "?force=true": "--force",
     "?allow_missing_route=true": "--allow-missing-route",
+    "PUT /v1/cluster/settings": "`timemachine cluster settings set`",
 }
+"""What the API's sentences tell to do, as it is typed."""
 
 
 def exit_code(error: ClientError) -> int:
@@ -60,7 +62,7 @@ def advice(error: ClientError) -> list[str]:
 
 
 def for_terminals(sentence: str) -> str:
-    """A sentence of the API, with options for its parameters."""
+    """A sentence of the API, with options for its parameters and commands for its requests."""
     for parameter, option in _OPTIONS.items():
         sentence = sentence.replace(f"send {parameter}", f"add {option}").replace(parameter, option)
     return sentence
@@ -90,7 +92,8 @@ class Failure(click.ClickException):
             click.echo(json.dumps(problem(self.error)), file=file)
             return
         click.echo(f"Error: {shown.text(self.message)}", file=file)
-        for pointer, detail in self.error.errors:
+        for pointer, sentence in self.error.errors:
+            detail = for_terminals(sentence)
             if self.message not in (detail, f"{pointer.lstrip('/?')}: {detail}"):
                 click.echo(f"  {shown.text(pointer)}  {shown.text(detail)}", file=file)
         for hint in self.hints:

@@ -80,7 +80,7 @@ def _not_yet(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
     "--allow-private",
     metavar="CIDR",
     multiple=True,
-    help="A private range that webhooks may go to; may be given several times.",
+    help="A private range that webhooks of a new cluster may go to; may be given several times.",
 )
 @click.option("--secret-key-file", metavar="FILE", help="The key that secrets are sealed with.")
 @click.option("--api-token-file", metavar="FILE", help="Tokens of those who may use the API.")

@@ -173,7 +173,8 @@ class AddressPolicy:
             return "The address is public and may be connected to."
         return (
             f"This is not a public address, it is in {network};"
-            f" the operator can allow that range with --allow-private {network}."
+            f" the operator can allow that range: add {network} to allowed_private_cidrs, with"
+            " PUT /v1/cluster/settings."
         )
 
     def _allows(self, address: Address) -> bool:

@@ -391,7 +391,8 @@ def test_settings_of_the_cluster(tm: Terminal) -> None:
     before = tm(*words, "get", "--json").json
     assert {"allowed_private_cidrs": ["127.0.0.0/8"]} == before
     inside = ("route", "put", "inside", "--url", "http://10.0.0.1/")
-    tm(*inside, code=exits.USAGE)
+    advice = "add 10.0.0.0/8 to allowed_private_cidrs, with `timemachine cluster settings set`.\n"
+    assert tm(*inside, code=exits.USAGE).err.endswith(advice)
     change = (*words, "set", "--allowed-private-cidrs")
     try:
         assert (

@@ -403,7 +403,7 @@ def test_private_addresses_are_refused_with_the_range_to_allow(api: Api) -> None
     """Neither literals nor legacy forms get into the inside."""
     for host in ("10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]"):
         status, problem = api.ask("PUT", f"{ROUTES}/inside", {"webhook_url": f"http://{host}/"})
-        assert (400, True) == (status, "--allow-private" in problem["detail"]), problem
+        assert (400, True) == (status, "allowed_private_cidrs" in problem["detail"]), problem
 
 
 def test_idempotency_keys(api: Api, recipient: RecordingReceiver) -> None:

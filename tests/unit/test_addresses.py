@@ -192,7 +192,7 @@ def test_a_listener_on_localhost() -> None:
 def test_a_refusal_names_the_range_to_allow(address: str, network: str) -> None:
     """And allowing it helps. The address itself, which a name may keep secret, is not shown."""
     sentence = AddressPolicy().explain(address, 80)
-    assert f"--allow-private {network}." in sentence
+    assert f"add {network} to allowed_private_cidrs" in sentence
     assert address not in sentence.replace(network, "")
     assert AddressPolicy((network,)).permits(address, 80)
 

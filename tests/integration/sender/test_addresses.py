@@ -36,7 +36,7 @@ async def test_the_inside_is_not_connected_to(lab: Lab, receiver: FaultReceiver,
     with pytest.raises(InvalidRequest) as caught:
         await sender.check(parse_target(url)[0])
     assert "blocked_address" == caught.value.specific_code
-    assert "--allow-private" in caught.value.detail
+    assert "allowed_private_cidrs" in caught.value.detail
     assert 0 == receiver.connections
 
 

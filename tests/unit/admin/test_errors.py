@@ -84,6 +84,9 @@ def test_sentences_speak_of_options() -> None:
     """What the API calls a parameter is an option here."""
     error = ClientError("Create it first, or send ?allow_missing_route=true.")
     assert "Error: Create it first, or add --allow-missing-route.\n" == shown(Failure(error))
+    sentence = "Allow it with PUT /v1/cluster/settings."
+    error = ClientError(sentence, errors=[("/webhook_url", sentence)])
+    assert "Error: Allow it with `timemachine cluster settings set`.\n" == shown(Failure(error))
 
 
 def test_programs_get_json() -> None:

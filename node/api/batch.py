@@ -18,16 +18,9 @@ from node.api.conventions import (
     encode_json,
     idempotency_key,
 )
-from node.api.databases import find_collection
 from node.api.jobs import MISSING_ROUTE, JobBody, JobHandlers, decode_job
-from node.api.operations import (
-    IDEMPOTENCY_KEY,
-    IN_COLLECTION,
-    NDJSON,
-    Example,
-    Told,
-    operation,
-)
+from node.api.lookups import find_collection
+from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, NDJSON, Example, Told, operation
 from node.api.problems import Problem, from_validation, problem, refusal, too_large
 from node.api.views import JobView
 from node.engine import Engine

@@ -1,13 +1,11 @@
-"""What all operations share: names, times, conditions, idempotency, cursors, the call itself."""
+"""What all operations share: names, times, conditions, idempotency, the call itself."""
 
 import asyncio
-import binascii
 import hashlib
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -18,15 +16,12 @@ from timemachine.replica.commands import Request
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DIGITS = re.compile(r"[0-9]{1,18}")
+DIGITS = re.compile(r"[0-9]{1,18}")
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
-
-Natural = Annotated[int, msgspec.Meta(ge=0)]
-"""A number in a cursor. Cursors are not signed: what they hold may be anybody's."""
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,13 +43,6 @@ encode_content = msgspec.msgpack.Encoder().encode
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
     """A body without members."""
-
-
-class Page(msgspec.Struct, Generic[T], frozen=True):
-    """One page of a list; `next_cursor` is null at its end."""
-
-    items: list[T]
-    next_cursor: str | None
 
 
 _decode_nothing = msgspec.json.Decoder(Nothing).decode
@@ -159,17 +147,7 @@ def query_time(call: Call, name: str) -> int | None:
     text = call.query.get(name)
     if text is None:
         return None
-    return checked_time(int(text) if _DIGITS.fullmatch(text) else text, f"?{name}")
-
-
-def query_limit(call: Call) -> int:
-    """The `limit` of a list."""
-    text = call.query.get("limit")
-    if text is None:
-        return limits.LIST_LIMIT_DEFAULT
-    if _DIGITS.fullmatch(text) is None or not 1 <= int(text) <= limits.LIST_LIMIT_MAX:
-        raise invalid("?limit", f"The limit is 1 to {limits.LIST_LIMIT_MAX}.")
-    return int(text)
+    return checked_time(int(text) if DIGITS.fullmatch(text) else text, f"?{name}")
 
 
 def query_number(call: Call, name: str, low: int, high: int, default: int) -> int:
@@ -177,7 +155,7 @@ def query_number(call: Call, name: str, low: int, high: int, default: int) -> in
     text = call.query.get(name)
     if text is None:
         return default
-    if _DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
+    if DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
         raise invalid(f"?{name}", f"This is a number from {low} to {high}.")
     return int(text)
 
@@ -241,30 +219,6 @@ def request_of(key: str | None, scope: str, content: bytes, item: int = 0) -> Re
         return None
     hashed = hashlib.sha256(f"{scope}\0{item}\0{key}".encode()).digest()[:16]
     return Request(hashed, hashlib.sha256(content).digest()[:16])
-
-
-def write_cursor(position: tuple[Any, ...], scope: str) -> str:
-    """An opaque cursor that only fits the list it came from."""
-    return urlsafe_b64encode(_mark(scope) + encode_content(position)).decode().rstrip("=")
-
-
-def read_cursor(call: Call, scope: str, shape: type[T]) -> T | None:
-    """The position of a cursor, which has this shape, or None without one."""
-    text = call.query.get("cursor")
-    if text is None:
-        return None
-    try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        position = msgspec.msgpack.decode(data[6:], type=shape)
-    except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
-        raise invalid("?cursor", "This is no cursor of this list.") from None
-    if data[:6] != _mark(scope):
-        raise invalid("?cursor", "This cursor belongs to another list.")
-    return position
-
-
-def _mark(scope: str) -> bytes:
-    return hashlib.sha256(scope.encode("utf-8", "surrogatepass")).digest()[:6]
 
 
 def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:

@@ -1,7 +1,6 @@
 """Databases and collections."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -10,7 +9,6 @@ from node.api.conventions import (
     Answer,
     Call,
     Ignored,
-    Page,
     ask_meta,
     checked_name,
     decoded,
@@ -18,21 +16,19 @@ from node.api.conventions import (
     idempotency_key,
     json_answer,
     meta_answer,
-    query_limit,
-    read_cursor,
     request_of,
-    write_cursor,
 )
+from node.api.lookups import find_collection, find_database
 from node.api.operations import (
     IDEMPOTENCY_KEY,
     IN_COLLECTION,
     IN_DATABASE,
-    PAGED,
     Example,
     Told,
     flag,
     operation,
 )
+from node.api.paging import PAGED, Page, page
 from node.api.problems import invalid, refusal
 from node.api.schemas import between
 from node.api.views import CollectionView, DatabaseView, collection_view
@@ -86,36 +82,6 @@ class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 _decode_database = msgspec.json.Decoder(DatabaseBody).decode
 _decode_collection = msgspec.json.Decoder(CollectionBody).decode
-
-
-def page(call: Call, rows: list[Any], scope: str, key: str, view: Callable[[Any], Any]) -> Answer:
-    """One page of a list that is small enough to sort in memory."""
-    position = read_cursor(call, scope, tuple[str])
-    limit = query_limit(call)
-    rows.sort(key=lambda row: getattr(row, key))
-    if position is not None:
-        rows = [row for row in rows if getattr(row, key) > position[0]]
-    more = len(rows) > limit
-    rows = rows[:limit]
-    cursor = write_cursor((getattr(rows[-1], key),), scope) if more else None
-    return json_answer(Page([view(row) for row in rows], cursor))
-
-
-def find_database(engine: Engine, name: str) -> Database:
-    """The database of that name, or 404."""
-    database = engine.meta.databases.get(name)
-    if database is None:
-        raise refusal("database_not_found")
-    return database
-
-
-def find_collection(engine: Engine, db: str, name: str) -> Collection:
-    """The collection of that name, or 404."""
-    collection = engine.meta.collections.get((db, name))
-    if collection is None:
-        find_database(engine, db)
-        raise refusal("collection_not_found")
-    return collection
 
 
 class DatabaseHandlers:

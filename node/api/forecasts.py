@@ -1,14 +1,7 @@
 """How many jobs will be due when."""
 
-from node.api.conventions import (
-    Answer,
-    Call,
-    finished,
-    json_answer,
-    query_number,
-    query_time,
-)
-from node.api.databases import find_collection
+from node.api.conventions import Answer, Call, finished, json_answer, query_number, query_time
+from node.api.lookups import find_collection
 from node.api.operations import FROM, IN_COLLECTION, TO, Parameter, Told, operation
 from node.api.problems import invalid
 from node.api.views import BucketView, ForecastView

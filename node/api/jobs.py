@@ -15,9 +15,7 @@ from node.api.conventions import (
     Answer,
     Call,
     Ignored,
-    Natural,
     Nothing,
-    Page,
     ask,
     checked_job_id,
     checked_time,
@@ -28,13 +26,10 @@ from node.api.conventions import (
     if_match,
     if_none_match,
     json_answer,
-    query_limit,
     query_number,
-    read_cursor,
     request_of,
-    write_cursor,
 )
-from node.api.databases import find_collection
+from node.api.lookups import find_collection, find_job, job_named
 from node.api.metas import checked_meta
 from node.api.operations import (
     IDEMPOTENCY_KEY,
@@ -42,7 +37,6 @@ from node.api.operations import (
     IF_NONE_MATCH,
     IN_COLLECTION,
     NAME_PATTERN,
-    PAGED,
     PATH_PARAMETERS,
     Example,
     Parameter,
@@ -50,6 +44,7 @@ from node.api.operations import (
     flag,
     operation,
 )
+from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import invalid, refusal
 from node.api.schemas import between, exactly_one, one_of
 from node.api.views import AttemptView, JobView, Previous, attempt_view, job_view
@@ -57,7 +52,7 @@ from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import Conflict
 from timemachine.identifiers import uuid7, uuid8
-from timemachine.model import Collection, JobRecord
+from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
 
@@ -303,11 +298,6 @@ class JobHandlers:
             return uuid8(collection.uid, key, item)
         return uuid7(self._engine.now_ms(), self._engine.random_bytes(10))
 
-    def _place(self, call: Call) -> tuple[Collection, str]:
-        """The collection and the job id that a path names."""
-        db, name, job_id = call.names
-        return find_collection(self._engine, db, name), checked_job_id(job_id)
-
     def _request(
         self, call: Call, collection: Collection, job_id: str, content: tuple[Any, ...]
     ) -> c.Request | None:
@@ -447,7 +437,7 @@ class JobHandlers:
         `previous` tells what became of the version before; a replaced one is never retried. On a
         job that ended, what differs starts a new life of its id.
         """
-        collection, job_id = self._place(call)
+        collection, job_id = job_named(self._engine, *call.names)
         body = decoded(_decode_put, call.body)
         if body.id not in (None, job_id):
             raise invalid("/id", "The id in the body is not the one in the path.")
@@ -486,7 +476,7 @@ class JobHandlers:
         Replaces the members that are given. A job that ended is 409.
         """
         engine = self._engine
-        collection, job_id = self._place(call)
+        collection, job_id = job_named(self._engine, *call.names)
         body = decoded(_decode_patch, call.body)
         if body.id not in (_UNSET, job_id):
             raise invalid("/id", "The id of a job cannot change.")
@@ -534,17 +524,11 @@ class JobHandlers:
 
         Jobs that ended stay readable for the collection's `history_retention_ms`.
         """
-        collection, job_id = self._place(call)
-        record, meta = self._read(collection, job_id)
+        collection, job_id = job_named(self._engine, *call.names)
+        record, meta = find_job(self._engine, collection, job_id)
         vnode = self._engine.vnode_of(collection, job_id)
         view = job_view(collection, vnode, job_id, record, meta)
         return Answer(body=encode_json(view), headers={"ETag": f'"{record.version}"'})
-
-    def _read(self, collection: Collection, job_id: str) -> tuple[JobRecord, bytes]:
-        found = self._engine.read_job(collection, job_id)
-        if found is None:
-            raise refusal("job_not_found")
-        return found
 
     @operation(
         "DELETE",
@@ -562,7 +546,7 @@ class JobHandlers:
         again returns the first outcome.
         """
         engine = self._engine
-        collection, job_id = self._place(call)
+        collection, job_id = job_named(self._engine, *call.names)
         purge = call.flag("purge")
         condition = self._condition(call, collection, job_id)
         command = c.DeleteJob(
@@ -592,7 +576,7 @@ class JobHandlers:
         later.
         """
         call.no_members()
-        collection, job_id = self._place(call)
+        collection, job_id = job_named(self._engine, *call.names)
         command = c.RunJob(
             now_ms=self._engine.now_ms(),
             job_id=job_id,
@@ -624,8 +608,8 @@ class JobHandlers:
         With the same `webhook_id`, so that the recipient knows it by that.
         """
         call.no_members()
-        collection, job_id = self._place(call)
-        record, _ = self._read(collection, job_id)
+        collection, job_id = job_named(self._engine, *call.names)
+        record, _ = find_job(self._engine, collection, job_id)
         force = call.flag("force")
         command = c.RedriveJob(
             now_ms=self._engine.now_ms(),
@@ -646,8 +630,8 @@ class JobHandlers:
     )
     async def list_attempts(self, call: Call) -> Answer:
         """List the attempts of a job."""
-        collection, job_id = self._place(call)
-        record, _ = self._read(collection, job_id)
+        collection, job_id = job_named(self._engine, *call.names)
+        record, _ = find_job(self._engine, collection, job_id)
         attempts = self._engine.read_attempts(collection, job_id, record)
         scope = f"attempts/{collection.uid}/{job_id}"
         position = read_cursor(call, scope, tuple[Natural])
@@ -677,9 +661,8 @@ class JobHandlers:
 
         The attempt stays; the body and the headers of its response are forgotten.
         """
-        db, name, raw_id, number = call.names
-        collection = find_collection(self._engine, db, name)
-        job_id = checked_job_id(raw_id)
+        *place, number = call.names
+        collection, job_id = job_named(self._engine, *place)
         if _ATTEMPT.fullmatch(number) is None:
             raise refusal("attempt_not_found")
         version = query_number(call, "version", 0, limits.TIME_MS_MAX, 0) or None

@@ -1,29 +1,15 @@
 """Lists of jobs, in trigger order over all vnodes of a collection."""
 
-import asyncio
-
-from node.api.conventions import (
-    Answer,
-    Call,
-    Natural,
-    Page,
-    finished,
-    json_answer,
-    query_limit,
-    query_time,
-    read_cursor,
-    write_cursor,
-)
-from node.api.databases import find_collection
+from node.api.conventions import Answer, Call, finished, json_answer, query_time
 from node.api.jobs import TAG_SCHEMA, checked_tag
-from node.api.operations import FROM, IN_COLLECTION, PAGED, TO, Parameter, Told, operation
+from node.api.lookups import find_collection
+from node.api.operations import FROM, IN_COLLECTION, TO, Parameter, Told, operation
+from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.problems import invalid
-from node.api.views import JobView, job_view
+from node.api.views import JobView, stored_job_view
 from node.engine import Engine
 from node.selection import Selection
 from timemachine.model import STATES_BY_TEXT, JobState
-
-_VIEWS_BETWEEN_YIELDS = 64
 
 _STATES = Parameter(
     name="state",
@@ -69,15 +55,9 @@ class ListHandlers:
             to_ms=query_time(call, "to"),
         )
         after = read_cursor(call, scope, tuple[Natural, str])
-        page = await finished(engine.list_jobs(collection, selection, after, query_limit(call)))
-        rows, position = page
-        items = []
-        for number, (job_id, record) in enumerate(rows):
-            meta = engine.read_meta(collection, job_id)
-            vnode = engine.vnode_of(collection, job_id)
-            items.append(job_view(collection, vnode, job_id, record, meta))
-            if number % _VIEWS_BETWEEN_YIELDS == _VIEWS_BETWEEN_YIELDS - 1:
-                await asyncio.sleep(0)
+        limit = query_limit(call)
+        rows, position = await finished(engine.list_jobs(collection, selection, after, limit))
+        items = await viewed(rows, lambda row: stored_job_view(engine, collection, *row))
         cursor = None if position is None else write_cursor(position, scope)
         return json_answer(Page(items, cursor))
 

@@ -99,22 +99,6 @@ CONSISTENCY: Final = Parameter(
     schema={"enum": ["linearizable", "stale"], "default": "linearizable"},
     values=("stale", "linearizable"),
 )
-LIMIT: Final = Parameter(
-    name="limit",
-    description="How many items one answer has at most.",
-    schema={
-        "type": "integer",
-        "minimum": 1,
-        "maximum": limits.LIST_LIMIT_MAX,
-        "default": limits.LIST_LIMIT_DEFAULT,
-    },
-)
-CURSOR: Final = Parameter(
-    name="cursor",
-    description="`next_cursor` of the page before; it fits the same list with the same filters.",
-    schema={"type": "string"},
-)
-PAGED: Final = (LIMIT, CURSOR)
 TIME_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": limits.TIME_MS_MAX},

@@ -29,8 +29,9 @@ from node.api.conventions import (
     idempotency_key,
     json_answer,
 )
-from node.api.databases import DatabaseHandlers, find_collection
+from node.api.databases import DatabaseHandlers
 from node.api.jobs import JobHandlers
+from node.api.lookups import find_collection
 from node.api.metas import checked_meta
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, flag, operation
 from node.api.problems import invalid, refusal

@@ -1,26 +1,13 @@
 """What became of a route's jobs: its state and counts, its attempts."""
 
-import asyncio
-
-from node.api.conventions import (
-    Answer,
-    Call,
-    Natural,
-    Page,
-    finished,
-    json_answer,
-    query_limit,
-    read_cursor,
-    write_cursor,
-)
-from node.api.operations import PAGED, Told, operation
-from node.api.problems import refusal
+from node.api.conventions import Answer, Call, finished, json_answer
+from node.api.lookups import find_route
+from node.api.operations import Told, operation
+from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.views import RouteAttemptView, RouteStatsView, attempt_view, route_state
+from node.attempts import RouteAttempt
 from node.engine import Engine
 from timemachine.identifiers import webhook_id
-from timemachine.model import Route
-
-_VIEWS_BETWEEN_YIELDS = 64
 
 _TAG = "Routes"
 _ROUTE = "/v1/dbs/{db}/routes/{route}"
@@ -32,13 +19,6 @@ class RouteReportHandlers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _find(self, call: Call) -> Route:
-        db, name = call.names
-        route = self._engine.meta.routes.get((db, name))
-        if route is None:
-            raise refusal("route_not_found")
-        return route
-
     @operation(
         "GET",
         f"{_ROUTE}/stats",
@@ -48,7 +28,7 @@ class RouteReportHandlers:
     )
     async def get_stats(self, call: Call) -> Answer:
         """Read how a route does."""
-        route = self._find(call)
+        route = find_route(self._engine, *call.names)
         pending, waiting = self._engine.jobs_of_route(route.uid)
         queue = self._engine.delivery.queue_of(route)
         return json_answer(
@@ -76,29 +56,27 @@ class RouteReportHandlers:
     )
     async def list_route_attempts(self, call: Call) -> Answer:
         """List the attempts of a route's jobs."""
-        route = self._find(call)
+        route = find_route(self._engine, *call.names)
         scope = f"route-attempts/{route.uid}"
         before = read_cursor(call, scope, tuple[bytes, Natural, Natural, Natural])
         limit = query_limit(call)
         found, position = await finished(
             self._engine.route_attempts(route.db, route.uid, before, limit)
         )
-        items = []
-        for number, each in enumerate(found):
-            record = each.record
-            attempt = attempt_view(each.attempt)
-            item = RouteAttemptView(
-                job_id=each.job_id,
-                db=each.collection.db,
-                collection=each.collection.name,
-                # Versions of before may be of a former life of that id.
-                webhook_id=webhook_id(record.uid, record.version, record.occurrence)
-                if each.attempt.version == record.version
-                else None,
-                **{name: getattr(attempt, name) for name in attempt.__struct_fields__},
-            )
-            items.append(item)
-            if number % _VIEWS_BETWEEN_YIELDS == _VIEWS_BETWEEN_YIELDS - 1:
-                await asyncio.sleep(0)
+        items = await viewed(found, _view)
         cursor = None if position is None else write_cursor(position, scope)
         return json_answer(Page(items, cursor))
+
+
+def _view(found: RouteAttempt) -> RouteAttemptView:
+    attempt, record = attempt_view(found.attempt), found.record
+    return RouteAttemptView(
+        job_id=found.job_id,
+        db=found.collection.db,
+        collection=found.collection.name,
+        # Versions of before may be of a former life of that id.
+        webhook_id=webhook_id(record.uid, record.version, record.occurrence)
+        if found.attempt.version == record.version
+        else None,
+        **{name: getattr(attempt, name) for name in attempt.__struct_fields__},
+    )

@@ -11,7 +11,6 @@ from node.api.conventions import (
     Answer,
     Call,
     Nothing,
-    Page,
     ask,
     ask_meta,
     checked_name,
@@ -24,18 +23,18 @@ from node.api.conventions import (
     json_answer,
     request_of,
 )
-from node.api.databases import find_database, page
+from node.api.lookups import find_database, find_route
 from node.api.operations import (
     IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
     IN_DATABASE,
-    PAGED,
     Example,
     Told,
     flag,
     operation,
 )
+from node.api.paging import PAGED, Page, page
 from node.api.problems import invalid, refusal
 from node.api.route_bodies import (
     SECRET_SCHEMA,
@@ -99,11 +98,9 @@ class RouteHandlers:
 
     def _find(self, call: Call) -> Route:
         db, name = call.names
-        route = self._engine.meta.routes.get((db, name))
-        if route is None:
+        if (db, name) not in self._engine.meta.routes:
             find_database(self._engine, db)
-            raise refusal("route_not_found")
-        return route
+        return find_route(self._engine, db, name)
 
     def _condition(self, call: Call) -> int | None:
         db, name = call.names

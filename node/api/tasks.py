@@ -9,9 +9,7 @@ from node.api.conventions import (
     NAME,
     Answer,
     Call,
-    Natural,
     Nothing,
-    Page,
     ask,
     ask_meta,
     checked_time,
@@ -20,24 +18,15 @@ from node.api.conventions import (
     finished,
     idempotency_key,
     json_answer,
-    query_limit,
-    read_cursor,
     request_of,
-    write_cursor,
 )
-from node.api.databases import find_collection
 from node.api.jobs import WHEN, RouteName, TagName, TimeGiven, checked_tag
-from node.api.operations import (
-    IDEMPOTENCY_KEY,
-    IN_COLLECTION,
-    PAGED,
-    Example,
-    Told,
-    operation,
-)
+from node.api.lookups import find_collection, find_route
+from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, Example, Told, operation
+from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import invalid, refusal
 from node.api.schemas import between, exactly_one
-from node.api.views import DryRunView, TaskBegun, TaskView, job_view
+from node.api.views import DryRunView, TaskBegun, TaskView, stored_job_view
 from node.engine import Engine
 from node.tasks import selection_of
 from timemachine import limits
@@ -244,9 +233,7 @@ class TaskHandlers:
     async def _of_route(self, call: Call, kind: TaskKind) -> Answer:
         engine = self._engine
         db, name = call.names
-        route = engine.meta.routes.get((db, name))
-        if route is None:
-            raise refusal("route_not_found")
+        route = find_route(engine, db, name)
         body = decoded(_decode_window, call.body or b"{}")
         collections = [each for each in engine.meta.collections.values() if each.db == db]
         task = Task(
@@ -303,9 +290,7 @@ class TaskHandlers:
             )
             count += found
             for job_id, record in jobs:
-                meta = engine.read_meta(collection, job_id)
-                vnode = engine.vnode_of(collection, job_id)
-                sample.append(job_view(collection, vnode, job_id, record, meta))
+                sample.append(stored_job_view(engine, collection, job_id, record))
         return json_answer(DryRunView(count, sample))
 
     # --- looking and ending ----------------------------------------------------------------

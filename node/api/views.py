@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from node.api.schemas import one_of
+from node.engine import Engine
 from timemachine import limits
 from timemachine.identifiers import webhook_id
 from timemachine.model import (
@@ -104,6 +105,14 @@ def job_view(
         webhook_id(record.uid, record.version, record.occurrence),
         record.reason,
     )
+
+
+def stored_job_view(
+    engine: Engine, collection: Collection, job_id: str, record: JobRecord
+) -> JobView:
+    """A job as answered, whose record alone is at hand."""
+    vnode = engine.vnode_of(collection, job_id)
+    return job_view(collection, vnode, job_id, record, engine.read_meta(collection, job_id))
 
 
 class PhasesView(msgspec.Struct, frozen=True):

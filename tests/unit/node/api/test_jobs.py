@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from node.api.conventions import write_cursor
+from node.api.paging import write_cursor
 from tests.unit.node.api.harness import FAR_MS, JOBS, ROUTE, Api, Reply
 from timemachine import limits
 from timemachine.model import JobState

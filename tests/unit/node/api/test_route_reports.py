@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from node.api.conventions import write_cursor
+from node.api.paging import write_cursor
 from tests.unit.node.api.harness import JOBS, ROUTE, Api
 from tests.unit.node.api.test_jobs import settled
 from timemachine.outbound import Outcome

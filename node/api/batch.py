@@ -18,9 +18,18 @@ from node.api.conventions import (
     encode_json,
     idempotency_key,
 )
-from node.api.jobs import MISSING_ROUTE, JobBody, JobHandlers, decode_job
+from node.api.job_bodies import JobBody, decode_job
+from node.api.jobs import MISSING_ROUTE, JobHandlers
 from node.api.lookups import find_collection
-from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, NDJSON, Example, Told, operation
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IN_COLLECTION,
+    JOBS,
+    NDJSON,
+    Example,
+    Told,
+    operation,
+)
 from node.api.problems import Problem, from_validation, problem, refusal, too_large
 from node.api.views import JobView
 from node.engine import Engine
@@ -99,7 +108,7 @@ class BatchHandlers:
 
     @operation(
         "POST",
-        "/v1/dbs/{db}/collections/{collection}/jobs/batch",
+        f"{JOBS}/batch",
         tag="Jobs",
         query=[MISSING_ROUTE],
         headers=(IDEMPOTENCY_KEY,),
@@ -112,7 +121,7 @@ class BatchHandlers:
                 also={NDJSON: list[BatchItem]},
             )
         },
-        refusals=[*IN_COLLECTION],
+        refusals=IN_COLLECTION,
         example=Example(
             body=[
                 {"id": "cart-8", "delay_ms": 3_600_000, "route": "hello", "meta": {"cart": 8}},

@@ -11,6 +11,7 @@ import msgspec
 
 from node.api.problems import from_validation, invalid, refusal
 from timemachine import errors, limits
+from timemachine.model import Collection
 from timemachine.replica.commands import Request
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -219,6 +220,16 @@ def request_of(key: str | None, scope: str, content: bytes, item: int = 0) -> Re
         return None
     hashed = hashlib.sha256(f"{scope}\0{item}\0{key}".encode()).digest()[:16]
     return Request(hashed, hashlib.sha256(content).digest()[:16])
+
+
+def job_request(
+    call: Call, collection: Collection, job_id: str, content: tuple[Any, ...]
+) -> Request | None:
+    """The identity of a write to a job, if its call has a key."""
+    key = idempotency_key(call)
+    if key is None:
+        return None
+    return request_of(key, f"{collection.uid}/{job_id}", encode_content(content))
 
 
 def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:

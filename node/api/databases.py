@@ -20,6 +20,8 @@ from node.api.conventions import (
 )
 from node.api.lookups import find_collection, find_database
 from node.api.operations import (
+    COLLECTION,
+    DATABASE,
     IDEMPOTENCY_KEY,
     IN_COLLECTION,
     IN_DATABASE,
@@ -38,8 +40,6 @@ from timemachine.model import Collection, Database
 from timemachine.replica import meta as m
 
 _TAG = "Databases and collections"
-_DATABASE = "/v1/dbs/{db}"
-_COLLECTION = "/v1/dbs/{db}/collections/{collection}"
 _KEYED = (IDEMPOTENCY_KEY,)
 _REPEATED = ("Idempotent-Replayed",)
 
@@ -107,7 +107,7 @@ class DatabaseHandlers:
 
     @operation(
         "PUT",
-        _DATABASE,
+        DATABASE,
         tag=_TAG,
         headers=_KEYED,
         body=DatabaseBody,
@@ -132,7 +132,7 @@ class DatabaseHandlers:
 
     @operation(
         "GET",
-        _DATABASE,
+        DATABASE,
         tag=_TAG,
         answers={200: Told(meaning="The database.", body=DatabaseView)},
         refusals=IN_DATABASE,
@@ -143,7 +143,7 @@ class DatabaseHandlers:
 
     @operation(
         "DELETE",
-        _DATABASE,
+        DATABASE,
         tag=_TAG,
         query=[flag("force", "Delete its collections and routes, too.")],
         headers=_KEYED,
@@ -180,7 +180,7 @@ class DatabaseHandlers:
 
     @operation(
         "GET",
-        f"{_DATABASE}/collections",
+        f"{DATABASE}/collections",
         tag=_TAG,
         query=PAGED,
         answers={200: Told(meaning="By name.", body=Page[CollectionView])},
@@ -195,7 +195,7 @@ class DatabaseHandlers:
 
     @operation(
         "PUT",
-        _COLLECTION,
+        COLLECTION,
         tag=_TAG,
         headers=_KEYED,
         body=CollectionBody,
@@ -244,7 +244,7 @@ class DatabaseHandlers:
 
     @operation(
         "GET",
-        _COLLECTION,
+        COLLECTION,
         tag=_TAG,
         answers={200: Told(meaning="The collection, with counts by state.", body=CollectionView)},
         refusals=IN_COLLECTION,
@@ -258,7 +258,7 @@ class DatabaseHandlers:
 
     @operation(
         "DELETE",
-        _COLLECTION,
+        COLLECTION,
         tag=_TAG,
         query=[flag("force", "Delete its jobs, too.")],
         headers=_KEYED,

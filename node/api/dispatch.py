@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from node.api import operations
+from node.api.attempts import AttemptHandlers
 from node.api.batch import BatchHandlers
 from node.api.cluster import ClusterHandlers
 from node.api.conventions import Answer, Call
@@ -13,7 +15,7 @@ from node.api.documents import DocumentHandlers
 from node.api.forecasts import ForecastHandlers
 from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
-from node.api.operations import Operation, operations_of
+from node.api.operations import Operation, operations_of, place_of
 from node.api.original import OriginalHandlers
 from node.api.problems import invalid
 from node.api.route_reports import RouteReportHandlers
@@ -24,7 +26,7 @@ from timemachine.errors import MethodNotAllowed, NotFound
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
-JOBS = "v1/dbs/*/collections/*/jobs"
+JOBS = place_of(operations.JOBS)
 """The place of creating one job, and of listing them."""
 
 BATCH = f"{JOBS}/batch"
@@ -34,6 +36,7 @@ _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 HANDLERS = (
     JobHandlers,
+    AttemptHandlers,
     BatchHandlers,
     ListHandlers,
     TaskHandlers,
@@ -91,6 +94,7 @@ class Dispatch:
         databases = DatabaseHandlers(engine)
         made = (
             jobs,
+            AttemptHandlers(engine),
             BatchHandlers(engine, jobs),
             ListHandlers(engine),
             TaskHandlers(engine),

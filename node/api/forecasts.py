@@ -2,7 +2,7 @@
 
 from node.api.conventions import Answer, Call, finished, json_answer, query_number, query_time
 from node.api.lookups import find_collection
-from node.api.operations import FROM, IN_COLLECTION, TO, Parameter, Told, operation
+from node.api.operations import COLLECTION, FROM, IN_COLLECTION, TO, Parameter, Told, operation
 from node.api.problems import invalid
 from node.api.views import BucketView, ForecastView
 from node.engine import Engine
@@ -31,7 +31,7 @@ class ForecastHandlers:
 
     @operation(
         "GET",
-        "/v1/dbs/{db}/collections/{collection}/forecast",
+        f"{COLLECTION}/forecast",
         tag="Jobs",
         query=[FROM, TO, _BUCKET],
         answers={200: Told(meaning="In order of time.", body=ForecastView)},

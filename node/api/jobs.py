@@ -1,33 +1,38 @@
-"""Jobs: create, replace, change, read, delete, run, redrive, attempts."""
+"""Jobs: create, replace, change, read, delete, run, redrive."""
 
-import re
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta
 
 from node.api.conventions import (
-    CONTROL,
     NAME,
     Answer,
     Call,
-    Ignored,
     Nothing,
     ask,
     checked_job_id,
-    checked_time,
     decoded,
     encode_content,
     encode_json,
     idempotency_key,
     if_match,
     if_none_match,
-    json_answer,
-    query_number,
+    job_request,
     request_of,
+)
+from node.api.job_bodies import (
+    JobBody,
+    JobPatchBody,
+    JobPutBody,
+    checked_tags,
+    decode_job,
+    decode_patched_job,
+    decode_put_job,
+    refuse_ordering_key,
+    trigger_of,
 )
 from node.api.lookups import find_collection, find_job, job_named
 from node.api.metas import checked_meta
@@ -36,27 +41,22 @@ from node.api.operations import (
     IF_MATCH,
     IF_NONE_MATCH,
     IN_COLLECTION,
-    NAME_PATTERN,
-    PATH_PARAMETERS,
+    JOB,
+    JOBS,
     Example,
-    Parameter,
     Told,
     flag,
     operation,
 )
-from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import invalid, refusal
-from node.api.schemas import between, exactly_one, one_of
-from node.api.views import AttemptView, JobView, Previous, attempt_view, job_view
+from node.api.views import JobView, Previous, job_view
 from node.engine import Engine
-from timemachine import limits
 from timemachine.errors import Conflict
 from timemachine.identifiers import uuid7, uuid8
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
 
-_ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 _UNSET = msgspec.UNSET
 _Maybe = msgspec.UnsetType
 _NULL = b"null"
@@ -72,142 +72,12 @@ _STATUS = {
 _ACCEPTED = frozenset({"created", "replaced", "changed"})
 
 
-# What members may be, said once for all bodies and lists. Said only: the checks stand in the
-# handlers, since what msgspec would check costs time for every job, and reads worse.
-RouteName = Annotated[
-    str,
-    Meta(
-        description="The route that it is sent on, of the same database.",
-        extra_json_schema={"pattern": NAME_PATTERN, "maxLength": limits.NAME_CHARACTERS_MAX},
-    ),
-]
-_JobId = Annotated[str, Meta(extra_json_schema=PATH_PARAMETERS["id"].schema)]
-_Milliseconds = Annotated[int, between(0, limits.TIME_MS_MAX)]
-TimeGiven = (
-    Annotated[int, between(0, limits.TIME_MS_MAX)]
-    | Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-)
-TAG_SCHEMA: Final[dict[str, Any]] = {
-    "type": "string",
-    "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
-    "maxLength": limits.TAG_BYTES_MAX,
-}
-TagName = Annotated[str, Meta(extra_json_schema=TAG_SCHEMA)]
-_Tags = Annotated[tuple[TagName, ...], Meta(extra_json_schema={"maxItems": limits.TAGS_COUNT_MAX})]
-WHEN = Meta(description="When it is due: milliseconds since the Unix epoch, or RFC 3339.")
-_DELAY = Meta(description="Or: how long after the cluster takes it, in milliseconds.")
-_META = Meta(
-    description=f"Any JSON, at most {limits.META_BYTES_MAX} bytes and {limits.META_DEPTH_MAX}"
-    " levels deep; delivered byte for byte as it came."
-)
-_ORDERING = one_of("Not supported yet; send null.", None)
-
-
-class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A job as sent: `trigger_time` or `delay_ms`, exactly one."""
-
-    route: RouteName
-    id: Annotated[_JobId | None, Meta(description="Made by the node when absent.")] = None
-    trigger_time: Annotated[TimeGiven | None, WHEN] = None
-    delay_ms: Annotated[_Milliseconds | None, _DELAY] = None
-    meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
-    tags: _Tags = ()
-    ordering_key: Annotated[str | None, _ORDERING] = None
-
-    SCHEMA: ClassVar[dict[str, Any]] = exactly_one("trigger_time", "delay_ms")
-
-
-class JobPutBody(JobBody, forbid_unknown_fields=True, kw_only=True):
-    """A job as sent, to be created or replaced. What GET shows beside it is ignored."""
-
-    db: Ignored = _UNSET
-    collection: Ignored = _UNSET
-    uid: Ignored = _UNSET
-    state: Ignored = _UNSET
-    version: Ignored = _UNSET
-    vnode: Ignored = _UNSET
-    created_time: Ignored = _UNSET
-    updated_time: Ignored = _UNSET
-    attempts: Ignored = _UNSET
-    next_attempt_time: Ignored = _UNSET
-    last_error: Ignored = _UNSET
-    webhook_id: Ignored = _UNSET
-    reason: Ignored = _UNSET
-    past_due: Ignored = _UNSET
-    previous: Ignored = _UNSET
-    outcome: Ignored = _UNSET
-
-
-class JobPatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The members of a job that PATCH replaces."""
-
-    KEEPS_ABSENT: ClassVar = True
-
-    id: Annotated[_JobId | _Maybe, Meta(description="The one it has; it cannot change.")] = _UNSET
-    trigger_time: Annotated[TimeGiven | _Maybe, WHEN] = _UNSET
-    delay_ms: Annotated[_Milliseconds | _Maybe, _DELAY] = _UNSET
-    route: RouteName | _Maybe = _UNSET
-    meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
-    tags: _Tags | _Maybe = _UNSET
-    ordering_key: Annotated[str | None, _ORDERING] = None
-
-    SCHEMA: ClassVar[dict[str, Any]] = {"not": {"required": ["trigger_time", "delay_ms"]}}
-
-
 _TAG = "Jobs"
-_JOBS = "/v1/dbs/{db}/collections/{collection}/jobs"
 _KEYED = (IDEMPOTENCY_KEY,)
 _STORED = ("ETag", "Idempotent-Replayed")
 MISSING_ROUTE = flag("allow_missing_route", "Take jobs whose route does not exist yet.")
 _ROUTE_NEEDED = "409 route_not_found"
 _EXAMPLE = {"trigger_time": 1_900_000_000_000, "route": "hello", "meta": {"cart": 7}}
-
-decode_job = msgspec.json.Decoder(JobBody).decode
-_decode_put = msgspec.json.Decoder(JobPutBody).decode
-_decode_patch = msgspec.json.Decoder(JobPatchBody).decode
-
-
-def trigger_of(time: int | str | None, delay_ms: int | None, now_ms: int, prefix: str) -> int:
-    """When a job is due, from the one of the two that is given."""
-    if delay_ms is None:
-        if time is None:
-            raise invalid(f"{prefix}/trigger_time", "Give trigger_time or delay_ms.")
-        return checked_time(time, f"{prefix}/trigger_time")
-    if time is not None:
-        raise invalid(f"{prefix}/delay_ms", "Give trigger_time or delay_ms, not both.")
-    if not 0 <= delay_ms <= limits.TIME_MS_MAX - now_ms:
-        raise invalid(
-            f"{prefix}/delay_ms",
-            "A delay is not negative, and does not lead beyond the year 9999.",
-        )
-    return now_ms + delay_ms
-
-
-def checked_tags(tags: tuple[str, ...], prefix: str) -> tuple[str, ...]:
-    """Tags within the limits, or a 400."""
-    if len(tags) > limits.TAGS_COUNT_MAX:
-        raise invalid(f"{prefix}/tags", f"A job has at most {limits.TAGS_COUNT_MAX} tags.")
-    for number, tag in enumerate(tags):
-        checked_tag(tag, f"{prefix}/tags/{number}")
-    return tags
-
-
-def checked_tag(tag: str, pointer: str) -> str:
-    """A tag within the limits, or a 400."""
-    # Not `isprintable` alone: what that says depends on the release of Unicode.
-    if not 1 <= len(tag.encode()) <= limits.TAG_BYTES_MAX or (
-        not tag.isprintable() and CONTROL.search(tag)
-    ):
-        raise invalid(
-            pointer, f"A tag has 1 to {limits.TAG_BYTES_MAX} bytes without control characters."
-        )
-    return tag
-
-
-def refuse_ordering_key(ordering_key: str | None, prefix: str = "") -> None:
-    """Only null has a meaning yet."""
-    if ordering_key is not None:
-        raise invalid(f"{prefix}/ordering_key", "Ordering keys are not supported yet; send null.")
 
 
 class JobHandlers:
@@ -298,14 +168,6 @@ class JobHandlers:
             return uuid8(collection.uid, key, item)
         return uuid7(self._engine.now_ms(), self._engine.random_bytes(10))
 
-    def _request(
-        self, call: Call, collection: Collection, job_id: str, content: tuple[Any, ...]
-    ) -> c.Request | None:
-        key = idempotency_key(call)
-        if key is None:
-            return None
-        return request_of(key, f"{collection.uid}/{job_id}", encode_content(content))
-
     def _condition(self, call: Call, collection: Collection, job_id: str) -> int | None:
         def version() -> int:
             found = self._engine.read_job(collection, job_id)
@@ -395,7 +257,7 @@ class JobHandlers:
 
     @operation(
         "POST",
-        _JOBS,
+        JOBS,
         tag=_TAG,
         query=[MISSING_ROUTE],
         headers=(IDEMPOTENCY_KEY, IF_NONE_MATCH),
@@ -418,7 +280,7 @@ class JobHandlers:
 
     @operation(
         "PUT",
-        f"{_JOBS}/{{id}}",
+        JOB,
         tag=_TAG,
         query=[MISSING_ROUTE],
         headers=(IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH),
@@ -438,7 +300,7 @@ class JobHandlers:
         job that ended, what differs starts a new life of its id.
         """
         collection, job_id = job_named(self._engine, *call.names)
-        body = decoded(_decode_put, call.body)
+        body = decoded(decode_put_job, call.body)
         if body.id not in (None, job_id):
             raise invalid("/id", "The id in the body is not the one in the path.")
         command = self.build_put(
@@ -455,7 +317,7 @@ class JobHandlers:
 
     @operation(
         "PATCH",
-        f"{_JOBS}/{{id}}",
+        JOB,
         tag=_TAG,
         query=[MISSING_ROUTE],
         headers=(IDEMPOTENCY_KEY, IF_MATCH),
@@ -477,7 +339,7 @@ class JobHandlers:
         """
         engine = self._engine
         collection, job_id = job_named(self._engine, *call.names)
-        body = decoded(_decode_patch, call.body)
+        body = decoded(decode_patched_job, call.body)
         if body.id not in (_UNSET, job_id):
             raise invalid("/id", "The id of a job cannot change.")
         refuse_ordering_key(body.ordering_key)
@@ -507,14 +369,14 @@ class JobHandlers:
             meta=meta,
             tags=tags,
             if_match=condition,
-            request=self._request(call, collection, job_id, content),
+            request=job_request(call, collection, job_id, content),
             revoked=engine.revoke(collection, job_id),
         )
         return await self._propose(collection, job_id, command)
 
     @operation(
         "GET",
-        f"{_JOBS}/{{id}}",
+        JOB,
         tag=_TAG,
         answers={200: Told(meaning="The job.", body=JobView, headers=("ETag",))},
         refusals=[*IN_COLLECTION, "404 job_not_found"],
@@ -532,7 +394,7 @@ class JobHandlers:
 
     @operation(
         "DELETE",
-        f"{_JOBS}/{{id}}",
+        JOB,
         tag=_TAG,
         query=[flag("purge", "Forget the job and its attempts, too.")],
         headers=(IDEMPOTENCY_KEY, IF_MATCH),
@@ -554,14 +416,14 @@ class JobHandlers:
             job_id=job_id,
             purge=purge,
             if_match=condition,
-            request=self._request(call, collection, job_id, ("delete", purge, condition)),
+            request=job_request(call, collection, job_id, ("delete", purge, condition)),
             revoked=engine.revoke(collection, job_id),
         )
         return await self._propose(collection, job_id, command)
 
     @operation(
         "POST",
-        f"{_JOBS}/{{id}}/run",
+        f"{JOB}/run",
         tag=_TAG,
         headers=_KEYED,
         body=Nothing,
@@ -580,13 +442,13 @@ class JobHandlers:
         command = c.RunJob(
             now_ms=self._engine.now_ms(),
             job_id=job_id,
-            request=self._request(call, collection, job_id, ("run",)),
+            request=job_request(call, collection, job_id, ("run",)),
         )
         return await self._propose(collection, job_id, command)
 
     @operation(
         "POST",
-        f"{_JOBS}/{{id}}/redrive",
+        f"{JOB}/redrive",
         tag=_TAG,
         query=[flag("force", "Send a delivered job once more, too.")],
         headers=_KEYED,
@@ -616,65 +478,6 @@ class JobHandlers:
             job_id=job_id,
             route_uid=self._route_uid(collection, record.route, allow_missing=False),
             force=force,
-            request=self._request(call, collection, job_id, ("redrive", force)),
+            request=job_request(call, collection, job_id, ("redrive", force)),
         )
         return await self._propose(collection, job_id, command)
-
-    @operation(
-        "GET",
-        f"{_JOBS}/{{id}}/attempts",
-        tag=_TAG,
-        query=PAGED,
-        answers={200: Told(meaning="Oldest first.", body=Page[AttemptView])},
-        refusals=[*IN_COLLECTION, "404 job_not_found"],
-    )
-    async def list_attempts(self, call: Call) -> Answer:
-        """List the attempts of a job."""
-        collection, job_id = job_named(self._engine, *call.names)
-        record, _ = find_job(self._engine, collection, job_id)
-        attempts = self._engine.read_attempts(collection, job_id, record)
-        scope = f"attempts/{collection.uid}/{job_id}"
-        position = read_cursor(call, scope, tuple[Natural])
-        start = 0 if position is None else position[0]
-        stop = start + query_limit(call)
-        cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
-        items = [attempt_view(row) for row in attempts[start:stop]]
-        return json_answer(Page(items, cursor))
-
-    @operation(
-        "DELETE",
-        f"{_JOBS}/{{id}}/attempts/{{n}}/content",
-        tag=_TAG,
-        query=[
-            Parameter(
-                name="version",
-                description="Of the job, where several had such an attempt; the newest otherwise.",
-                schema={"type": "integer", "minimum": 0, "maximum": limits.TIME_MS_MAX},
-            )
-        ],
-        headers=_KEYED,
-        answers={204: Told(meaning="It is removed.", headers=("Idempotent-Replayed",))},
-        refusals=[*IN_COLLECTION, "404 job_not_found", "404 attempt_not_found", "507 disk_full"],
-    )
-    async def remove_content(self, call: Call) -> Answer:
-        """Remove what the recipient answered.
-
-        The attempt stays; the body and the headers of its response are forgotten.
-        """
-        *place, number = call.names
-        collection, job_id = job_named(self._engine, *place)
-        if _ATTEMPT.fullmatch(number) is None:
-            raise refusal("attempt_not_found")
-        version = query_number(call, "version", 0, limits.TIME_MS_MAX, 0) or None
-        command = c.ForgetContent(
-            now_ms=self._engine.now_ms(),
-            job_id=job_id,
-            attempt=int(number),
-            version=version,
-            request=self._request(call, collection, job_id, ("content", int(number), version)),
-        )
-        result: JobResult = await ask(self._engine.propose_job, collection, job_id, command)
-        if result.kind == "refused":
-            raise refusal(result.code)
-        headers = {"Idempotent-Replayed": "true"} if result.replayed else {}
-        return Answer(status=204, body=b"", headers=headers)

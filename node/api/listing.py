@@ -1,9 +1,9 @@
 """Lists of jobs, in trigger order over all vnodes of a collection."""
 
 from node.api.conventions import Answer, Call, finished, json_answer, query_time
-from node.api.jobs import TAG_SCHEMA, checked_tag
+from node.api.job_bodies import TAG_SCHEMA, checked_tag
 from node.api.lookups import find_collection
-from node.api.operations import FROM, IN_COLLECTION, TO, Parameter, Told, operation
+from node.api.operations import FROM, IN_COLLECTION, JOBS, TO, Parameter, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.problems import invalid
 from node.api.views import JobView, stored_job_view
@@ -28,7 +28,7 @@ class ListHandlers:
 
     @operation(
         "GET",
-        "/v1/dbs/{db}/collections/{collection}/jobs",
+        JOBS,
         tag="Jobs",
         query=[_STATES, _ROUTE, _TAG, FROM, TO, *PAGED],
         answers={200: Told(meaning="In order of trigger time.", body=Page[JobView])},

@@ -43,6 +43,14 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     example: Any = None
 
 
+DATABASE: Final = "/v1/dbs/{db}"
+COLLECTION: Final = f"{DATABASE}/collections/{{collection}}"
+JOBS: Final = f"{COLLECTION}/jobs"
+JOB: Final = f"{JOBS}/{{id}}"
+ROUTE: Final = f"{DATABASE}/routes/{{route}}"
+"""Paths that several modules have operations at, or below."""
+
+
 def _name(name: str, what: str, example: str) -> Parameter:
     schema = {
         "type": "string",
@@ -313,7 +321,7 @@ def operation(
             handler=handler.__name__,
             method=method,
             path=path,
-            place=_VARIABLE.sub("*", path[1:]),
+            place=place_of(path),
             tag=tag,
             summary=summary.removesuffix("."),
             description=_unindented(description),
@@ -334,6 +342,11 @@ def operation(
         return handler
 
     return described
+
+
+def place_of(path: str) -> str:
+    """A path with a star for each variable part."""
+    return _VARIABLE.sub("*", path[1:])
 
 
 def operations_of(kind: type) -> list[Operation]:

@@ -2,7 +2,7 @@
 
 from node.api.conventions import Answer, Call, finished, json_answer
 from node.api.lookups import find_route
-from node.api.operations import Told, operation
+from node.api.operations import ROUTE, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.views import RouteAttemptView, RouteStatsView, attempt_view, route_state
 from node.attempts import RouteAttempt
@@ -10,7 +10,6 @@ from node.engine import Engine
 from timemachine.identifiers import webhook_id
 
 _TAG = "Routes"
-_ROUTE = "/v1/dbs/{db}/routes/{route}"
 
 
 class RouteReportHandlers:
@@ -21,7 +20,7 @@ class RouteReportHandlers:
 
     @operation(
         "GET",
-        f"{_ROUTE}/stats",
+        f"{ROUTE}/stats",
         tag=_TAG,
         answers={200: Told(meaning="Its state and counts.", body=RouteStatsView)},
         refusals=["404 route_not_found"],
@@ -48,7 +47,7 @@ class RouteReportHandlers:
 
     @operation(
         "GET",
-        f"{_ROUTE}/attempts",
+        f"{ROUTE}/attempts",
         tag=_TAG,
         query=PAGED,
         answers={200: Told(meaning="The newest first.", body=Page[RouteAttemptView])},

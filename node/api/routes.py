@@ -25,10 +25,12 @@ from node.api.conventions import (
 )
 from node.api.lookups import find_database, find_route
 from node.api.operations import (
+    DATABASE,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
     IN_DATABASE,
+    ROUTE,
     Example,
     Told,
     flag,
@@ -62,7 +64,6 @@ CheckTarget = Callable[[Target], Awaitable[None]]
 _ATTEMPTS_TO_MERGE = 10
 
 _TAG = "Routes"
-_ROUTE = "/v1/dbs/{db}/routes/{route}"
 _CONDITIONAL = (IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH)
 _IN_ROUTE = (*IN_DATABASE, "404 route_not_found")
 _STORED = ("ETag", "Idempotent-Replayed")
@@ -124,7 +125,7 @@ class RouteHandlers:
 
     @operation(
         "PUT",
-        _ROUTE,
+        ROUTE,
         tag=_TAG,
         headers=_CONDITIONAL,
         body=RoutePutBody,
@@ -151,7 +152,7 @@ class RouteHandlers:
 
     @operation(
         "PATCH",
-        _ROUTE,
+        ROUTE,
         tag=_TAG,
         headers=_CONDITIONAL,
         body=RouteBody,
@@ -233,7 +234,7 @@ class RouteHandlers:
 
     @operation(
         "DELETE",
-        _ROUTE,
+        ROUTE,
         tag=_TAG,
         query=[flag("force", "Delete it although jobs are scheduled for it; those end dead.")],
         headers=(IDEMPOTENCY_KEY, IF_MATCH),
@@ -273,7 +274,7 @@ class RouteHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/pause",
+        f"{ROUTE}/pause",
         tag=_TAG,
         headers=_CONDITIONAL,
         body=Nothing,
@@ -290,7 +291,7 @@ class RouteHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/resume",
+        f"{ROUTE}/resume",
         tag=_TAG,
         headers=_CONDITIONAL,
         body=Nothing,
@@ -320,7 +321,7 @@ class RouteHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/secret/rotate",
+        f"{ROUTE}/secret/rotate",
         tag=_TAG,
         headers=_CONDITIONAL,
         body=RotateBody,
@@ -374,7 +375,7 @@ class RouteHandlers:
 
     @operation(
         "GET",
-        _ROUTE,
+        ROUTE,
         tag=_TAG,
         answers={200: Told(meaning="The route.", body=RouteView, headers=("ETag",))},
         refusals=_IN_ROUTE,
@@ -385,7 +386,7 @@ class RouteHandlers:
 
     @operation(
         "GET",
-        "/v1/dbs/{db}/routes",
+        f"{DATABASE}/routes",
         tag=_TAG,
         query=PAGED,
         answers={200: Told(meaning="By name.", body=Page[RouteView])},
@@ -400,7 +401,7 @@ class RouteHandlers:
 
     @operation(
         "GET",
-        f"{_ROUTE}/secret",
+        f"{ROUTE}/secret",
         tag=_TAG,
         answers={
             200: Told(meaning="The secrets.", body=SecretView, headers=("ETag", "Cache-Control"))
@@ -428,7 +429,7 @@ class RouteHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/send-example",
+        f"{ROUTE}/send-example",
         tag=_TAG,
         body=Nothing,
         body_required=False,

@@ -20,9 +20,17 @@ from node.api.conventions import (
     json_answer,
     request_of,
 )
-from node.api.jobs import WHEN, RouteName, TagName, TimeGiven, checked_tag
+from node.api.job_bodies import WHEN, RouteName, TagName, TimeGiven, checked_tag
 from node.api.lookups import find_collection, find_route
-from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, Example, Told, operation
+from node.api.operations import (
+    IDEMPOTENCY_KEY,
+    IN_COLLECTION,
+    JOBS,
+    ROUTE,
+    Example,
+    Told,
+    operation,
+)
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import invalid, refusal
 from node.api.schemas import between, exactly_one
@@ -51,8 +59,6 @@ _FROM = Meta(description="Due at this time or later.")
 _TO = Meta(description="Due before this time.")
 _DRY_RUN = Meta(description="Only say what it would do.")
 _TAG = "Many jobs"
-_JOBS = "/v1/dbs/{db}/collections/{collection}/jobs"
-_ROUTE = "/v1/dbs/{db}/routes/{route}"
 _BEGUN = {
     202: Told(meaning="It has begun.", body=TaskBegun, headers=("Location", "Idempotent-Replayed")),
     200: Told(meaning="What it would do, for `dry_run`.", body=DryRunView),
@@ -128,7 +134,7 @@ class TaskHandlers:
 
     @operation(
         "POST",
-        f"{_JOBS}/cancel",
+        f"{JOBS}/cancel",
         tag=_TAG,
         headers=(IDEMPOTENCY_KEY,),
         body=CancelBody,
@@ -147,7 +153,7 @@ class TaskHandlers:
 
     @operation(
         "POST",
-        f"{_JOBS}/reschedule",
+        f"{JOBS}/reschedule",
         tag=_TAG,
         headers=(IDEMPOTENCY_KEY,),
         body=RescheduleBody,
@@ -173,7 +179,7 @@ class TaskHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/redrive",
+        f"{ROUTE}/redrive",
         tag=_TAG,
         headers=(IDEMPOTENCY_KEY,),
         body=WindowBody,
@@ -193,7 +199,7 @@ class TaskHandlers:
 
     @operation(
         "POST",
-        f"{_ROUTE}/replay-missing",
+        f"{ROUTE}/replay-missing",
         tag=_TAG,
         headers=(IDEMPOTENCY_KEY,),
         body=WindowBody,

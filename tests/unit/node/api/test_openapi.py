@@ -13,7 +13,7 @@ import schemathesis
 from node.api import openapi
 from node.api.credentials import OPEN_PATHS
 from node.api.dispatch import HANDLERS, OPERATIONS, Dispatch
-from node.api.jobs import JobBody, JobPatchBody
+from node.api.job_bodies import JobBody, JobPatchBody
 from node.api.operations import Operation, operations_of
 from tests.unit.node.api.harness import JOBS, ROUTE, Api
 from timemachine import limits

@@ -1,0 +1,83 @@
+"""The attempts of a job: what was sent, what came back, and that to be forgotten."""
+
+import re
+
+from node.api.conventions import Answer, Call, ask, job_request, json_answer, query_number
+from node.api.lookups import find_job, job_named
+from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOB, Parameter, Told, operation
+from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
+from node.api.problems import refusal
+from node.api.views import AttemptView, attempt_view
+from node.engine import Engine
+from timemachine import limits
+from timemachine.replica import commands as c
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_TAG = "Jobs"
+_ATTEMPTS = f"{JOB}/attempts"
+
+
+class AttemptHandlers:
+    """Operations on the attempts of a job."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @operation(
+        "GET",
+        _ATTEMPTS,
+        tag=_TAG,
+        query=PAGED,
+        answers={200: Told(meaning="Oldest first.", body=Page[AttemptView])},
+        refusals=[*IN_COLLECTION, "404 job_not_found"],
+    )
+    async def list_attempts(self, call: Call) -> Answer:
+        """List the attempts of a job."""
+        collection, job_id = job_named(self._engine, *call.names)
+        record, _ = find_job(self._engine, collection, job_id)
+        attempts = self._engine.read_attempts(collection, job_id, record)
+        scope = f"attempts/{collection.uid}/{job_id}"
+        position = read_cursor(call, scope, tuple[Natural])
+        start = 0 if position is None else position[0]
+        stop = start + query_limit(call)
+        cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
+        items = [attempt_view(row) for row in attempts[start:stop]]
+        return json_answer(Page(items, cursor))
+
+    @operation(
+        "DELETE",
+        f"{_ATTEMPTS}/{{n}}/content",
+        tag=_TAG,
+        query=[
+            Parameter(
+                name="version",
+                description="Of the job, where several had such an attempt; the newest otherwise.",
+                schema={"type": "integer", "minimum": 0, "maximum": limits.TIME_MS_MAX},
+            )
+        ],
+        headers=(IDEMPOTENCY_KEY,),
+        answers={204: Told(meaning="It is removed.", headers=("Idempotent-Replayed",))},
+        refusals=[*IN_COLLECTION, "404 job_not_found", "404 attempt_not_found", "507 disk_full"],
+    )
+    async def remove_content(self, call: Call) -> Answer:
+        """Remove what the recipient answered.
+
+        The attempt stays; the body and the headers of its response are forgotten.
+        """
+        *place, number = call.names
+        collection, job_id = job_named(self._engine, *place)
+        if _NUMBER.fullmatch(number) is None:
+            raise refusal("attempt_not_found")
+        version = query_number(call, "version", 0, limits.TIME_MS_MAX, 0) or None
+        command = c.ForgetContent(
+            now_ms=self._engine.now_ms(),
+            job_id=job_id,
+            attempt=int(number),
+            version=version,
+            request=job_request(call, collection, job_id, ("content", int(number), version)),
+        )
+        result = await ask(self._engine.propose_job, collection, job_id, command)
+        if result.kind == "refused":
+            raise refusal(result.code)
+        headers = {"Idempotent-Replayed": "true"} if result.replayed else {}
+        return Answer(status=204, body=b"", headers=headers)

@@ -3,11 +3,11 @@
 import re
 
 from node.api.conventions import Answer, Call, ask, job_request, json_answer, query_number
+from node.api.job_views import AttemptView, attempt_view
 from node.api.lookups import find_job, job_named
 from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOB, Parameter, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import refusal
-from node.api.views import AttemptView, attempt_view
 from node.engine import Engine
 from timemachine import limits
 from timemachine.replica import commands as c

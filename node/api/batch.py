@@ -19,6 +19,7 @@ from node.api.conventions import (
     idempotency_key,
 )
 from node.api.job_bodies import JobBody, decode_job
+from node.api.job_views import JobView
 from node.api.jobs import MISSING_ROUTE, JobHandlers
 from node.api.lookups import find_collection
 from node.api.operations import (
@@ -31,7 +32,6 @@ from node.api.operations import (
     operation,
 )
 from node.api.problems import Problem, from_validation, problem, refusal, too_large
-from node.api.views import JobView
 from node.engine import Engine
 from timemachine import limits
 from timemachine.errors import TimeMachineError

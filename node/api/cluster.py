@@ -7,6 +7,14 @@ import msgspec
 from msgspec import Meta
 
 from node import telemetry
+from node.api.cluster_views import (
+    ClusterView,
+    NodeView,
+    StatusView,
+    VersionView,
+    VnodesView,
+    VnodeView,
+)
 from node.api.conventions import (
     Answer,
     Call,
@@ -19,14 +27,6 @@ from node.api.conventions import (
 )
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
 from node.api.problems import invalid, refusal
-from node.api.views import (
-    ClusterView,
-    NodeView,
-    StatusView,
-    VersionView,
-    VnodesView,
-    VnodeView,
-)
 from node.engine import Engine
 from timemachine import __version__, limits
 from timemachine.model import Settings

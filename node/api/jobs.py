@@ -34,6 +34,7 @@ from node.api.job_bodies import (
     refuse_ordering_key,
     trigger_of,
 )
+from node.api.job_views import JobView, Previous, job_view
 from node.api.lookups import find_collection, find_job, job_named
 from node.api.metas import checked_meta
 from node.api.operations import (
@@ -49,7 +50,6 @@ from node.api.operations import (
     operation,
 )
 from node.api.problems import invalid, refusal
-from node.api.views import JobView, Previous, job_view
 from node.engine import Engine
 from timemachine.errors import Conflict
 from timemachine.identifiers import uuid7, uuid8

@@ -2,11 +2,11 @@
 
 from node.api.conventions import Answer, Call, finished, json_answer, query_time
 from node.api.job_bodies import TAG_SCHEMA, checked_tag
+from node.api.job_views import JobView, stored_job_view
 from node.api.lookups import find_collection
 from node.api.operations import FROM, IN_COLLECTION, JOBS, TO, Parameter, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.problems import invalid
-from node.api.views import JobView, stored_job_view
 from node.engine import Engine
 from node.selection import Selection
 from timemachine.model import STATES_BY_TEXT, JobState

@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from node.api.conventions import Ignored
 from node.api.problems import invalid
+from node.api.route_views import MASK, RouteBatch
 from node.api.schemas import between
-from node.api.views import MASK, RouteBatch
 from node.engine import Engine
 from node.secrets import open_value, seal_value
 from node.sender.tls import make_context

@@ -1,10 +1,11 @@
 """What became of a route's jobs: its state and counts, its attempts."""
 
 from node.api.conventions import Answer, Call, finished, json_answer
+from node.api.job_views import attempt_view
 from node.api.lookups import find_route
 from node.api.operations import ROUTE, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
-from node.api.views import RouteAttemptView, RouteStatsView, attempt_view, route_state
+from node.api.route_views import RouteAttemptView, RouteStatsView, route_state
 from node.attempts import RouteAttempt
 from node.engine import Engine
 from timemachine.identifiers import webhook_id

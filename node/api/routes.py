@@ -48,8 +48,8 @@ from node.api.route_bodies import (
     seal_secret,
     unexpired,
 )
+from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
-from node.api.views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.engine import Engine
 from node.secrets import open_value
 from timemachine import limits

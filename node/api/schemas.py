@@ -3,9 +3,12 @@
 msgspec would check a `Meta(ge=...)` itself, for every job again, and with sentences of its own.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Meta
+
+Time = Annotated[int, Meta(description="Milliseconds since the Unix epoch, UTC.")]
+Version = Annotated[int, Meta(description="1 at first, one more with each change.")]
 
 
 def between(low: float, high: float) -> Meta:

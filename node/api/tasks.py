@@ -21,6 +21,7 @@ from node.api.conventions import (
     request_of,
 )
 from node.api.job_bodies import WHEN, RouteName, TagName, TimeGiven, checked_tag
+from node.api.job_views import stored_job_view
 from node.api.lookups import find_collection, find_route
 from node.api.operations import (
     IDEMPOTENCY_KEY,
@@ -34,7 +35,7 @@ from node.api.operations import (
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.problems import invalid, refusal
 from node.api.schemas import between, exactly_one
-from node.api.views import DryRunView, TaskBegun, TaskView, stored_job_view
+from node.api.views import DryRunView, TaskBegun, TaskView
 from node.engine import Engine
 from node.tasks import selection_of
 from timemachine import limits

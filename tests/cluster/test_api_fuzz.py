@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 
 from node.api import openapi
 from node.api.dispatch import OPERATIONS
-from node.api.views import MASK
+from node.api.route_views import MASK
 from tests.cluster.process import JOBS, NodeProcess
 from timemachine import limits
 

@@ -1,0 +1,149 @@
+"""How routes look in JSON, and what became of their jobs."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from node.api.job_views import AttemptView
+from node.api.schemas import Time, Version, one_of
+from timemachine.model import Rate, Retry, Route
+
+MASK = "***"
+
+
+class RouteBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`batch` of a route: only its default has a meaning yet."""
+
+    max_jobs: Annotated[int, Meta(extra_json_schema={"enum": [1]})] = 1
+    max_bytes: Annotated[int, Meta(extra_json_schema={"enum": [262_144]})] = 262_144
+    max_wait_ms: Annotated[int, Meta(extra_json_schema={"enum": [0]})] = 0
+
+
+class RouteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A route as answered: no secret, values of headers and keys masked."""
+
+    db: str
+    name: str
+    version: Version
+    type: str
+    webhook_url: Annotated[str, Meta(description=f"User and password are masked: `{MASK}@`.")]
+    https_only: bool
+    headers: Annotated[dict[str, str], Meta(description=f"Every value is `{MASK}`.")]
+    body: str
+    timeout_ms: int
+    delivery: str
+    retry: Retry
+    non_retryable_status: tuple[int, ...]
+    smear_ms: int
+    max_in_flight: int
+    rate: Rate
+    breaker: None
+    disable_after_ms: int
+    batch: RouteBatch
+    ca_pem: str | None
+    client_cert_pem: str | None
+    client_key_pem: Annotated[str | None, one_of("Whether there is one.", MASK, None)]
+    dangerous_skip_tls_verify: bool
+    enabled: Annotated[bool, Meta(description="False also where the system disabled the route.")]
+    paused: bool
+    disabled: Annotated[str | None, Meta(description="Why the system disabled it, if it did.")]
+    state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
+    created_time: Time
+    updated_time: Time
+
+
+def route_view(route: Route) -> RouteView:
+    """A route as answered: no secret, values of headers and keys masked."""
+    url = route.webhook_url
+    if route.basic_auth is not None:
+        scheme, _, rest = url.partition("://")
+        url = f"{scheme}://{MASK}@{rest}"
+    return RouteView(
+        db=route.db,
+        name=route.name,
+        version=route.version,
+        type="webhook",
+        webhook_url=url,
+        https_only=route.https_only,
+        headers=dict.fromkeys(route.headers, MASK),
+        body=route.body,
+        timeout_ms=route.timeout_ms,
+        delivery=route.delivery,
+        retry=route.retry,
+        non_retryable_status=route.non_retryable_status,
+        smear_ms=0,
+        max_in_flight=route.max_in_flight,
+        rate=route.rate,
+        breaker=None,
+        disable_after_ms=0,
+        batch=RouteBatch(),
+        ca_pem=route.ca_pem,
+        client_cert_pem=route.client_cert_pem,
+        client_key_pem=None if route.client_key_pem is None else MASK,
+        dangerous_skip_tls_verify=route.dangerous_skip_tls_verify,
+        enabled=route.enabled and route.disabled is None,
+        paused=route.paused,
+        disabled=route.disabled,
+        state=route_state(route),
+        created_time=route.created_ms,
+        updated_time=route.updated_ms,
+    )
+
+
+class PreviousSecret(msgspec.Struct, frozen=True):
+    """A secret that still signs beside the current one."""
+
+    secret: str
+    expires_time: Time | None
+
+
+class SecretView(msgspec.Struct, frozen=True):
+    """The secrets of a route."""
+
+    secret: str
+    previous: list[PreviousSecret]
+
+
+class ExampleView(msgspec.Struct, frozen=True, kw_only=True):
+    """How the sending of an example went."""
+
+    status: Annotated[str, one_of("Whether it was answered with 2xx.", "succeeded", "failed")]
+    response_status: int | None
+    error_code: str | None
+    error_message: str | None
+    webhook_id: str
+    duration_ms: float
+
+
+class RouteAttemptView(AttemptView, frozen=True, kw_only=True):
+    """An attempt of a route's job as answered."""
+
+    job_id: str
+    db: str
+    collection: str
+    webhook_id: Annotated[str | None, Meta(description="Null where a version of before was sent.")]
+
+
+class RouteStatsView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a route's jobs; counts of sends since the node began, at `since_time`."""
+
+    state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
+    pending: Annotated[int, Meta(description="Jobs that are scheduled for it.")]
+    waiting: Annotated[int, Meta(description="Those of them that are due, and wait for it.")]
+    in_flight: int
+    since_time: Time
+    succeeded: int
+    failed: int
+    last_success_time: Time | None
+    last_failure_time: Time | None
+    last_failure: str | None
+
+
+def route_state(route: Route) -> str:
+    """Whether attempts may start, and if not, why."""
+    if route.open:
+        return "open"
+    if route.paused:
+        return "paused"
+    return f"disabled: {route.disabled or 'enabled is false'}"

@@ -31,7 +31,7 @@ from node.api.operations import (
     operation,
 )
 from node.api.paging import PAGED, Page, page
-from node.api.problems import invalid, refusal
+from node.api.problems import check_range, refusal
 from node.api.schemas import between
 from node.api.views import CollectionView, DatabaseView, collection_view
 from node.engine import Engine
@@ -216,9 +216,9 @@ class DatabaseHandlers:
         find_database(self._engine, db)
         checked_name(name, "collection")
         body = decoded(_decode_collection, call.body or b"{}")
-        _in_range("/num_vnodes", body.num_vnodes, 1, limits.VNODES_PER_COLLECTION_MAX)
-        _in_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
-        _in_range("/history_retention_ms", body.history_retention_ms, 0, limits.RETENTION_MS_MAX)
+        check_range("/num_vnodes", body.num_vnodes, 1, limits.VNODES_PER_COLLECTION_MAX)
+        check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
+        check_range("/history_retention_ms", body.history_retention_ms, 0, limits.RETENTION_MS_MAX)
         retention_ms = body.history_retention_ms
         if retention_ms is None:
             retention_ms = limits.HISTORY_RETENTION_MS_DEFAULT
@@ -284,8 +284,3 @@ class DatabaseHandlers:
         )
         result = await ask_meta(self._engine, command, missing="collection_not_found")
         return meta_answer(self._collection(result.collection), result)
-
-
-def _in_range(pointer: str, value: int | None, low: int, high: int) -> None:
-    if value is not None and not low <= value <= high:
-        raise invalid(pointer, f"This is {low} to {high}.")

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from node.api.conventions import Answer, encode_json
-from node.api.problems import invalid, too_large
+from node.api.problems import invalid, step, too_large
 from timemachine import limits
 from timemachine.errors import InvalidRequest, TimeMachineError
 
@@ -172,8 +172,8 @@ def _check(value: Any, place: _Place, depth: int, prefix: str) -> None:
 def _pointer(place: _Place, prefix: str, steps_max: int | None = None) -> str:
     steps: list[str] = []
     while place is not None:
-        place, step = place
-        steps.append("/" + str(step).replace("~", "~0").replace("/", "~1"))
+        place, key = place
+        steps.append(step(str(key)))
     return prefix + "".join(steps[::-1][:steps_max])
 
 

@@ -140,6 +140,17 @@ def invalid(pointer: str, detail: str, *, code: str | None = None) -> errors.Inv
     return errors.InvalidRequest(f"{name}: {detail}", errors=[(pointer, detail)], code=code)
 
 
+def step(name: str) -> str:
+    """The step of a JSON pointer to a member of this name (RFC 6901, 3)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def check_range(pointer: str, value: float | None, low: float, high: float) -> None:
+    """Refuse a number beyond these bounds, both included; None is within."""
+    if value is not None and not low <= value <= high:
+        raise invalid(pointer, f"This is {low} to {high}.")
+
+
 def too_large(pointer: str, detail: str) -> errors.TooLarge:
     """A 413 that names the field and its limit."""
     return errors.TooLarge(f"{pointer.lstrip('/') or 'body'}: {detail}")
@@ -162,7 +173,7 @@ def from_validation(error: Exception, prefix: str = "") -> errors.InvalidRequest
         )
     named = _UNKNOWN.match(text) or _MISSING.match(text)
     if named is not None:
-        pointer += "/" + named["name"].replace("~", "~0").replace("/", "~1")
+        pointer += step(named["name"])
         unknown = text.startswith("Object contains")
         text = "This member is not known here." if unknown else "This member is required."
     elif not isinstance(error, msgspec.ValidationError):

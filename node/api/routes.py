@@ -37,21 +37,19 @@ from node.api.operations import (
     operation,
 )
 from node.api.paging import PAGED, Page, page
-from node.api.problems import invalid, refusal
+from node.api.problems import check_range, invalid, refusal
 from node.api.route_bodies import (
     SECRET_SCHEMA,
-    Merge,
     RouteBody,
     RoutePutBody,
     decode_patched_route,
     decode_route,
-    seal_secret,
-    unexpired,
 )
+from node.api.route_merge import Merge
+from node.api.route_seals import Seals, unexpired
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
 from node.engine import Engine
-from node.secrets import open_value
 from timemachine import limits
 from timemachine.errors import Conflict
 from timemachine.model import Route, SealedKey
@@ -344,11 +342,10 @@ class RouteHandlers:
         """
         self._find(call)
         body = decoded(_decode_rotate, call.body or b"{}")
-        if not 0 <= body.grace_period_ms <= limits.SECRET_GRACE_MS_MAX:
-            raise invalid("/grace_period_ms", f"This is 0 to {limits.SECRET_GRACE_MS_MAX}.")
+        check_range("/grace_period_ms", body.grace_period_ms, 0, limits.SECRET_GRACE_MS_MAX)
         db, name = call.names
         engine = self._engine
-        sealed = seal_secret(engine, db, name, body.secret)
+        sealed = Seals(engine, db, name).new_secret(body.secret)
 
         def merge(base: Route | None) -> tuple[Route, None]:
             if base is None:
@@ -416,13 +413,10 @@ class RouteHandlers:
         return self._secret_answer(self._find(call))
 
     def _secret_answer(self, route: Route) -> Answer:
-        def opened(sealed: SealedKey) -> str:
-            keys = self._engine.master_keys
-            return open_value(keys, sealed.sealed, db=route.db, name=route.name)
-
+        seals = Seals(self._engine, route.db, route.name)
         current, *older = unexpired(route, self._engine.now_ms())
-        previous = [PreviousSecret(opened(secret), secret.expires_ms) for secret in older]
-        answer = json_answer(SecretView(opened(current), previous))
+        previous = [PreviousSecret(seals.open(each.sealed), each.expires_ms) for each in older]
+        answer = json_answer(SecretView(seals.open(current.sealed), previous))
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["ETag"] = f'"{route.version}"'
         return answer

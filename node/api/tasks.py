@@ -33,7 +33,7 @@ from node.api.operations import (
     operation,
 )
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
-from node.api.problems import invalid, refusal
+from node.api.problems import check_range, invalid, refusal
 from node.api.schemas import between, exactly_one
 from node.api.views import DryRunView, TaskBegun, TaskView
 from node.engine import Engine
@@ -173,8 +173,7 @@ class TaskHandlers:
         if (trigger_ms is None) == (body.shift_ms is None):
             raise invalid("/trigger_time", "Give trigger_time or shift_ms, just one of them.")
         shift_ms = body.shift_ms or 0
-        if abs(shift_ms) > limits.TIME_MS_MAX:
-            raise invalid("/shift_ms", f"This is -{limits.TIME_MS_MAX} to {limits.TIME_MS_MAX}.")
+        check_range("/shift_ms", shift_ms, -limits.TIME_MS_MAX, limits.TIME_MS_MAX)
         task = msgspec.structs.replace(task, trigger_ms=trigger_ms, shift_ms=shift_ms)
         return await self._begin(call, task, [collection], dry_run=body.dry_run)
 

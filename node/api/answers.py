@@ -3,8 +3,7 @@
 from http import HTTPStatus
 
 from node.api.conventions import Answer, encode_json
-from node.api.dispatch import NoSuchMethod
-from node.api.problems import problem
+from node.api.problems import NoSuchMethod, problem
 from timemachine.errors import Overloaded, TimeMachineError, Unauthorized
 
 PROBLEM_TYPE = "application/problem+json"

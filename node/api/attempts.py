@@ -2,7 +2,15 @@
 
 import re
 
-from node.api.conventions import Answer, Call, ask, job_request, json_answer, query_number
+from node.api.conventions import (
+    Answer,
+    Call,
+    ask_job,
+    job_request,
+    json_answer,
+    query_number,
+    replayed,
+)
 from node.api.job_views import AttemptView, attempt_view
 from node.api.lookups import find_job, job_named
 from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOB, Parameter, Told, operation
@@ -76,8 +84,5 @@ class AttemptHandlers:
             version=version,
             request=job_request(call, collection, job_id, ("content", int(number), version)),
         )
-        result = await ask(self._engine.propose_job, collection, job_id, command)
-        if result.kind == "refused":
-            raise refusal(result.code)
-        headers = {"Idempotent-Replayed": "true"} if result.replayed else {}
-        return Answer(status=204, body=b"", headers=headers)
+        result = await ask_job(self._engine, collection, job_id, command)
+        return Answer(status=204, body=b"", headers=replayed(result))

@@ -23,6 +23,7 @@ from node.api.conventions import (
     encode_content,
     idempotency_key,
     json_answer,
+    meta_answer,
     request_of,
 )
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
@@ -155,8 +156,7 @@ class ClusterHandlers:
             request=request_of(idempotency_key(call), "settings", content),
         )
         result = await ask_meta(self._engine, command)
-        headers = {"Idempotent-Replayed": "true"} if result.replayed else None
-        return json_answer(self._settings(settings), headers=headers)
+        return meta_answer(self._settings(settings), result)
 
     @operation(
         "GET",

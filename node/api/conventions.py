@@ -10,9 +10,11 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from node.api.problems import from_validation, invalid, refusal
+from node.engine import Engine
 from timemachine import errors, limits
 from timemachine.model import Collection
 from timemachine.replica.commands import Request
+from timemachine.replica.results import JobResult
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
@@ -282,7 +284,19 @@ async def ask_meta(
     return result
 
 
+def replayed(result: Any) -> dict[str, str]:
+    """The header of an answer that was given before; of any other none."""
+    return {"Idempotent-Replayed": "true"} if result.replayed else {}
+
+
 def meta_answer(value: Any, result: Any) -> Answer:
     """The answer to a meta command: 201 where something was created."""
-    headers = {"Idempotent-Replayed": "true"} if result.replayed else None
-    return json_answer(value, 201 if result.kind == "created" else 200, headers)
+    return json_answer(value, 201 if result.kind == "created" else 200, replayed(result))
+
+
+async def ask_job(engine: Engine, collection: Collection, job_id: str, command: Any) -> JobResult:
+    """Run a command on a job; a refusal is raised."""
+    result: JobResult = await ask(engine.propose_job, collection, job_id, command)
+    if result.kind == "refused":
+        raise refusal(result.code)
+    return result

@@ -17,12 +17,13 @@ from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
 from node.api.operations import Operation, operations_of, place_of
 from node.api.original import OriginalHandlers
-from node.api.problems import invalid
+from node.api.problems import NoSuchMethod, invalid
 from node.api.route_reports import RouteReportHandlers
-from node.api.routes import CheckTarget, RouteHandlers
+from node.api.route_store import CheckTarget, RouteStore
+from node.api.routes import RouteHandlers
 from node.api.tasks import TaskHandlers
 from node.engine import Engine
-from timemachine.errors import MethodNotAllowed, NotFound
+from timemachine.errors import NotFound
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
@@ -54,14 +55,6 @@ OPERATIONS = tuple(operation for kind in HANDLERS for operation in operations_of
 """Everything that the API can do."""
 
 
-class NoSuchMethod(MethodNotAllowed):
-    """This address does not take that method."""
-
-    def __init__(self, allowed: list[str]) -> None:
-        super().__init__(f"This address takes {', '.join(allowed)}.")
-        self.allowed = allowed
-
-
 class Found(NamedTuple):
     """Who answers a request. `names` are the variable parts of its path, decoded."""
 
@@ -90,7 +83,7 @@ class Dispatch:
 
     def __init__(self, engine: Engine, check_target: CheckTarget) -> None:
         self.jobs = jobs = JobHandlers(engine)
-        routes = RouteHandlers(engine, check_target)
+        routes = RouteStore(engine, check_target)
         databases = DatabaseHandlers(engine)
         made = (
             jobs,
@@ -99,7 +92,7 @@ class Dispatch:
             ListHandlers(engine),
             TaskHandlers(engine),
             ForecastHandlers(engine),
-            routes,
+            RouteHandlers(engine, routes),
             RouteReportHandlers(engine),
             databases,
             ClusterHandlers(engine),

@@ -162,6 +162,32 @@ class JobHandlers:
             now_ms=now_ms,
         )
 
+    def replacing(self, call: Call, collection: Collection, job_id: str, body: JobBody) -> c.PutJob:
+        """The command of a call that creates or replaces a job, or what is wrong with it."""
+        return self.build_put(
+            collection,
+            job_id,
+            body,
+            key=idempotency_key(call),
+            allow_missing=call.flag("allow_missing_route"),
+            create_only=False,
+            condition=self._condition(call, collection, job_id),
+            absent=if_none_match(call),
+        )
+
+    def cancelling(self, call: Call, collection: Collection, job_id: str) -> c.DeleteJob:
+        """The command of a call that deletes a job, or what is wrong with it."""
+        purge = call.flag("purge")
+        condition = self._condition(call, collection, job_id)
+        return c.DeleteJob(
+            now_ms=self._engine.now_ms(),
+            job_id=job_id,
+            purge=purge,
+            if_match=condition,
+            request=job_request(call, collection, job_id, ("delete", purge, condition)),
+            revoked=self._engine.revoke(collection, job_id),
+        )
+
     def new_id(self, collection: Collection, key: str | None, item: int = 0) -> str:
         """An id for a job that came without one: from its key, or random and rising in time."""
         if key is not None:
@@ -303,16 +329,7 @@ class JobHandlers:
         body = decoded(decode_put_job, call.body)
         if body.id not in (None, job_id):
             raise invalid("/id", "The id in the body is not the one in the path.")
-        command = self.build_put(
-            collection,
-            job_id,
-            body,
-            key=idempotency_key(call),
-            allow_missing=call.flag("allow_missing_route"),
-            create_only=False,
-            condition=self._condition(call, collection, job_id),
-            absent=if_none_match(call),
-        )
+        command = self.replacing(call, collection, job_id, body)
         return await self._propose(collection, job_id, command, command.meta)
 
     @operation(
@@ -407,18 +424,8 @@ class JobHandlers:
         After the outcome `cancelled` no send starts, after `in_flight` no further one. Deleting
         again returns the first outcome.
         """
-        engine = self._engine
         collection, job_id = job_named(self._engine, *call.names)
-        purge = call.flag("purge")
-        condition = self._condition(call, collection, job_id)
-        command = c.DeleteJob(
-            now_ms=engine.now_ms(),
-            job_id=job_id,
-            purge=purge,
-            if_match=condition,
-            request=job_request(call, collection, job_id, ("delete", purge, condition)),
-            revoked=engine.revoke(collection, job_id),
-        )
+        command = self.cancelling(call, collection, job_id)
         return await self._propose(collection, job_id, command)
 
     @operation(

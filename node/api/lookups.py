@@ -31,6 +31,13 @@ def find_route(engine: Engine, db: str, name: str) -> Route:
     return route
 
 
+def find_route_of(engine: Engine, db: str, name: str) -> Route:
+    """The route of that name, or 404; where there is no such database, that of the database."""
+    if (db, name) not in engine.meta.routes:
+        find_database(engine, db)
+    return find_route(engine, db, name)
+
+
 def find_job(engine: Engine, collection: Collection, job_id: str) -> tuple[JobRecord, bytes]:
     """The job of that id and its meta, or 404."""
     found = engine.read_job(collection, job_id)

@@ -1,7 +1,7 @@
 """The paths of the original timeMachine, so that its clients keep working.
 
-Two forms, told apart by the number of segments and the method. Each request becomes one of the
-API's own, and its answer is put into the few words that those clients know:
+Two forms, told apart by the number of segments and the method. Each request does what one of the
+API's own does, and is answered in the few words that those clients know:
 
     long    POST /job/{db}/{collection}      GET, PUT, DELETE /job/{db}/{collection}/{id}
             POST /route/{db}                 GET, PUT, DELETE /route/{db}/{id}
@@ -18,9 +18,11 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from node.api.answers import refused
 from node.api.conventions import (
     Answer,
     Call,
+    ask_job,
     checked_job_id,
     checked_name,
     checked_time,
@@ -30,13 +32,17 @@ from node.api.conventions import (
     json_answer,
 )
 from node.api.databases import DatabaseHandlers
+from node.api.job_bodies import JobPutBody
 from node.api.jobs import JobHandlers
-from node.api.lookups import find_collection
+from node.api.lookups import find_collection, find_job, find_route_of, job_named
 from node.api.metas import checked_meta
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, flag, operation
 from node.api.problems import invalid, refusal
-from node.api.routes import RouteHandlers
+from node.api.route_store import RouteStore
+from node.api.route_views import shown_url
 from node.engine import Engine
+from timemachine.errors import TimeMachineError
+from timemachine.model import JobRecord, Route
 from timemachine.outbound import parse_target
 from timemachine.replica.meta import DEFAULT_DATABASE
 
@@ -97,29 +103,8 @@ class OriginalRouteView(msgspec.Struct):
     webhook_url: str
 
 
-class _JobView(msgspec.Struct):
-    """What they are shown of a job."""
-
-    id: str
-    trigger_time: int
-    meta: msgspec.Raw
-    route: str
-    version: int
-
-
-class _RouteView(msgspec.Struct):
-    """What they are shown of a route."""
-
-    name: str
-    webhook_url: str
-    version: int
-
-
 _decode_job = msgspec.json.Decoder(OriginalJobBody).decode
 _decode_route = msgspec.json.Decoder(OriginalRouteBody).decode
-_decode_job_view = msgspec.json.Decoder(_JobView).decode
-_decode_route_view = msgspec.json.Decoder(_RouteView).decode
-_decode_problem = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def is_its_own(path: str) -> bool:
@@ -127,15 +112,14 @@ def is_its_own(path: str) -> bool:
     return path in ("/job", "/route") or path.startswith(("/job/", "/route/"))
 
 
-def told(answer: Answer) -> Answer:
+def told(error: TimeMachineError) -> Answer:
     """A refusal in the original's words: 400, whatever was wrong with the request.
 
     Who has no token (401) or comes too often (429) is told so, and a fault of the node stays one.
     """
-    if not 400 <= answer.status < 500 or answer.status in _KEPT_STATUSES:
-        return answer
-    problem = _decode_problem(answer.body)
-    return json_answer(OriginalFailure(problem["error"], problem["code"]), 400)
+    if not 400 <= error.http_status < 500 or error.http_status in _KEPT_STATUSES:
+        return refused(error)
+    return json_answer(OriginalFailure(error.detail, error.specific_code), 400)
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -172,7 +156,7 @@ class OriginalHandlers:
         self,
         engine: Engine,
         databases: DatabaseHandlers,
-        routes: RouteHandlers,
+        routes: RouteStore,
         jobs: JobHandlers,
     ) -> None:
         self._engine = engine
@@ -243,30 +227,31 @@ class OriginalHandlers:
         if body.route is None:
             raise invalid("/route", "This member is required.")
         meta = b"null" if isinstance(body.meta, msgspec.UnsetType) else bytes(body.meta)
-        content = {
-            "trigger_time": checked_time(time, f"/{name}"),
-            "route": body.route,
-            "meta": msgspec.Raw(checked_meta(meta, "/meta")),
-        }
+        put = JobPutBody(
+            trigger_time=checked_time(time, f"/{name}"),
+            route=body.route,
+            meta=msgspec.Raw(checked_meta(meta, "/meta")),
+        )
         if job_id is not None:
             checked_job_id(job_id)
         # Before a collection is made for nothing.
         if (db, body.route) not in self._engine.meta.routes:
             raise refusal("route_not_found")
         await self._make_collection(db, collection)
+        found = find_collection(self._engine, db, collection)
         if job_id is None:
-            found = find_collection(self._engine, db, collection)
             job_id = self._jobs.new_id(found, idempotency_key(call))
-        answer = await self._jobs.put_job(_within(call, [db, collection, job_id], content))
-        return _done(_decode_job_view(answer.body).version, short=short)
+        command = self._jobs.replacing(call, found, job_id, put)
+        result = await ask_job(self._engine, found, job_id, command)
+        return _done(result.record, short=short)
 
     async def _make_collection(self, db: str, name: str) -> None:
         """Create a collection on its first use, and its database: the original knew no creating."""
         if (db, name) in self._engine.meta.collections:
             return
         if db not in self._engine.meta.databases:
-            await self._databases.put_database(_anew([db]))
-        await self._databases.put_collection(_anew([db, name]))
+            await self._databases.put_database(_put([db]))
+        await self._databases.put_collection(_put([db, name]))
 
     @_original("GET", "original_get_job_short", "/job/{outer}/{inner}", _JOB)
     @_original("GET", "original_get_job", "/job/{db}/{collection}/{id}", _JOB)
@@ -274,15 +259,15 @@ class OriginalHandlers:
         """Read a job."""
         short = len(call.names) == 2
         names = [DEFAULT_DATABASE, *call.names][-3:]
-        answer = await self._jobs.get_job(_within(call, names))
-        view = _decode_job_view(answer.body)
+        collection, job_id = job_named(self._engine, *names)
+        record, meta = find_job(self._engine, collection, job_id)
         return json_answer(
             OriginalJobView(
-                id=view.id,
-                trigger_time=msgspec.UNSET if short else view.trigger_time,
-                trigger_ms=view.trigger_time if short else msgspec.UNSET,
-                meta=view.meta,
-                route=view.route,
+                id=job_id,
+                trigger_time=msgspec.UNSET if short else record.trigger_ms,
+                trigger_ms=record.trigger_ms if short else msgspec.UNSET,
+                meta=msgspec.Raw(meta),
+                route=record.route,
             )
         )
 
@@ -304,8 +289,10 @@ class OriginalHandlers:
         """Cancel a job."""
         short = len(call.names) == 2
         names = [DEFAULT_DATABASE, *call.names][-3:]
-        answer = await self._jobs.delete_job(_within(call, names))
-        return _done(_decode_job_view(answer.body).version, short=short)
+        collection, job_id = job_named(self._engine, *names)
+        command = self._jobs.cancelling(call, collection, job_id)
+        result = await ask_job(self._engine, collection, job_id, command)
+        return _done(result.record, short=short)
 
     # --- routes ----------------------------------------------------------------------------
 
@@ -362,10 +349,10 @@ class OriginalHandlers:
         parse_target(url)
         if db not in self._engine.meta.databases:
             checked_name(db, "database")
-            await self._databases.put_database(_anew([db]))
-        content = {"webhook_url": url}
-        answer = await self._routes.put_route(_within(call, [db, name], content))
-        return _done(_decode_route_view(answer.body).version, short=short)
+            await self._databases.put_database(_put([db]))
+        put = _put([db, name], call.headers, encode_json({"webhook_url": url}))
+        result = await self._routes.write(put, patch=False)
+        return _done(result.route, short=short)
 
     @_original("GET", "original_get_route_short", "/route/{name}", _ROUTE)
     @_original("GET", "original_get_route", "/route/{db}/{route}", _ROUTE)
@@ -373,10 +360,9 @@ class OriginalHandlers:
         """Read a route."""
         short = len(call.names) == 1
         names = [DEFAULT_DATABASE, *call.names][-2:]
-        answer = await self._routes.get_route(_within(call, names))
-        view = _decode_route_view(answer.body)
+        route = find_route_of(self._engine, *names)
         kind = "http" if short else "REST"
-        return json_answer(OriginalRouteView(view.name, kind, view.webhook_url))
+        return json_answer(OriginalRouteView(route.name, kind, shown_url(route)))
 
     @_original(
         "DELETE",
@@ -400,9 +386,8 @@ class OriginalHandlers:
         """Delete a route."""
         short = len(call.names) == 1
         names = [DEFAULT_DATABASE, *call.names][-2:]
-        force = {"force": call.query["force"]} if "force" in call.query else {}
-        answer = await self._routes.delete_route(_within(call, names, query=force))
-        return _done(_decode_route_view(answer.body).version, short=short)
+        result = await self._routes.delete(msgspec.structs.replace(call, names=names))
+        return _done(result.route, short=short)
 
 
 def _the_id(in_body: str | None, in_path: str | None) -> str | None:
@@ -411,30 +396,13 @@ def _the_id(in_body: str | None, in_path: str | None) -> str | None:
     return in_body if in_path is None else in_path
 
 
-def _within(
-    call: Call,
-    names: list[str],
-    content: dict[str, Any] | None = None,
-    *,
-    query: dict[str, str] | None = None,
-) -> Call:
-    """One of the API's own requests, with the headers of an original one."""
+def _put(names: list[str], headers: Any = _NO_HEADERS, body: bytes = b"") -> Call:
+    """A request of the API's own; `headers` of the one behind it where they are meant for this."""
     return Call(
-        method="PUT" if content is not None else call.method,
-        operation="original",
-        names=names,
-        query=query or {},
-        headers=call.headers,
-        body=b"" if content is None else encode_json(content),
+        method="PUT", operation="original", names=names, query={}, headers=headers, body=body
     )
 
 
-def _anew(names: list[str]) -> Call:
-    """A request of our own: its Idempotency-Key is not that of the request behind it."""
-    return Call(
-        method="PUT", operation="original", names=names, query={}, headers=_NO_HEADERS, body=b""
-    )
-
-
-def _done(version: int, *, short: bool) -> Answer:
-    return json_answer(OriginalDone("ok", version if short else msgspec.UNSET))
+def _done(written: JobRecord | Route | None, *, short: bool) -> Answer:
+    assert written is not None
+    return json_answer(OriginalDone("ok", written.version if short else msgspec.UNSET))

@@ -84,6 +84,14 @@ _SENTENCES = {
 }
 
 
+class NoSuchMethod(errors.MethodNotAllowed):
+    """This address does not take that method."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__(f"This address takes {', '.join(allowed)}.")
+        self.allowed = allowed
+
+
 def refusal(code: str | None, sentence: str | None = None) -> errors.TimeMachineError:
     """The error for a machine's refusal code, with its usual sentence or a better one."""
     kind, usual = REFUSALS[code or ""]

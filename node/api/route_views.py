@@ -53,18 +53,22 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     updated_time: Time
 
 
+def shown_url(route: Route) -> str:
+    """Where webhooks go, with the user and the password masked."""
+    if route.basic_auth is None:
+        return route.webhook_url
+    scheme, _, rest = route.webhook_url.partition("://")
+    return f"{scheme}://{MASK}@{rest}"
+
+
 def route_view(route: Route) -> RouteView:
     """A route as answered: no secret, values of headers and keys masked."""
-    url = route.webhook_url
-    if route.basic_auth is not None:
-        scheme, _, rest = url.partition("://")
-        url = f"{scheme}://{MASK}@{rest}"
     return RouteView(
         db=route.db,
         name=route.name,
         version=route.version,
         type="webhook",
-        webhook_url=url,
+        webhook_url=shown_url(route),
         https_only=route.https_only,
         headers=dict.fromkeys(route.headers, MASK),
         body=route.body,

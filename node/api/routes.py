@@ -1,29 +1,12 @@
 """Routes: where jobs are sent."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from node.api.conventions import (
-    NO_VERSION,
-    Answer,
-    Call,
-    Nothing,
-    ask,
-    ask_meta,
-    checked_name,
-    decoded,
-    encode_content,
-    encode_json,
-    idempotency_key,
-    if_match,
-    if_none_match,
-    json_answer,
-    request_of,
-)
-from node.api.lookups import find_database, find_route
+from node.api.conventions import Answer, Call, Nothing, ask, decoded, json_answer, replayed
+from node.api.lookups import find_database, find_route_of
 from node.api.operations import (
     DATABASE,
     IDEMPOTENCY_KEY,
@@ -38,28 +21,14 @@ from node.api.operations import (
 )
 from node.api.paging import PAGED, Page, page
 from node.api.problems import check_range, invalid, refusal
-from node.api.route_bodies import (
-    SECRET_SCHEMA,
-    RouteBody,
-    RoutePutBody,
-    decode_patched_route,
-    decode_route,
-)
-from node.api.route_merge import Merge
+from node.api.route_bodies import SECRET_SCHEMA, RouteBody, RoutePutBody
 from node.api.route_seals import Seals, unexpired
+from node.api.route_store import RouteStore
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Conflict
 from timemachine.model import Route, SealedKey
-from timemachine.outbound import Target
-from timemachine.replica import meta as m
-
-CheckTarget = Callable[[Target], Awaitable[None]]
-"""Judges where a route would send to. Raises InvalidRequest."""
-
-_ATTEMPTS_TO_MERGE = 10
 
 _TAG = "Routes"
 _CONDITIONAL = (IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH)
@@ -91,33 +60,21 @@ _decode_rotate = msgspec.json.Decoder(RotateBody).decode
 class RouteHandlers:
     """Operations on routes."""
 
-    def __init__(self, engine: Engine, check_target: CheckTarget) -> None:
+    def __init__(self, engine: Engine, store: RouteStore) -> None:
         self._engine = engine
-        self._check_target = check_target
-
-    def _find(self, call: Call) -> Route:
-        db, name = call.names
-        if (db, name) not in self._engine.meta.routes:
-            find_database(self._engine, db)
-        return find_route(self._engine, db, name)
-
-    def _condition(self, call: Call) -> int | None:
-        db, name = call.names
-
-        def version() -> int:
-            route = self._engine.meta.routes.get((db, name))
-            return NO_VERSION if route is None else route.version
-
-        return if_match(call, version)
+        self._store = store
 
     @staticmethod
-    def _answer(route: Route, result: Any = None) -> Answer:
-        """A route, after a command with this result or as it was found."""
-        headers = {"ETag": f'"{route.version}"'}
-        if result is not None and result.replayed:
-            headers["Idempotent-Replayed"] = "true"
-        status = 201 if result is not None and result.kind == "created" else 200
-        return Answer(status=status, body=encode_json(route_view(route)), headers=headers)
+    def _shown(route: Route) -> Answer:
+        """A route as it was found."""
+        return json_answer(route_view(route), headers={"ETag": f'"{route.version}"'})
+
+    @staticmethod
+    def _changed(result: Any) -> Answer:
+        """The route of a command with this result."""
+        headers = {"ETag": f'"{result.route.version}"', **replayed(result)}
+        status = 201 if result.kind == "created" else 200
+        return json_answer(route_view(result.route), status, headers)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -146,7 +103,7 @@ class RouteHandlers:
         Only `webhook_url` is required; omitted members take their defaults, but an absent `secret`
         keeps the stored one, and a masked value that is sent back the value it masks.
         """
-        return await self._write(call, patch=False)
+        return self._changed(await self._store.write(call, patch=False))
 
     @operation(
         "PATCH",
@@ -164,71 +121,8 @@ class RouteHandlers:
 
         Replaces the members that are given; those of `retry` one by one.
         """
-        self._find(call)
-        return await self._write(call, patch=True)
-
-    async def _write(self, call: Call, *, patch: bool) -> Answer:
-        db, name = call.names
-        find_database(self._engine, db)
-        checked_name(name, "route")
-        body = decoded(decode_patched_route if patch else decode_route, call.body or b"{}")
-
-        def merge(base: Route | None) -> tuple[Route, Target]:
-            return Merge(self._engine, body, base, db, name, patch=patch).run()
-
-        return await self._store(call, merge)
-
-    async def _store(
-        self,
-        call: Call,
-        merge: Callable[[Route | None], tuple[Route, Target | None]],
-        view: Callable[[Route], Answer] | None = None,
-    ) -> Answer:
-        """Merge with what is stored, check, propose; again when it changed meanwhile.
-
-        Conditions go into the command, since a repeat with the same key must be answered by the
-        log even where the condition, by the first request's success, does not hold any more.
-        """
-        db, name = call.names
-        condition = self._condition(call)
-        absent = if_none_match(call)
-        key = idempotency_key(call)
-        content = encode_content((call.method, call.operation, call.body, condition, absent))
-        request = request_of(key, f"route/{db}/{name}", content)
-        for _ in range(_ATTEMPTS_TO_MERGE):
-            base = self._engine.meta.routes.get((db, name))
-            version = NO_VERSION if base is None else base.version
-            expected = NO_VERSION if absent else version if condition is None else condition
-            conditional = absent or condition is not None
-            # A condition for version 0 never holds, while the command takes it for "no route".
-            if (expected != version and key is None) or condition == NO_VERSION:
-                raise refusal("precondition_failed")
-            route, target = merge(base)
-            if target is not None:
-                await self._check_target(target)
-            command = m.PutRoute(
-                now_ms=self._engine.now_ms(),
-                route=route,
-                expected_version=expected,
-                request=request,
-            )
-            result = await ask(self._engine.propose_meta, command)
-            if result.code == "version_moved" and not conditional:
-                continue
-            if result.kind == "refused":
-                raise refusal(
-                    result.code,
-                    f"A cluster has at most {limits.ROUTES_MAX} routes."
-                    if result.code == "limit_reached"
-                    else None,
-                )
-            if view is not None:
-                answer = view(result.route)
-                if result.replayed:
-                    answer.headers["Idempotent-Replayed"] = "true"
-                return answer
-            return self._answer(result.route, result)
-        raise Conflict("The route is being changed by others all the time.")
+        find_route_of(self._engine, *call.names)
+        return self._changed(await self._store.write(call, patch=True))
 
     @operation(
         "DELETE",
@@ -245,30 +139,7 @@ class RouteHandlers:
 
         Jobs that are scheduled for it end `dead`, reason `route_deleted`, and can be redriven.
         """
-        key = idempotency_key(call)
-        db, name = call.names
-        route = self._engine.meta.routes.get((db, name))
-        if route is None and key is None:
-            route = self._find(call)
-        condition = self._condition(call)
-        if condition == NO_VERSION and key is None:
-            raise refusal("precondition_failed")
-        pending = route is not None and self._engine.jobs_of_route(route.uid)[0]
-        if pending and not call.flag("force"):
-            raise refusal(
-                "route_in_use",
-                f"{pending} jobs are scheduled for this route; delete it with ?force=true, and"
-                " they end as dead, reason route_deleted.",
-            )
-        command = m.DeleteRoute(
-            now_ms=self._engine.now_ms(),
-            db=db,
-            name=name,
-            expected_version=condition,
-            request=request_of(key, f"route/{db}/{name}", encode_content(("delete", condition))),
-        )
-        result = await ask_meta(self._engine, command, missing="route_not_found")
-        return self._answer(result.route, result)
+        return self._changed(await self._store.delete(call))
 
     @operation(
         "POST",
@@ -306,7 +177,7 @@ class RouteHandlers:
 
     async def _set_paused(self, call: Call, *, paused: bool) -> Answer:
         call.no_members()
-        self._find(call)
+        find_route_of(self._engine, *call.names)
 
         def merge(base: Route | None) -> tuple[Route, None]:
             if base is None:
@@ -315,7 +186,7 @@ class RouteHandlers:
                 return msgspec.structs.replace(base, paused=True), None
             return msgspec.structs.replace(base, paused=False, disabled=None), None
 
-        return await self._store(call, merge)
+        return self._changed(await self._store.change(call, merge))
 
     @operation(
         "POST",
@@ -340,7 +211,7 @@ class RouteHandlers:
         Until the grace is over, webhooks are signed with the new secret and with those before it
         (Standard Webhooks, zero downtime secret rotation).
         """
-        self._find(call)
+        find_route_of(self._engine, *call.names)
         body = decoded(_decode_rotate, call.body or b"{}")
         check_range("/grace_period_ms", body.grace_period_ms, 0, limits.SECRET_GRACE_MS_MAX)
         db, name = call.names
@@ -366,7 +237,10 @@ class RouteHandlers:
             secrets = (SealedKey(sealed=sealed), *older)
             return msgspec.structs.replace(base, secrets=secrets), None
 
-        return await self._store(call, merge, view=self._secret_answer)
+        result = await self._store.change(call, merge)
+        answer = self._secret_answer(result.route)
+        answer.headers |= replayed(result)
+        return answer
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -379,7 +253,7 @@ class RouteHandlers:
     )
     async def get_route(self, call: Call) -> Answer:
         """Read a route."""
-        return self._answer(self._find(call))
+        return self._shown(find_route_of(self._engine, *call.names))
 
     @operation(
         "GET",
@@ -410,7 +284,7 @@ class RouteHandlers:
 
         Recipients verify webhooks with it (Standard Webhooks).
         """
-        return self._secret_answer(self._find(call))
+        return self._secret_answer(find_route_of(self._engine, *call.names))
 
     def _secret_answer(self, route: Route) -> Answer:
         seals = Seals(self._engine, route.db, route.name)
@@ -436,6 +310,6 @@ class RouteHandlers:
         Nothing is stored.
         """
         call.no_members()
-        route = self._find(call)
+        route = find_route_of(self._engine, *call.names)
         sent = await ask(self._engine.send_example, route)
         return json_answer(msgspec.convert(sent, ExampleView))

@@ -28,7 +28,7 @@ from node.api.express import Head, HeadReader
 from node.api.handshake import Handshakes
 from node.api.operations import Operation, check_query
 from node.api.problems import invalid
-from node.api.routes import CheckTarget
+from node.api.route_store import CheckTarget
 from node.api.turns import Turns
 from node.engine import Engine
 from timemachine import limits
@@ -318,7 +318,7 @@ class ApiServer:
             )
             error = internal_fault()
         if original.is_its_own(path):
-            return original.told(refused(error))
+            return original.told(error)
         return refused(error)
 
 

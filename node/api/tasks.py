@@ -18,6 +18,7 @@ from node.api.conventions import (
     finished,
     idempotency_key,
     json_answer,
+    replayed,
     request_of,
 )
 from node.api.job_bodies import WHEN, RouteName, TagName, TimeGiven, checked_tag
@@ -275,9 +276,7 @@ class TaskHandlers:
             request=request_of(key, scope, encode_content((scope, call.body))),
         )
         result = await ask_meta(engine, command)
-        headers = {"Location": f"/v1/tasks/{result.task.id}"}
-        if result.replayed:
-            headers["Idempotent-Replayed"] = "true"
+        headers = {"Location": f"/v1/tasks/{result.task.id}", **replayed(result)}
         return json_answer(TaskBegun(result.task.id), 202, headers)
 
     async def _dry_run(self, task: Task, collections: list[Collection]) -> Answer:

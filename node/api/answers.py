@@ -3,10 +3,10 @@
 from http import HTTPStatus
 
 from node.api.conventions import Answer, encode_json
+from node.api.media import PROBLEM
 from node.api.problems import NoSuchMethod, problem
 from timemachine.errors import Overloaded, TimeMachineError, Unauthorized
 
-PROBLEM_TYPE = "application/problem+json"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -29,7 +29,7 @@ def refused(error: TimeMachineError) -> Answer:
         status=error.http_status,
         body=encode_json(problem(error)),
         headers=headers,
-        content_type=PROBLEM_TYPE,
+        content_type=PROBLEM,
     )
 
 

@@ -8,12 +8,10 @@ from msgspec import Meta
 
 from node.api import msgpack
 from node.api.conventions import (
-    NDJSON_TYPES,
     Answer,
     Call,
     ask,
     checked_job_id,
-    content_type,
     decoded,
     encode_json,
     idempotency_key,
@@ -22,15 +20,8 @@ from node.api.job_bodies import JobBody, decode_job
 from node.api.job_views import JobView
 from node.api.jobs import MISSING_ROUTE, JobHandlers
 from node.api.lookups import find_collection
-from node.api.operations import (
-    IDEMPOTENCY_KEY,
-    IN_COLLECTION,
-    JOBS,
-    NDJSON,
-    Example,
-    Told,
-    operation,
-)
+from node.api.media import MSGPACK, NDJSON, NDJSON_TYPES, content_type
+from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOBS, Example, Told, operation
 from node.api.problems import Problem, from_validation, problem, refusal, too_large
 from node.engine import Engine
 from timemachine import limits
@@ -138,7 +129,7 @@ class BatchHandlers:
         collection = find_collection(self._engine, *call.names[:2])
         kind = content_type(call.headers)
         lines = kind in NDJSON_TYPES
-        if kind == msgpack.TYPE:
+        if kind == MSGPACK:
             contents = await msgpack.unpacked_items(call.body, _too_many)
         else:
             contents = _contents(call.body, lines=lines)

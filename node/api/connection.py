@@ -9,9 +9,10 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import RequestHandler
 
-from node.api.answers import PROBLEM_TYPE, internal_fault, refused, render
+from node.api.answers import internal_fault, refused, render
 from node.api.conventions import Answer
 from node.api.express import Head, HeadReader
+from node.api.media import PROBLEM
 from node.api.problems import refusal
 from timemachine import limits
 from timemachine.errors import TimeMachineError, Unavailable
@@ -172,7 +173,7 @@ class Connection(RequestHandler):
             error = internal_fault()
         answer = refused(error)
         response = web.Response(
-            status=answer.status, body=answer.body, headers={"Content-Type": PROBLEM_TYPE}
+            status=answer.status, body=answer.body, headers={"Content-Type": PROBLEM}
         )
         response.headers["Server"] = "TimeMachine"
         response.force_close()
@@ -189,7 +190,7 @@ class Full(asyncio.Protocol):
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: %b\r\nRetry-After: 5\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (PROBLEM_TYPE.encode(), len(answer.body), answer.body)
+            % (PROBLEM.encode(), len(answer.body), answer.body)
         )
         transport.close()
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from node.api.media import JSON
 from node.api.problems import from_validation, invalid, refusal
 from node.engine import Engine
 from timemachine import errors, limits
@@ -24,7 +25,6 @@ _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,13 +79,7 @@ class Answer(msgspec.Struct, kw_only=True):
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = {}
-    content_type: str = "application/json"
-
-
-def content_type(headers: Any) -> str:
-    """The media type of a body, without parameters; empty where none is named."""
-    text: str = headers.get("Content-Type", "")
-    return text.partition(";")[0].strip().lower()
+    content_type: str = JSON
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -7,6 +7,7 @@ from typing import Final
 
 from node.api import openapi, reference
 from node.api.conventions import Answer, Call
+from node.api.media import JSON
 from node.api.operations import Operation, Parameter, Told, operation
 
 _TAG: Final = "Documents"
@@ -27,8 +28,7 @@ class DocumentHandlers:
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         # Made as the node starts, since it takes some turns of the loop.
-        self._document = _document(tuple(operations))
-        self._page = _page(tuple(operations))
+        self._document, self._page = _made(tuple(operations))
 
     @operation(
         "GET",
@@ -65,16 +65,12 @@ class DocumentHandlers:
 
 
 @cache
-def _document(operations: tuple[Operation, ...]) -> Answer:
-    return _answer(openapi.rendered(operations), "application/json")
-
-
-@cache
-def _page(operations: tuple[Operation, ...]) -> Answer:
-    answer = _answer(reference.rendered(openapi.document(operations)), _HTML)
-    answer.headers["Content-Security-Policy"] = reference.SECURITY_POLICY
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    return answer
+def _made(operations: tuple[Operation, ...]) -> tuple[Answer, Answer]:
+    document = openapi.document(operations)
+    page = _answer(reference.rendered(document), _HTML)
+    page.headers["Content-Security-Policy"] = reference.SECURITY_POLICY
+    page.headers["X-Content-Type-Options"] = "nosniff"
+    return _answer(openapi.rendered(document), JSON), page
 
 
 def _answer(body: bytes, content_type: str) -> Answer:

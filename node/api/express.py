@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 
 from node.api.conventions import Call
 from node.api.dispatch import JOBS, Dispatch
+from node.api.media import JSON
 from timemachine import limits
 from timemachine.errors import TimeMachineError
 
@@ -20,7 +21,6 @@ _BEGINNING: Final = b"POST /v1/dbs/"
 _END: Final = b"\r\n\r\n"
 _HEAD_BYTES_MAX: Final = 4_096
 _HEADS_KEPT_MAX: Final = 256
-_JSON: Final = "application/json"
 
 # Those that say how a request is to be read, or by whom it was sent, and one that aiohttp refuses.
 _DECLINED: Final = frozenset(
@@ -107,7 +107,7 @@ class HeadReader:
             or headers.get("connection", "keep-alive").lower() != "keep-alive"
             or len(headers) > limits.HTTP_HEADERS_COUNT_MAX
             or parser.get_http_version() != "1.1"
-            or headers.get("content-type") != _JSON
+            or headers.get("content-type") != JSON
             or "msgpack" in headers.get("accept", "").lower()
             or not length.isdigit()
             or not 0 < int(length) <= limits.HTTP_EXPRESS_BODY_BYTES_MAX

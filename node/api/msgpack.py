@@ -22,12 +22,12 @@ from typing import Any, Final
 import msgspec
 
 from node.api.conventions import Answer, encode_json
+from node.api.media import JSON, MSGPACK, PROBLEM
 from node.api.problems import invalid, step, too_large
 from timemachine import limits
 from timemachine.errors import InvalidRequest, TimeMachineError
 
-TYPE: Final = "application/msgpack"
-_JSON_TYPES: Final = frozenset({"application/json", "application/problem+json"})
+_JSON_TYPES: Final = frozenset({JSON, PROBLEM})
 _WILD: Final = ("application/*", "*/*")
 _Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
@@ -62,7 +62,7 @@ def wanted(headers: Any) -> bool:
     same weight and first; and to whatever cannot be read.
     """
     accept = ",".join(headers.getall("Accept", ())).lower()
-    if TYPE not in accept:
+    if MSGPACK not in accept:
         return False
     weights: dict[str, tuple[float, int]] = {}
     for number, each in enumerate(accept.split(",")):
@@ -73,8 +73,8 @@ def wanted(headers: Any) -> bool:
             if key.strip() == "q":
                 weight = float(value) if _Q.fullmatch(value.strip()) is not None else 0.0
         weights.setdefault(name, (weight, -number))
-    ours = weights.get(TYPE, (0.0, 0))
-    theirs = weights.get("application/json")
+    ours = weights.get(MSGPACK, (0.0, 0))
+    theirs = weights.get(JSON)
     if theirs is None:
         # A wildcard of the same weight says less than a name.
         wild = next((weights[name][0] for name in _WILD if name in weights), 0.0)
@@ -199,7 +199,7 @@ async def packed(answer: Answer) -> Answer:
         body = from_json(answer.body)
     else:
         body = await asyncio.to_thread(_in_pieces, answer.body)
-    return msgspec.structs.replace(answer, body=body, content_type=TYPE)
+    return msgspec.structs.replace(answer, body=body, content_type=MSGPACK)
 
 
 def from_json(body: bytes) -> bytes:

@@ -11,12 +11,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
+from node.api.media import JSON, MSGPACK, PROBLEM
 from node.api.operations import (
     ALWAYS_SENT,
     ANSWER_HEADERS,
-    JSON,
-    MSGPACK,
-    PROBLEM,
     REQUEST_HEADERS,
     Operation,
     Parameter,
@@ -241,6 +239,6 @@ def _refused(status: int, codes: list[str], schemas: _Schemas) -> dict[str, Any]
     }
 
 
-def rendered(operations: Iterable[Operation]) -> bytes:
+def rendered(document: Mapping[str, Any]) -> bytes:
     """The document as it is served."""
-    return json.dumps(document(operations), ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -12,13 +12,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from node.api.problems import invalid
+from node.api.media import JSON
 from timemachine import limits
-
-JSON: Final = "application/json"
-PROBLEM: Final = "application/problem+json"
-NDJSON: Final = "application/x-ndjson"
-MSGPACK: Final = "application/msgpack"
 
 NAME_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _VARIABLE = re.compile(r"\{([a-z]+)\}")
@@ -32,7 +27,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """A variable part of a path, a query parameter, or a header of a request or an answer.
 
     schema   JSON Schema of its value
-    values   the texts it may have, where `check_query` is to see to that
+    values   the texts it may have, where `queries` is to see to that
     example  a value for the examples; of a path always there
     """
 
@@ -352,18 +347,6 @@ def place_of(path: str) -> str:
 def operations_of(kind: type) -> list[Operation]:
     """The operations of a class of handlers, in the order in which they stand there."""
     return [each for member in vars(kind).values() for each in getattr(member, _ATTRIBUTE, ())]
-
-
-def check_query(told: Operation, query: Mapping[str, str]) -> None:
-    """Refuse query parameters that mean nothing to an operation."""
-    known = {each.name: each.values for each in told.query or ()}
-    for name, value in query.items():
-        if name not in known:
-            raise invalid(f"?{name}", "This parameter is not known here.")
-        if known[name] and value not in known[name]:
-            # Further ones are other spellings.
-            one, other, *_ = known[name]
-            raise invalid(f"?{name}", f"This is `{one}` or `{other}`.")
 
 
 def _refusal(text: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from node.api.media import JSON, PROBLEM
 from node.api.page import SECURITY_POLICY, page
 
 __all__ = ["SECURITY_POLICY", "rendered"]
@@ -109,7 +110,7 @@ class _Reference:
             kinds = [
                 (self._kind(content["schema"]), media)
                 for media, content in told.get("content", {}).items()
-                if media != "application/problem+json"
+                if media != PROBLEM
             ]
             shown = "".join(
                 f"{kind} <span class='quiet'>{escape(media)}</span>" for kind, media in kinds
@@ -138,7 +139,7 @@ class _Reference:
         address = f"http://127.0.0.1:8001{path}" + (f"?{urlencode(query)}" if query else "")
         command = "curl" if method == "get" else f"curl -X {method.upper()}"
         command += f" '{address}'"
-        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        content = operation.get("requestBody", {}).get("content", {}).get(JSON, {})
         if "example" in content:
             text = json.dumps(content["example"], ensure_ascii=False).replace("'", "'\\''")
             command += f" \\\n  -H 'Content-Type: application/json' \\\n  -d '{text}'"

@@ -13,7 +13,6 @@ import ssl
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
@@ -21,30 +20,21 @@ from aiohttp import web
 from node.api import msgpack, original
 from node.api.answers import internal_fault, refused, render
 from node.api.connection import Reply, Replying, Server, Vanished
-from node.api.conventions import NDJSON_TYPES, Answer, Call, content_type
+from node.api.conventions import Answer, Call
 from node.api.credentials import OPEN_PATHS, Credentials
 from node.api.dispatch import BATCH, JOBS, Dispatch
 from node.api.express import Head, HeadReader
 from node.api.handshake import Handshakes
-from node.api.operations import Operation, check_query
-from node.api.problems import invalid
+from node.api.media import MSGPACK, body_type
+from node.api.operations import Operation
+from node.api.queries import query_of
 from node.api.route_store import CheckTarget
 from node.api.turns import Turns
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import (
-    Overloaded,
-    TimeMachineError,
-    TooLarge,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from timemachine.errors import Overloaded, TimeMachineError, TooLarge, Unavailable
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_JSON = "application/json"
-_ANY_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
-"""What tools put on a body when nobody tells them what it is."""
-
 _EMPTY: dict[str, str] = {}
 _LISTENERS = 8
 _BACKLOG = 4_096
@@ -252,15 +242,18 @@ class ApiServer:
             self._shed(operation)
         query = _EMPTY
         if raw_query and operation.query is not None:
-            query = _query(raw_query)
-            check_query(operation, query)
+            query = query_of(operation, raw_query)
         payload = request.content
+        kind = ""
         # A small body has come with its head, and needs no waiting.
         if payload.is_eof():
             body = payload.read_nowait()
+            if body:
+                kind = body_type(headers)
         else:
+            kind = body_type(headers)
             body = await self._receive(request, headers)
-        if body and _check_type(headers) == msgpack.TYPE and operation.place != BATCH:
+        if kind == MSGPACK and body and operation.place != BATCH:
             body = await msgpack.unpacked(body)
         return await handler(
             Call(
@@ -282,7 +275,6 @@ class ApiServer:
 
     async def _receive(self, request: web.BaseRequest, headers: Any) -> bytes:
         """The rest of the body, as long as it is within the limits of size and time."""
-        _check_type(headers)
         length = request.content_length
         if length is not None and length > limits.REQUEST_BODY_BYTES_MAX:
             raise _body_too_large()
@@ -374,35 +366,3 @@ def _request_factory(loop: asyncio.AbstractEventLoop) -> Any:
         return web.BaseRequest(message, payload, protocol, writer, task, loop)
 
     return make
-
-
-def _check_type(headers: Any) -> str:
-    """The type of a body. Refuses what is neither JSON nor MessagePack by its own account."""
-    if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
-        raise UnsupportedMediaType("Send the body without a content encoding.")
-    if headers.get("Content-Type") == _JSON:
-        return _JSON
-    kind = content_type(headers)
-    if kind in (_JSON, msgpack.TYPE) or kind in NDJSON_TYPES:
-        return kind
-    # Tools send these when nobody names a type. So do pages of other sites that a browser shows:
-    # it tells their origin, and without this check would let them write here.
-    if kind in _ANY_TYPES and "Origin" not in headers:
-        return _JSON
-    raise UnsupportedMediaType(
-        f"Send {_JSON} or {msgpack.TYPE}"
-        + (f", not {kind}." if kind else "; the body has no Content-Type.")
-    )
-
-
-def _query(raw: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=32, errors="strict")
-    except ValueError:
-        raise invalid("?", "The query cannot be read; it is percent-encoded UTF-8.") from None
-    query: dict[str, str] = {}
-    for name, value in pairs:
-        if name in query:
-            raise invalid(f"?{name}", "This parameter is given twice.")
-        query[name] = value
-    return query

@@ -4,9 +4,8 @@ import json
 import time
 from collections.abc import Iterator
 
-from bench.tools import Process, ask, median, node, push, report, request_bytes
+from bench.tools import COLLECTION, Process, ask, median, node, push, report, request_bytes, set_up
 
-_PATH = "/v1/dbs/default/collections/jobs"
 _BODY_BYTES = 190
 
 
@@ -21,17 +20,17 @@ def _batches(count: int, due_ms: int, prefix: str) -> Iterator[bytes]:
             }
             for number in range(start, start + 1_000)
         ]
-        yield request_bytes("POST", _PATH + "/jobs/batch", json.dumps(jobs).encode())
+        yield request_bytes("POST", f"{COLLECTION}/jobs/batch", json.dumps(jobs).encode())
 
 
 def _wait_delivered(measured: Process, count: int, limit_s: float) -> float:
     """Wait until so many are delivered; returns when."""
     end_s = time.perf_counter() + limit_s
     while time.perf_counter() < end_s:
-        if ask(measured, "GET", _PATH)["counts"]["delivered"] >= count:
+        if ask(measured, "GET", COLLECTION)["counts"]["delivered"] >= count:
             return time.perf_counter()
         time.sleep(0.1)
-    raise TimeoutError(f"not delivered within {limit_s} s: {ask(measured, 'GET', _PATH)}")
+    raise TimeoutError(f"not delivered within {limit_s} s: {ask(measured, 'GET', COLLECTION)}")
 
 
 def run(*, quick: bool) -> None:
@@ -41,10 +40,7 @@ def run(*, quick: bool) -> None:
     receiver = Process(["-m", "bench.baselines", "receiver"])
     try:
         with node() as measured:
-            ask(measured, "PUT", _PATH)
-            url = f"http://127.0.0.1:{receiver.port}/hook"
-            route = {"webhook_url": url, "max_in_flight": 1000}
-            ask(measured, "PUT", "/v1/dbs/default/routes/hook", route)
+            set_up(measured, {"hook": receiver.port}, max_in_flight=1000)
             for number in range(rounds):
                 base_us = _bare_us(receiver.port, count)
                 load_s = max(4.0, count / 15_000)

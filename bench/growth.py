@@ -4,11 +4,18 @@ import http.client
 import json
 import time
 
-from bench.lateness import jobs
-from bench.tools import Process, ask, node, percentile, push, report
-
-_PATH = "/v1/dbs/default/collections/jobs"
-_FAR_MS = 4_000_000_000_000
+from bench.tools import (
+    COLLECTION,
+    FAR_MS,
+    Process,
+    ask,
+    jobs,
+    node,
+    percentile,
+    push,
+    report,
+    set_up,
+)
 
 
 def _ingest_rate(measured: Process, prefix: str, count: int) -> tuple[float, float]:
@@ -16,7 +23,7 @@ def _ingest_rate(measured: Process, prefix: str, count: int) -> tuple[float, flo
 
     They are made before: the client must not take the processor from what is measured.
     """
-    requests = list(jobs(count, prefix, _FAR_MS, 0, "hook"))
+    requests = list(jobs(count, prefix, FAR_MS, 0, "hook"))
     began_s = time.perf_counter()
     times, statuses = push(measured, iter(requests), 2)
     assert list(statuses) == [200], statuses
@@ -24,12 +31,12 @@ def _ingest_rate(measured: Process, prefix: str, count: int) -> tuple[float, flo
 
 
 def _fire_rate(measured: Process, prefix: str, count: int) -> float:
-    before = ask(measured, "GET", _PATH)["counts"]["delivered"]
+    before = ask(measured, "GET", COLLECTION)["counts"]["delivered"]
     due_ms = int((time.time() + 2 + count / 15_000) * 1000)
     push(measured, jobs(count, prefix, due_ms, 0, "hook"), 2)
     time.sleep(max(0.0, due_ms / 1000 - time.time()))
     began_s = time.perf_counter()
-    while ask(measured, "GET", _PATH)["counts"]["delivered"] < before + count:
+    while ask(measured, "GET", COLLECTION)["counts"]["delivered"] < before + count:
         time.sleep(0.05)
     return count / (time.perf_counter() - began_s)
 
@@ -77,9 +84,7 @@ def run(*, quick: bool) -> None:
     pending = 0
     try:
         with node() as measured:
-            ask(measured, "PUT", _PATH)
-            body = {"webhook_url": f"http://127.0.0.1:{receiver.port}/x", "max_in_flight": 500}
-            ask(measured, "PUT", "/v1/dbs/default/routes/hook", body)
+            set_up(measured, {"hook": receiver.port}, max_in_flight=500)
             for size in sizes:
                 while pending < size:
                     _, longest = _ingest_rate(measured, f"grow{pending}", 100_000)

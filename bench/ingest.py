@@ -7,16 +7,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.tools import Process, ask, median, node, percentile, push, report, request_bytes
+from bench.tools import (
+    COLLECTION,
+    FAR_MS,
+    Process,
+    median,
+    node,
+    percentile,
+    push,
+    report,
+    request_bytes,
+    set_up,
+)
 from timemachine.storage.leveldb import Identity, open_store
 
-_PATH = "/v1/dbs/default/collections/jobs/jobs"
-_FAR_MS = 4_000_000_000_000
+_PATH = f"{COLLECTION}/jobs"
 _META = {"cart": 7, "user": "u-123456", "text": "your cart is waiting"}
 
 
 def _job(identity: str | None = None) -> dict[str, object]:
-    job: dict[str, object] = {"trigger_time": _FAR_MS, "route": "hook", "meta": _META}
+    job: dict[str, object] = {"trigger_time": FAR_MS, "route": "hook", "meta": _META}
     if identity is not None:
         job["id"] = identity
     return job
@@ -62,9 +72,7 @@ def run(*, quick: bool) -> None:
     rounds, count = (3, 6_000) if quick else (5, 20_000)
     added, rates, p99s = [], [], []
     with node() as measured:
-        ask(measured, "PUT", "/v1/dbs/default/collections/jobs")
-        body = {"webhook_url": "http://127.0.0.1:9/x"}
-        ask(measured, "PUT", "/v1/dbs/default/routes/hook", body)
+        set_up(measured, {"hook": 9})
         baseline = Process(["-m", "bench.baselines", "server"])
         try:
             push(baseline, _singles(2_000, "warm"))

@@ -4,27 +4,17 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
-from bench.tools import Process, ask, node, percentile, push, report, request_bytes
-
-_PATH = "/v1/dbs/default/collections/jobs"
-_FAR_MS = 4_000_000_000_000
-
-
-def jobs(count: int, prefix: str, first_ms: int, per_s: int, route: str) -> Iterator[bytes]:
-    """Batches of jobs: `per_s` of them due in each second from `first_ms` on; 0: all at once."""
-    for start in range(0, count, 1_000):
-        batch = [
-            {
-                "id": f"{prefix}-{number:08d}",
-                "trigger_time": first_ms + (number * 1000 // per_s if per_s else 0),
-                "route": route,
-                "meta": {"n": number},
-            }
-            for number in range(start, min(count, start + 1_000))
-        ]
-        yield request_bytes("POST", _PATH + "/jobs/batch", json.dumps(batch).encode())
+from bench.tools import (
+    FAR_MS,
+    Process,
+    jobs,
+    node,
+    percentile,
+    push,
+    report,
+    set_up,
+)
 
 
 class DeadEnd:
@@ -59,11 +49,8 @@ def run(*, quick: bool) -> None:
     pending, seconds = (100_000, 5) if quick else (1_000_000, 20)
     arrivals, dead_end = Process(["-m", "bench.arrivals"]), DeadEnd()
     with node() as measured:
-        ask(measured, "PUT", _PATH)
-        for name, port in (("hook", arrivals.port), ("dead", dead_end.port)):
-            body = {"webhook_url": f"http://127.0.0.1:{port}/x", "max_in_flight": 64}
-            ask(measured, "PUT", f"/v1/dbs/default/routes/{name}", body)
-        push(measured, jobs(pending, "far", _FAR_MS, 0, "hook"), 4)
+        set_up(measured, {"hook": arrivals.port, "dead": dead_end.port}, max_in_flight=64)
+        push(measured, jobs(pending, "far", FAR_MS, 0, "hook"), 4)
         alone = _round(measured, arrivals, "alone", seconds)
         push(measured, jobs(10_000, "dead", int(time.time() * 1000), 0, "dead"), 2)
         beside = _round(measured, arrivals, "beside", seconds)

@@ -15,10 +15,9 @@ from typing import Any
 
 import uvloop
 
-from bench.tools import request_bytes
+from bench.tools import COLLECTION, FAR_MS, request_bytes
 
-_FAR_MS = 4_000_000_000_000
-_PATH = "/v1/dbs/default/collections/jobs/jobs"
+_PATH = f"{COLLECTION}/jobs"
 
 
 class Pusher(asyncio.Protocol):
@@ -38,7 +37,7 @@ class Pusher(asyncio.Protocol):
 
     def push(self) -> None:
         """Create the next job."""
-        job = {"id": f"p{self.number}-{self.sent}", "trigger_time": _FAR_MS, "route": "hook"}
+        job = {"id": f"p{self.number}-{self.sent}", "trigger_time": FAR_MS, "route": "hook"}
         self.sent += 1
         self.transport.write(request_bytes("POST", _PATH, json.dumps(job).encode()))
 

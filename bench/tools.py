@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ import uvloop
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).resolve().parent.parent
+
+COLLECTION = "/v1/dbs/default/collections/jobs"
+"""Where all workloads have their jobs."""
+
+FAR_MS = 4_000_000_000_000
+"""A trigger time that no run lives to see."""
 
 
 class Process:
@@ -178,6 +184,29 @@ def ask(process: Process, method: str, path: str, body: Any = None) -> Any:
     connection.close()
     assert response.status < 300, (response.status, answer[:300])
     return json.loads(answer)
+
+
+def jobs(count: int, prefix: str, first_ms: int, per_s: int, route: str) -> Iterator[bytes]:
+    """Batches of jobs: `per_s` of them due in each second from `first_ms` on; 0: all at once."""
+    for start in range(0, count, 1_000):
+        batch = [
+            {
+                "id": f"{prefix}-{number:08d}",
+                "trigger_time": first_ms + (number * 1000 // per_s if per_s else 0),
+                "route": route,
+                "meta": {"n": number},
+            }
+            for number in range(start, min(count, start + 1_000))
+        ]
+        yield request_bytes("POST", COLLECTION + "/jobs/batch", json.dumps(batch).encode())
+
+
+def set_up(process: Process, ports: Mapping[str, int], **route: Any) -> None:
+    """Make the collection, and routes to the recipients at these ports of loopback, by name."""
+    ask(process, "PUT", COLLECTION)
+    for name, port in ports.items():
+        body = {"webhook_url": f"http://127.0.0.1:{port}/hook", **route}
+        ask(process, "PUT", f"/v1/dbs/default/routes/{name}", body)
 
 
 def median(values: list[float]) -> float:

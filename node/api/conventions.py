@@ -265,7 +265,7 @@ def ask(propose: Callable[..., None], *arguments: Any) -> asyncio.Future[Any]:
 
 
 async def ask_meta(
-    engine: Any, command: Any, *, missing: str = "not_found", limit: str | None = None
+    engine: Engine, command: Any, *, missing: str = "not_found", limit: str | None = None
 ) -> Any:
     """Run a meta command; a refusal is raised.
 

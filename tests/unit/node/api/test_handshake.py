@@ -16,12 +16,10 @@ import trustme
 
 from node.api import handshake
 from node.api.certificate import Certificate
-from node.api.connection import Replying
-from node.api.express import Head
 from node.api.handshake import Handshakes
 from node.api.server import ApiServer
 from tests.unit.node.api.harness import FAR_MS, JOBS, Api, parse, started
-from tests.unit.node.api.test_express import create, job, node_side, until
+from tests.unit.node.api.test_express import counted, create, job, node_side, until
 from timemachine import limits
 
 AUTHORITY = trustme.CA()
@@ -79,15 +77,7 @@ async def silent(api: Api, number: int) -> AsyncIterator[list[socket.socket]]:
 
 async def test_both_ways(api: Api) -> None:
     """Creates take the short way, other requests the long one, on a connection that stays."""
-    taken: list[bytes] = []
-    server = node_side(api)
-    express = server._express
-
-    def count(head: Head, body: bytes, reply: Replying) -> None:
-        taken.append(body)
-        express(head, body, reply)
-
-    server._express = count
+    taken = counted(api)
     reader, writer = await asyncio.open_connection(api.host, api.port, ssl=api.trust)
     for number in range(5):
         writer.write(create(job(f"j{number}")))

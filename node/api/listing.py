@@ -47,7 +47,7 @@ class ListHandlers:
         bound = None if route is None else engine.meta.routes.get((collection.db, route))
         tag = call.query.get("tag")
         selection = Selection(
-            states=query_states(call),
+            states=_query_states(call),
             route=route,
             route_uid=0 if bound is None else bound.uid,
             tag=None if tag is None else checked_tag(tag, "?tag"),
@@ -62,7 +62,7 @@ class ListHandlers:
         return json_answer(Page(items, cursor))
 
 
-def query_states(call: Call) -> frozenset[JobState] | None:
+def _query_states(call: Call) -> frozenset[JobState] | None:
     """The states of `?state=`, a comma list, or None without it."""
     text = call.query.get("state")
     if text is None:

@@ -23,7 +23,7 @@ def checked_meta(raw: bytes, pointer: str) -> bytes:
     if len(raw) > limits.META_BYTES_MAX:
         raise too_large(pointer, f"The meta has at most {limits.META_BYTES_MAX} bytes.")
     # Before it is decoded, since a decoder goes down as deep as the input says.
-    if len(raw) > 2 * limits.META_DEPTH_MAX and is_deep(raw):
+    if len(raw) > 2 * limits.META_DEPTH_MAX and _is_deep(raw):
         raise invalid(pointer, f"The meta is nested at most {limits.META_DEPTH_MAX} levels deep.")
     try:
         _decode_any(raw)
@@ -35,7 +35,7 @@ def checked_meta(raw: bytes, pointer: str) -> bytes:
     return raw
 
 
-def is_deep(raw: bytes) -> bool:
+def _is_deep(raw: bytes) -> bool:
     """Whether JSON is nested deeper than the limit."""
     if raw.count(b"[") + raw.count(b"{") <= limits.META_DEPTH_MAX:
         return False

@@ -102,15 +102,15 @@ CONSISTENCY: Final = Parameter(
     schema={"enum": ["linearizable", "stale"], "default": "linearizable"},
     values=("stale", "linearizable"),
 )
-TIME_SCHEMA: Final[dict[str, Any]] = {
+_TIME_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": limits.TIME_MS_MAX},
         {"type": "string", "format": "date-time"},
     ]
 }
 
-FROM: Final = Parameter(name="from", description="Due at this time or later.", schema=TIME_SCHEMA)
-TO: Final = Parameter(name="to", description="Due before this time.", schema=TIME_SCHEMA)
+FROM: Final = Parameter(name="from", description="Due at this time or later.", schema=_TIME_SCHEMA)
+TO: Final = Parameter(name="to", description="Due before this time.", schema=_TIME_SCHEMA)
 
 
 def flag(name: str, description: str) -> Parameter:

@@ -21,7 +21,7 @@ Row = TypeVar("Row")
 T = TypeVar("T")
 _VIEWS_BETWEEN_YIELDS = 64
 
-LIMIT: Final = Parameter(
+_LIMIT: Final = Parameter(
     name="limit",
     description="How many items one answer has at most.",
     schema={
@@ -31,12 +31,12 @@ LIMIT: Final = Parameter(
         "default": limits.LIST_LIMIT_DEFAULT,
     },
 )
-CURSOR: Final = Parameter(
+_CURSOR: Final = Parameter(
     name="cursor",
     description="`next_cursor` of the page before; it fits the same list with the same filters.",
     schema={"type": "string"},
 )
-PAGED: Final = (LIMIT, CURSOR)
+PAGED: Final = (_LIMIT, _CURSOR)
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

@@ -156,6 +156,7 @@ class _Run:
         self._counts: dict[tuple[int, int], dict[str, int]] = {}
         self._cancelled: list[Callable[[object], None]] = []
         self._ending = False
+        self._proposed_ms = 0.0
 
     def counts(self) -> dict[str, int]:
         """The sum over the vnodes."""
@@ -199,6 +200,7 @@ class _Run:
             return
         items = self._look(vnode)
         if items:
+            self._proposed_ms = tasks.world.mono_ms()
             self._propose(vnode, items)
         else:
             self._again(_LOOK_PAUSE_MS)
@@ -298,7 +300,8 @@ class _Run:
         self._counts[self._vnode.group] = result.counts
         self._committed = result.cursor
         self._range, self._at = result.cursor[0], result.cursor[1:]
-        self._tasks.world.call_soon(self.step)
+        # Half of the time is for others, and more of it when the disk is slow.
+        self._again(self._tasks.world.mono_ms() - self._proposed_ms)
 
     def _refused(self, error: TimeMachineError) -> None:
         """Look at the same rows again, after a while."""

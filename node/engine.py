@@ -15,10 +15,9 @@ from node.forecast import forecast
 from node.learning import Learning
 from node.listing import Page, Position, count_jobs, list_jobs
 from node.runtime import Runtime
-from node.secrets import open_route
 from node.selection import Selection
 from node.tasks import Tasks
-from node.webhook import Prepared, build_request
+from node.webhook import Prepared, build_request, prepare
 from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, Unavailable
 from timemachine.identifiers import webhook_id
@@ -32,7 +31,7 @@ from timemachine.model import (
     Route,
     Settings,
 )
-from timemachine.outbound import Outcome, Sender, TlsOptions, parse_target
+from timemachine.outbound import Outcome, Sender
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.machine import JobMachine
@@ -119,7 +118,6 @@ class Engine:
             sender,
             node_id=node.id,
             prepare=self._prepare_route,
-            collection_of=lambda vnode: self._collections.get(vnode.group[0]),
             disable_route=lambda command: self.propose_meta(command, lambda _: None),
         )
         self.tasks = Tasks(
@@ -222,7 +220,7 @@ class Engine:
                     vnode = self._load_vnode((uid, index))
                     self._vnodes[uid].append(vnode)
                     self.runtime.add(vnode)
-                    self.delivery.lead(vnode)
+                    self.delivery.lead(vnode, collection)
                     self.tasks.tidy(vnode)
         for group in [g for g in self._incarnations if g[0] and g[0] not in wanted]:
             self._retire(group)
@@ -496,12 +494,12 @@ class Engine:
             "cycles": self.runtime.cycles,
             "commands": self.runtime.commands,
             "rows": self.runtime.rows,
-            "fired": delivery.fired,
+            "fired": sum(delivery.lateness.counts),
             "sends": delivery.sends,
             "in_flight": delivery.in_flight,
             "outcomes": dict(delivery.outcomes),
-            "lateness_buckets": list(delivery.lateness),
-            "lateness_sum_ms": delivery.lateness_sum_ms,
+            "lateness_buckets": list(delivery.lateness.counts),
+            "lateness_sum_ms": delivery.lateness.sum_ms,
             "vnodes": len(self.runtime.vnodes),
             "level0_files": self._store.pressure(),
         }
@@ -509,15 +507,7 @@ class Engine:
     # --- sending without a job -------------------------------------------------------------
 
     def _prepare_route(self, route: Route) -> Prepared:
-        secrets = open_route(self.master_keys, route, self.now_ms())
-        tls = TlsOptions(
-            ca_pem=route.ca_pem,
-            client_cert_pem=route.client_cert_pem,
-            client_key_pem=secrets.client_key_pem,
-            skip_verify=route.dangerous_skip_tls_verify,
-        )
-        target, _ = parse_target(route.webhook_url, tls)
-        return Prepared(route, target, secrets)
+        return prepare(self.master_keys, route, self.now_ms())
 
     def send_example(self, route: Route, done: Callable[[dict[str, Any]], None]) -> None:
         """Send one signed request with an example job; nothing is stored."""

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from node.delivery import LATENESS_BOUNDS_MS
+from timemachine.delivery.lateness import BOUNDS_MS
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -96,7 +96,7 @@ class _Numbers(Collector):
         name = "timemachine_lateness_seconds"
         buckets = []
         total = 0
-        for bound_ms, count in zip(LATENESS_BOUNDS_MS, numbers["lateness_buckets"], strict=False):
+        for bound_ms, count in zip(BOUNDS_MS, numbers["lateness_buckets"], strict=False):
             total += count
             buckets.append((str(bound_ms / 1000), total))
         buckets.append(("+Inf", total + numbers["lateness_buckets"][-1]))

@@ -1,15 +1,17 @@
 """The request that a recipient gets: body, headers, signature."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
 
-from node.secrets import RouteSecrets
+from node.secrets import RouteSecrets, open_route
 from timemachine import __version__
 from timemachine.identifiers import webhook_id
 from timemachine.model import JobRecord, Route
-from timemachine.outbound import Request, Target
+from timemachine.outbound import Request, Target, TlsOptions, parse_target
+from timemachine.sealing import MasterKey
 from timemachine.signing import Signer
 
 _json = msgspec.json.encode
@@ -18,14 +20,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 
 class Prepared:
-    """What does not change from one request of a route to the next, until `expires_ms`."""
+    """What does not change from one request of a route's version to the next, for a time."""
 
-    __slots__ = ("expires_ms", "signer", "static_head", "target", "url")
+    __slots__ = ("_expires_ms", "_version", "signer", "static_head", "target")
 
     def __init__(self, route: Route, target: Target, secrets: RouteSecrets) -> None:
         self.target = target
-        self.url = route.webhook_url
-        self.expires_ms = secrets.expires_ms
+        self._version = route.version
+        self._expires_ms = secrets.expires_ms
         self.signer = Signer(secrets.signing_keys)
         lines = [
             b"POST " + target.path_and_query + b" HTTP/1.1",
@@ -41,6 +43,25 @@ class Prepared:
         for name, value in secrets.headers.items():
             lines.append(name.encode() + b": " + value.encode("latin-1", "replace"))
         self.static_head = b"\r\n".join(lines) + b"\r\n"
+
+    def holds(self, route: Route, now_ms: int) -> bool:
+        """Whether it may still be used for requests of its route, as that is now."""
+        return self._version == route.version and (
+            self._expires_ms is None or now_ms < self._expires_ms
+        )
+
+
+def prepare(keys: Sequence[MasterKey], route: Route, now_ms: int) -> Prepared:
+    """Open the secrets of a route for its next requests. Raises SealError."""
+    secrets = open_route(keys, route, now_ms)
+    tls = TlsOptions(
+        ca_pem=route.ca_pem,
+        client_cert_pem=route.client_cert_pem,
+        client_key_pem=secrets.client_key_pem,
+        skip_verify=route.dangerous_skip_tls_verify,
+    )
+    target, _ = parse_target(route.webhook_url, tls)
+    return Prepared(route, target, secrets)
 
 
 def job_body(

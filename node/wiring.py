@@ -60,7 +60,13 @@ _BALLAST_BYTES = 16 * 1024 * 1024
 _SPACE_CHECK_MS = 500.0
 _STOP_LIMIT_S = 15.0
 _MIB = 1024 * 1024
-_CORE = frozenset({"node.engine", "node.runtime", "node.delivery", "node.learning", "node.tasks"})
+_CORE = (
+    "node.delivery",
+    "node.engine",
+    "node.learning",
+    "node.runtime",
+    "node.tasks",
+)
 
 log = structlog.get_logger()
 
@@ -287,8 +293,8 @@ def _reload_on_hangup(
 
 def _escaped_from_core(error: Exception) -> bool:
     """Whether an exception ended a callback of the engine, and not one of some connection."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") in _CORE for frame, _ in frames)
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(f"{module}.".startswith(f"{core}.") for module in modules for core in _CORE)
 
 
 def _shown(host: str, port: int) -> str:

@@ -11,6 +11,7 @@ _SOURCE = "def run():\n    raise ZeroDivisionError"
     ("module", "fatal"),
     [
         ("node.delivery", True),
+        ("node.delivery.sending", True),
         ("node.runtime", True),
         ("node.engine", True),
         ("node.sender.pool", False),

@@ -1,0 +1,117 @@
+"""Takes rows of the due index into the window, or sends them where they do not hold it up."""
+
+from functools import partial
+
+from node.delivery.parking import Parking
+from node.env import World
+from timemachine import limits
+from timemachine.delivery.item import Item
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.model import Route
+from timemachine.replica.commands import PendingItem
+from timemachine.replica.meta import MetaMachine
+from timemachine.replica.records import read_job
+from timemachine.storage.api import Store
+from timemachine.storage.keys import read_due_value, u64
+
+
+class Admission:
+    """Decides by route what becomes of a due row: queued, left behind, parked, or given up."""
+
+    def __init__(
+        self, window: Window, parking: Parking, world: World, store: Store, meta: MetaMachine
+    ) -> None:
+        self._window = window
+        self._parking = parking
+        self._world = world
+        self._store = store
+        self._meta = meta
+
+    def admit(self, head: VnodeHead, key: bytes, value: bytes) -> None:
+        """Take a row of the due index into the window, or note that it stays behind."""
+        at = len(head.vnode.keys.due)
+        due_ms = int.from_bytes(key[at : at + 8], "big")
+        job_id = key[at + 8 :].decode()
+        route_uid, version, attempts, uid = read_due_value(value)
+        known = head.known.get(job_id)
+        if known is not None:
+            if (
+                known.version == version
+                and known.attempts == attempts
+                and known.uid == uid
+                and known.due_ms == due_ms
+            ):
+                return
+            # The row changed: what is queued is dropped, what is under way goes on.
+            known.queue.drop(known)
+            del head.known[job_id]
+        if job_id in head.moving:
+            return
+        route = self._meta.routes_by_uid.get(route_uid)
+        if route is None and route_uid == 0:
+            route = self.late_route(head, job_id)
+        if route is not None and route.open:
+            lag = head.lag.get(route.uid)
+            if lag is not None:
+                if key < lag:
+                    head.lag[route.uid] = key
+                return
+            queue = self._window.queue(route)
+            if queue.size >= limits.ROUTE_WINDOW_JOBS_MAX:
+                head.lag[route.uid] = key
+                if not queue.lagging:
+                    queue.lagging_since_ms = self._world.mono_ms()
+                queue.lagging[head] = None
+                return
+            item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=False)
+            head.known[job_id] = item
+            queue.push(item)
+            return
+        now_ms = self._world.wall_ms()
+        if route is not None:
+            seen = PendingItem(job_id, uid, version, attempts, route.uid)
+            self._parking.park(head, due_ms, seen, held=True)
+        elif due_ms <= now_ms:
+            self._parking.give_up(head, due_ms, PendingItem(job_id, uid, version, attempts))
+        else:
+            # Until then the route may still come.
+            head.moving[job_id] = due_ms
+            again = partial(self._admit_again, head, due_ms, job_id, key)
+            self._world.call_later(due_ms - now_ms, again)
+
+    def _admit_again(self, head: VnodeHead, due_ms: int, job_id: str, key: bytes) -> None:
+        """Its time has come; whatever happened to the job meanwhile took the mark away."""
+        if head.vnode in self._window.heads and head.moving.get(job_id) == due_ms:
+            del head.moving[job_id]
+            value = self._store.get(key)
+            if value is not None:
+                self.admit(head, key, value)
+                self._window.wake()
+
+    def admit_lag(self, head: VnodeHead, route_uid: int, count: int) -> int:
+        """Look again at rows that stayed behind of a route, at most `count`; how many were there.
+
+        While more may follow, the route goes on to lag.
+        """
+        start = head.lag.pop(route_uid, None)
+        if start is None or start >= head.cursor:
+            return 0
+        rows = self._store.scan(start, head.cursor, count)
+        ours = (u64(route_uid), u64(0))
+        for key, value in rows:
+            if value[:8] in ours:
+                self.admit(head, key, value)
+        if len(rows) == count:
+            head.lag.setdefault(route_uid, rows[-1][0] + b"\0")
+        return len(rows)
+
+    def late_route(self, head: VnodeHead, job_id: str) -> Route | None:
+        """The route of a job that was accepted before its route existed.
+
+        Its rows carry the route uid 0 until it is moved to a waiting index, which is by route.
+        """
+        data = self._store.get(head.vnode.keys.job + job_id.encode())
+        if data is None:
+            return None
+        return self._meta.routes.get((head.db, read_job(data).route))

@@ -1,0 +1,111 @@
+"""Gives free slots to due jobs, and commits the intent of their attempts."""
+
+from functools import partial
+from typing import Any
+
+from node.delivery.sending import Sends
+from node.delivery.settling import Settles
+from node.env import World
+from node.runtime import Runtime
+from timemachine import limits
+from timemachine.delivery.item import CLAIMED, CLAIMING, Item
+from timemachine.delivery.routequeue import TURN_JOBS
+from timemachine.delivery.settlement import settle_orphan
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.replica.commands import Claim, ClaimItem
+from timemachine.replica.results import ClaimResult
+
+
+class Claims:
+    """Asks for claims, and hands those that hold over to be sent."""
+
+    def __init__(
+        self,
+        window: Window,
+        sends: Sends,
+        settles: Settles,
+        world: World,
+        runtime: Runtime,
+        *,
+        node_id: str,
+    ) -> None:
+        self._window = window
+        self._sends = sends
+        self._settles = settles
+        self._world = world
+        self._runtime = runtime
+        self._node_id = node_id
+
+    def grant(self, now_ms: int) -> None:
+        """Give free slots to due jobs, one route after the other, and ask for their claims."""
+        window = self._window
+        ready = [queue for queue in window.queues.values() if queue.size and queue.route.open]
+        granted: dict[VnodeHead, list[Item]] = {}
+        while ready:
+            following = []
+            for queue in ready:
+                items = queue.grant(now_ms, limits.SENDS_PER_NODE_MAX - window.in_flight)
+                window.in_flight += len(items)
+                for item in items:
+                    granted.setdefault(item.head, []).append(item)
+                if len(items) == TURN_JOBS and queue.size:
+                    following.append(queue)
+            ready = following
+        for head, items in granted.items():
+            for start in range(0, len(items), limits.CLAIMS_PER_COMMAND_MAX):
+                self._claim(head, items[start : start + limits.CLAIMS_PER_COMMAND_MAX], now_ms)
+
+    def _claim(self, head: VnodeHead, items: list[Item], now_ms: int) -> None:
+        asked = [
+            ClaimItem(
+                item.job_id,
+                item.uid,
+                item.version,
+                item.attempts + 1,
+                max(now_ms, item.due_ms) + item.queue.route.timeout_ms,
+            )
+            for item in items
+        ]
+        command = Claim(now_ms=now_ms, term=head.vnode.term, items=asked)
+        self._runtime.propose(head.vnode, command, partial(self._claimed, items))
+
+    def _claimed(self, items: list[Item], results: Any) -> None:
+        if not isinstance(results, list):
+            # The node stops, or the vnode is gone: nothing may be sent.
+            for item in items:
+                if item.stage == CLAIMING:
+                    self._window.forget(item)
+            return
+        held = []
+        for item, result in zip(items, results, strict=True):
+            if item.stage != CLAIMING:
+                continue  # revoked meanwhile; the command that revoked it takes the claim back
+            if result.holds:
+                item.stage = CLAIMED
+                item.record = result.record
+                held.append(item)
+            else:
+                self._failed(item, result)
+        self._sends.hold(held)
+        self._window.wake()
+
+    def _failed(self, item: Item, result: ClaimResult) -> None:
+        """The job is not what was seen. If it is an orphan of a dead leader, close its attempt."""
+        self._window.forget(item)
+        record = result.record
+        if record is None or record.claim is None:
+            return
+        if record.uid != item.uid or record.version != item.version:
+            return
+        if record.claim.term >= item.head.vnode.term:
+            return
+        settle = settle_orphan(
+            item.job_id,
+            record,
+            record.claim,
+            item.queue.route,
+            node_id=self._node_id,
+            now_ms=self._world.wall_ms(),
+        )
+        self._settles.add(item.head, settle)

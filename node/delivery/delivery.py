@@ -1,0 +1,200 @@
+"""The firing side of a node as the engine sees it: built from its steps, told what changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from node.delivery.admitting import Admission
+from node.delivery.alarm import Alarm
+from node.delivery.claiming import Claims
+from node.delivery.offsets import Offsets
+from node.delivery.parking import Parking
+from node.delivery.pump import Pump
+from node.delivery.refilling import Refill
+from node.delivery.routes import RouteChanges
+from node.delivery.scanning import Scanner
+from node.delivery.sending import Sends
+from node.delivery.settling import Settles
+from node.delivery.sweeping import Sweeps
+from node.env import World
+from node.runtime import Runtime
+from node.webhook import Prepared
+from timemachine.delivery.item import CLAIMING, GONE, QUEUED, SENDING
+from timemachine.delivery.lateness import Lateness
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.model import Collection, Route
+from timemachine.outbound import Sender
+from timemachine.replica.commands import PendingItem, Revoked
+from timemachine.replica.meta import DisableRoute, MetaMachine
+from timemachine.replica.results import DueInserted, JobTouched, WaitingFreed
+from timemachine.storage.api import Store
+from timemachine.storage.keys import read_due_value, u64
+from timemachine.vnode import Vnode
+
+
+class Delivery:
+    """All vnodes that this node leads, all routes.
+
+    `prepare` opens a route for sending; `disable_route` is asked for what recipients ask for.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        runtime: Runtime,
+        meta: MetaMachine,
+        sender: Sender,
+        *,
+        node_id: str,
+        prepare: Callable[[Route], Prepared],
+        disable_route: Callable[[DisableRoute], None],
+    ) -> None:
+        self._world = world
+        self._runtime = runtime
+        self._alarm = Alarm(world, self._pump_now)
+        self._window = window = Window(self._alarm.wake)
+        self._parking = Parking(window, world, runtime, meta)
+        self._admission = Admission(window, self._parking, world, store, meta)
+        self._scanner = Scanner(window, self._admission, store)
+        refill = Refill(window, self._admission, store)
+        self._settles = Settles(
+            window,
+            world,
+            runtime,
+            node_id=node_id,
+            disable_route=disable_route,
+            flushed=self._check_drained,
+        )
+        self._sends = Sends(
+            window, self._settles, world, store, runtime, meta, sender, prepare=prepare
+        )
+        claims = Claims(window, self._sends, self._settles, world, runtime, node_id=node_id)
+        sweeps = Sweeps(window, self._admission, self._parking, world, store, runtime, meta)
+        self._routes = RouteChanges(window, self._sends, self._parking, sweeps, meta)
+        offsets = Offsets(window, world, runtime)
+        self._pump = Pump(
+            window, self._scanner, refill, claims, self._sends, sweeps, offsets, world
+        )
+        self._when_drained: Callable[[], None] | None = None
+
+    # --- vnodes and routes come and go -----------------------------------------------------
+
+    def lead(self, vnode: Vnode, collection: Collection) -> None:
+        """Start firing for a vnode, from its committed offset on."""
+        head = self._window.heads[vnode] = VnodeHead(vnode, collection)
+        self._scanner.look_at(head, 0)
+        self._routes.take_up(head)
+        self._alarm.wake()
+
+    def leave(self, vnode: Vnode) -> None:
+        """Stop firing for a vnode that is gone."""
+        self._window.forget_vnode(vnode)
+
+    def route_changed(self, uid: int) -> None:
+        """A route was created, replaced, paused, resumed, disabled or deleted."""
+        self._routes.changed(uid)
+
+    # --- what the log tells ----------------------------------------------------------------
+
+    def on_effects(self, vnode: Vnode, effects: list[Any], applied_index: int) -> None:
+        """The durable effects of one cycle of a vnode."""
+        head = self._window.heads.get(vnode)
+        if head is None:
+            return
+        cursor = head.cursor
+        due_prefix = vnode.keys.due
+        for effect in effects:
+            if type(effect) is DueInserted:
+                if effect.due_ms <= head.scanned_ms:
+                    key = due_prefix + u64(effect.due_ms) + effect.job_id.encode()
+                    if key < cursor:
+                        head.moving.pop(effect.job_id, None)
+                        self._admission.admit(head, key, effect.value)
+                        self._alarm.wake()
+                        continue
+                if effect.due_ms < head.next_due_ms:
+                    self._scanner.look_at(head, effect.due_ms)
+                    self._alarm.wake()
+            elif type(effect) is JobTouched:
+                head.moving.pop(effect.job_id, None)
+                item = head.known.get(effect.job_id)
+                if item is not None and item.stage != CLAIMING:
+                    del head.known[effect.job_id]
+                    if item.stage == QUEUED:
+                        item.queue.drop(item)
+            elif type(effect) is WaitingFreed:
+                route_uid, version, attempts, uid = read_due_value(effect.value)
+                seen = PendingItem(effect.job_id, uid, version, attempts, route_uid)
+                self._parking.read_again(head, effect.due_ms, seen)
+        head.seen_index = applied_index
+
+    def revoke(self, vnode: Vnode, job_id: str) -> Revoked | None:
+        """Remove a claimed send before its first byte, if that is still possible."""
+        head = self._window.heads.get(vnode)
+        item = head.known.get(job_id) if head is not None else None
+        if item is None or item.stage in (QUEUED, GONE):
+            return None
+        if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
+            return None
+        self._window.forget(item)
+        return Revoked(item.uid, item.version, item.attempts + 1)
+
+    # --- running and stopping --------------------------------------------------------------
+
+    def _pump_now(self) -> None:
+        if self._runtime.failure is not None:
+            return
+        self._pump.run()
+        # A claim that was taken back, or did not hold, was the last one open.
+        self._check_drained()
+        self._alarm.set(self._pump.rest_ms())
+
+    def stop(self, drained: Callable[[], None]) -> None:
+        """Claim nothing more, take back what is not sent; `drained` when no send is open."""
+        self._window.stopping = True
+        self._when_drained = drained
+        self._sends.stop()
+        self._check_drained()
+
+    def abort_open_sends(self) -> None:
+        """The grace is over: cut what is still open. It counts as our own fault."""
+        self._sends.abort_open()
+
+    def _check_drained(self) -> None:
+        if self._when_drained is None or self._window.in_flight > 0 or not self._settles.idle:
+            return
+        drained, self._when_drained = self._when_drained, None
+        self._world.call_soon(drained)
+
+    # --- what others may see ---------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts claimed or under way."""
+        return self._window.in_flight
+
+    @property
+    def sends(self) -> int:
+        """Requests that were started."""
+        return self._sends.started
+
+    @property
+    def lateness(self) -> Lateness:
+        """How late first attempts started."""
+        return self._sends.lateness
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Attempts by what followed: delivered, or the reason of failure."""
+        return self._settles.outcomes
+
+    def queue_of(self, route: Route) -> RouteQueue:
+        """What this node knows of a route since it started."""
+        return self._window.queues.get(route.uid) or RouteQueue(route)
+
+    def backlog(self, vnode: Vnode) -> int:
+        """Due jobs of a vnode that the window holds."""
+        head = self._window.heads.get(vnode)
+        return 0 if head is None else len(head.known)

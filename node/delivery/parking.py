@@ -1,0 +1,81 @@
+"""Moves jobs out of the way: to the waiting index of a route that cannot take them, or to the end.
+
+Otherwise one route would hold up the window, and the offset, for all others.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from node.env import World
+from node.runtime import Runtime
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.model import DeadReason
+from timemachine.replica.commands import GiveUp, PendingItem, Wait
+from timemachine.replica.meta import MetaMachine
+from timemachine.storage.keys import u64
+
+
+class Parking:
+    """Commits that due jobs wait for their route, or that their route is gone for good."""
+
+    def __init__(self, window: Window, world: World, runtime: Runtime, meta: MetaMachine) -> None:
+        self._window = window
+        self._world = world
+        self._runtime = runtime
+        self._meta = meta
+
+    def park(self, head: VnodeHead, due_ms: int, seen: PendingItem, *, held: bool) -> None:
+        """Move a due job to the waiting index of the route that `seen` names."""
+        head.known.pop(seen.job_id, None)
+        head.moving[seen.job_id] = due_ms
+        command = Wait(now_ms=self._world.wall_ms(), items=[seen], held=held)
+        self._runtime.propose(head.vnode, command, partial(self._parked, head, due_ms, seen))
+
+    def _parked(self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any) -> None:
+        head.moving.pop(seen.job_id, None)
+        self.read_again(head, due_ms, seen)
+
+    def read_again(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> None:
+        """A job stands in its route's waiting index: what is read of it next must include its row.
+
+        A closed route's is read when it opens; a deleted route's nobody reads any more.
+        """
+        if head.vnode not in self._window.heads:
+            return
+        route = self._meta.routes_by_uid.get(seen.route_uid)
+        if route is None:
+            self.give_up(head, due_ms, seen)
+        elif route.open:
+            waiting = self._window.queue(route).waiting
+            start, _ = head.vnode.keys.waiting_range(seen.route_uid)
+            key = start + u64(due_ms) + seen.job_id.encode()
+            waiting[head] = min(waiting.get(head, key), key)
+            self._window.wake()
+
+    def give_up(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> None:
+        """End a due job whose route is not there."""
+        head.known.pop(seen.job_id, None)
+        head.moving[seen.job_id] = due_ms
+
+        def given_up(_: Any) -> None:
+            head.moving.pop(seen.job_id, None)
+
+        self.give_up_all(head, [seen], "The route does not exist any more.", given_up)
+
+    def give_up_all(
+        self,
+        head: VnodeHead,
+        seen: list[PendingItem],
+        error: str,
+        done: Callable[[Any], None] | None = None,
+    ) -> None:
+        """End jobs whose route is not there; `error` is what their users read."""
+        command = GiveUp(
+            now_ms=self._world.wall_ms(),
+            items=seen,
+            reason=DeadReason.ROUTE_DELETED.value,
+            error=error,
+        )
+        self._runtime.propose(head.vnode, command, done)

@@ -1,0 +1,81 @@
+"""Does all steps of firing in order, and says when to do so again."""
+
+from node.delivery.claiming import Claims
+from node.delivery.offsets import Offsets
+from node.delivery.refilling import Refill
+from node.delivery.scanning import Scanner
+from node.delivery.sending import Sends
+from node.delivery.sweeping import Sweeps
+from node.env import World
+from timemachine import limits
+from timemachine.delivery.window import Window
+
+_IDLE_MS = 500.0
+_TICK_MS = 1.0
+_STEP_BACK_MS = 1_000
+_OFFSETS_MS = 1_000.0
+
+
+class Pump:
+    """Everything is driven by `run`; between two runs only answers and outcomes come in."""
+
+    def __init__(
+        self,
+        window: Window,
+        scanner: Scanner,
+        refill: Refill,
+        claims: Claims,
+        sends: Sends,
+        sweeps: Sweeps,
+        offsets: Offsets,
+        world: World,
+    ) -> None:
+        self._window = window
+        self._scanner = scanner
+        self._refill = refill
+        self._claims = claims
+        self._sends = sends
+        self._sweeps = sweeps
+        self._offsets = offsets
+        self._world = world
+        self._last_wall_ms = world.wall_ms()
+        self._next_offsets_ms = 0.0
+
+    def run(self) -> None:
+        """Do all that can be done now."""
+        now_ms = self._world.wall_ms()
+        if now_ms < self._last_wall_ms - _STEP_BACK_MS:
+            # The clock went back: claims that are not due for long are taken back.
+            self._sends.unclaim_after(now_ms + _STEP_BACK_MS)
+        self._last_wall_ms = now_ms
+        self._sends.send_due(now_ms)
+        if not self._window.stopping:
+            self._scanner.scan(now_ms)
+            self._refill.refill()
+            self._claims.grant(now_ms)
+        self._sweeps.step()
+        mono_ms = self._world.mono_ms()
+        if mono_ms >= self._next_offsets_ms:
+            self._next_offsets_ms = mono_ms + _OFFSETS_MS
+            self._sweeps.park_old_lag(mono_ms)
+            self._offsets.raise_all()
+
+    def rest_ms(self) -> float:
+        """How long nothing can be done but what an outcome, an answer or a change brings."""
+        if not self._sweeps.idle:
+            return _TICK_MS
+        now_ms = self._world.wall_ms()
+        rest_ms = _IDLE_MS
+        send_ms = self._sends.next_ms()
+        if send_ms is not None:
+            rest_ms = min(rest_ms, send_ms - now_ms)
+        if not self._window.stopping:
+            scan_ms = self._scanner.next_ms()
+            if scan_ms is not None:
+                rest_ms = min(rest_ms, scan_ms - now_ms)
+            if self._window.in_flight < limits.SENDS_PER_NODE_MAX:
+                for queue in self._window.queues.values():
+                    opens_ms = queue.opens_in_ms(now_ms) if queue.size else None
+                    if opens_ms is not None:
+                        rest_ms = min(rest_ms, opens_ms)
+        return max(_TICK_MS, rest_ms)

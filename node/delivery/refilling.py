@@ -1,0 +1,70 @@
+"""Fetches what stayed behind of routes whose queues have room again."""
+
+from node.delivery.admitting import Admission
+from timemachine import limits
+from timemachine.delivery.item import Item
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.window import Window
+from timemachine.storage.api import Store
+from timemachine.storage.keys import read_due_value
+
+_ROWS_MIN = 64
+"""Of one vnode: what a scan costs is mostly its beginning."""
+
+
+class Refill:
+    """Reads waiting indexes, and due indexes where a route lags, into queues half empty."""
+
+    def __init__(self, window: Window, admission: Admission, store: Store) -> None:
+        self._window = window
+        self._admission = admission
+        self._store = store
+
+    def refill(self) -> None:
+        """Give each queue that is half empty more of its jobs."""
+        budget = limits.SCAN_ROWS_MAX
+        for queue in list(self._window.queues.values()):
+            if queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2 or not queue.route.open:
+                continue
+            if queue.waiting:
+                budget -= self._from_waiting(queue)
+            if queue.lagging and budget > 0:
+                budget -= self._from_lag(queue)
+            if budget <= 0:
+                self._window.wake()
+                return
+
+    def _from_lag(self, queue: RouteQueue) -> int:
+        uid = queue.route.uid
+        looked = 0
+        room = limits.ROUTE_WINDOW_JOBS_MAX - queue.size
+        share = max(_ROWS_MIN, room // len(queue.lagging))
+        for head in list(queue.lagging):
+            del queue.lagging[head]
+            looked += self._admission.admit_lag(head, uid, share)
+            if uid in head.lag:
+                queue.lagging[head] = None
+        return looked
+
+    def _from_waiting(self, queue: RouteQueue) -> int:
+        looked = 0
+        share = max(_ROWS_MIN, limits.ROUTE_WINDOW_JOBS_MAX // (2 * len(queue.waiting)))
+        for head, cursor in list(queue.waiting.items()):
+            start, stop = head.vnode.keys.waiting_range(queue.route.uid)
+            rows = self._store.scan(max(cursor, start), stop, share)
+            looked += len(rows)
+            at = len(start)
+            for key, value in rows:
+                job_id = key[at + 8 :].decode()
+                if job_id in head.known:
+                    continue
+                _, version, attempts, uid = read_due_value(value)
+                due_ms = int.from_bytes(key[at : at + 8], "big")
+                item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=True)
+                head.known[job_id] = item
+                queue.push(item)
+            if len(rows) < share:
+                del queue.waiting[head]
+            else:
+                queue.waiting[head] = rows[-1][0] + b"\0"
+        return looked

@@ -1,0 +1,78 @@
+"""What a change of a route means for its jobs."""
+
+from node.delivery.parking import Parking
+from node.delivery.sending import Sends
+from node.delivery.sweeping import Sweeps
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.replica.commands import PendingItem
+from timemachine.replica.meta import MetaMachine
+
+
+class RouteChanges:
+    """Closes, opens and empties queues."""
+
+    def __init__(
+        self, window: Window, sends: Sends, parking: Parking, sweeps: Sweeps, meta: MetaMachine
+    ) -> None:
+        self._window = window
+        self._sends = sends
+        self._parking = parking
+        self._sweeps = sweeps
+        self._meta = meta
+
+    def take_up(self, head: VnodeHead) -> None:
+        """A vnode is led from now on: routes may have changed while it was not."""
+        for uid, counts in head.machine.routes.items():
+            route = self._meta.routes_by_uid.get(uid)
+            if route is None:
+                if uid or counts.waiting:
+                    self._sweeps.give_up(head, uid)
+            elif counts.waiting and route.open:
+                self._window.queue(route).waiting[head] = b""
+
+    def changed(self, uid: int) -> None:
+        """A route was created, replaced, paused, resumed, disabled or deleted."""
+        self._sends.forget_route(uid)
+        route = self._meta.routes_by_uid.get(uid)
+        if route is None:
+            self._deleted(uid)
+        elif route.open:
+            queue = self._window.queue(route)
+            queue.route = route
+            self._open(queue)
+        else:
+            closed = self._window.queues.get(uid)
+            if closed is not None:
+                closed.route = route
+                self._close(closed)
+        self._window.wake()
+
+    def _deleted(self, uid: int) -> None:
+        for head in self._window.heads.values():
+            self._sweeps.give_up(head, uid)
+        queue = self._window.queues.pop(uid, None)
+        if queue is not None:
+            # By job: those that were accepted before the route existed are not listed by it.
+            for item in queue.take_all():
+                seen = PendingItem(item.job_id, item.uid, item.version, item.attempts)
+                self._parking.give_up(item.head, item.due_ms, seen)
+
+    def _close(self, queue: RouteQueue) -> None:
+        """Move what the window holds of a route to its waiting index."""
+        uid = queue.route.uid
+        for item in queue.take_all():
+            seen = PendingItem(item.job_id, item.uid, item.version, item.attempts, uid)
+            self._parking.park(item.head, item.due_ms, seen, held=True)
+        self._sweeps.park_lag(queue, held=True)
+        queue.waiting.clear()
+        self._sends.unclaim_route(queue)
+
+    def _open(self, queue: RouteQueue) -> None:
+        uid = queue.route.uid
+        for head in self._window.heads.values():
+            counts = head.machine.routes.get(uid)
+            if counts is not None and counts.waiting:
+                queue.waiting.setdefault(head, b"")
+                self._sweeps.release(head, uid)

@@ -1,0 +1,152 @@
+"""Sends what is claimed, at its due moment, or takes the claim back."""
+
+from collections.abc import Callable
+from functools import partial
+from heapq import heappop, heappush
+
+from node.delivery.settling import Settles
+from node.env import World
+from node.runtime import Runtime
+from node.webhook import Prepared, build_request
+from timemachine.delivery.item import CLAIMED, SENDING, Item
+from timemachine.delivery.lateness import Lateness
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.window import Window
+from timemachine.model import Route
+from timemachine.outbound import Sender
+from timemachine.replica.commands import ClaimItem, Unclaim
+from timemachine.replica.meta import MetaMachine
+from timemachine.storage.api import Store
+
+
+class Sends:
+    """Claimed jobs wait here for their moment. `started` counts the requests that began."""
+
+    def __init__(
+        self,
+        window: Window,
+        settles: Settles,
+        world: World,
+        store: Store,
+        runtime: Runtime,
+        meta: MetaMachine,
+        sender: Sender,
+        *,
+        prepare: Callable[[Route], Prepared],
+    ) -> None:
+        self._window = window
+        self._answered = settles.answered
+        self._world = world
+        self._store = store
+        self._runtime = runtime
+        self._meta = meta
+        self._sender = sender
+        self._prepare = prepare
+        self._prepared: dict[int, Prepared] = {}
+        self._timed: list[tuple[int, int, Item]] = []
+        self._sequence = 0
+        self.started = 0
+        self.lateness = Lateness()
+
+    # --- claimed, not sent -----------------------------------------------------------------
+
+    def hold(self, items: list[Item]) -> None:
+        """These are claimed: send each as soon as it is due."""
+        now_ms = self._world.wall_ms()
+        for item in items:
+            if self._window.stopping:
+                self.unclaim(item)
+            elif item.due_ms <= now_ms:
+                self._send(item, now_ms)
+            else:
+                self._sequence += 1
+                heappush(self._timed, (item.due_ms, self._sequence, item))
+
+    def next_ms(self) -> int | None:
+        """When the next claimed job is due, by the wall clock."""
+        return self._timed[0][0] if self._timed else None
+
+    def unclaim(self, item: Item) -> None:
+        """Take back a claim whose send did not start."""
+        if item.stage != CLAIMED:
+            return
+        self._window.forget(item)
+        asked = ClaimItem(item.job_id, item.uid, item.version, item.attempts + 1, 0)
+        command = Unclaim(now_ms=self._world.wall_ms(), items=[asked])
+        self._runtime.propose(item.head.vnode, command)
+
+    def unclaim_after(self, due_ms: int) -> None:
+        """Take back the claims of jobs that are due later than that."""
+        for item in [item for at_ms, _, item in self._timed if at_ms > due_ms]:
+            self.unclaim(item)
+
+    def unclaim_route(self, queue: RouteQueue) -> None:
+        """Take back the claims of one route's jobs."""
+        for item in [item for _, _, item in self._timed if item.queue is queue]:
+            self.unclaim(item)
+
+    def stop(self) -> None:
+        """Take back what is not sent."""
+        for _, _, item in self._timed:
+            self.unclaim(item)
+        self._timed.clear()
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def send_due(self, now_ms: int) -> None:
+        """Send what is due by now."""
+        timed = self._timed
+        while timed and (timed[0][0] <= now_ms or timed[0][2].stage != CLAIMED):
+            item = heappop(timed)[2]
+            if item.stage == CLAIMED:
+                self._send(item, now_ms)
+
+    def _send(self, item: Item, now_ms: int) -> None:
+        """Send a claimed job. Its route may have changed since: look again, now."""
+        assert now_ms >= item.due_ms, "a send before its time"
+        record = item.record
+        assert record is not None
+        claim = record.claim
+        assert claim is not None
+        head = item.head
+        vnode = head.vnode
+        route = self._meta.routes_by_uid.get(item.queue.route.uid)
+        if route is None or not route.open or claim.term != vnode.term:
+            self.unclaim(item)
+            return
+        if vnode not in self._window.heads:
+            self._window.forget(item)
+            return
+        prepared = self._prepared.get(route.uid)
+        if prepared is None or not prepared.holds(route, now_ms):
+            prepared = self._prepared[route.uid] = self._prepare(route)
+        request = build_request(
+            prepared,
+            route,
+            record,
+            job_id=item.job_id,
+            meta=self._store.get(vnode.keys.meta + item.job_id.encode()) or b"null",
+            db=head.db,
+            collection=head.collection,
+            attempt=claim.attempt,
+            fence=f"{self._meta.settings.restore_epoch}.{claim.index}",
+            now_ms=now_ms,
+        )
+        item.stage = SENDING
+        item.started_ms = now_ms
+        item.url = route.webhook_url
+        self.started += 1
+        if claim.attempt == 1 and record.retry_reason is None:
+            self.lateness.note(now_ms - record.trigger_ms)
+        item.handle = self._sender.send(request, partial(self._answered, item))
+
+    def forget_route(self, uid: int) -> None:
+        """Let go of what was opened of a route, its secrets among it."""
+        self._prepared.pop(uid, None)
+
+    def abort_open(self) -> None:
+        """Cut what is still open. It counts as our own fault."""
+        for head in self._window.heads.values():
+            for item in list(head.known.values()):
+                if item.stage == SENDING and item.handle is not None:
+                    item.handle.abort()

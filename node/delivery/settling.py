@@ -1,0 +1,100 @@
+"""Commits what follows from attempts that ended: delivered, tried again, or dead."""
+
+from collections.abc import Callable
+
+from node.env import World
+from node.runtime import Runtime
+from timemachine import limits
+from timemachine.delivery.item import GONE, SENDING, Item
+from timemachine.delivery.settlement import settle_outcome
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.outbound import Outcome
+from timemachine.replica.commands import Settle, SettleItem
+from timemachine.replica.meta import DisableRoute
+from timemachine.retry import Verdict
+
+
+class Settles:
+    """Settles of one turn of the loop become one command a vnode; `flushed` hears of each turn.
+
+    `outcomes` counts attempts by what followed: delivered, or the reason of failure.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        world: World,
+        runtime: Runtime,
+        *,
+        node_id: str,
+        disable_route: Callable[[DisableRoute], None],
+        flushed: Callable[[], None],
+    ) -> None:
+        self._window = window
+        self._world = world
+        self._runtime = runtime
+        self._node_id = node_id
+        self._disable_route = disable_route
+        self._flushed = flushed
+        self._waiting: dict[VnodeHead, list[SettleItem]] = {}
+        self.outcomes: dict[str, int] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether every settle has become a command."""
+        return not self._waiting
+
+    def answered(self, item: Item, outcome: Outcome) -> None:
+        """A request ended: decide what follows, and commit it."""
+        if item.stage != SENDING:
+            return  # revoked before its first byte
+        window = self._window
+        queue = item.queue
+        window.free(item)
+        item.stage = GONE
+        item.handle = None
+        now_ms = self._world.wall_ms()
+        settle, decision = settle_outcome(
+            item,
+            outcome,
+            node_id=self._node_id,
+            now_ms=now_ms,
+            random=self._world.random(),
+        )
+        if decision.verdict is Verdict.DELIVERED:
+            queue.succeeded += 1
+            queue.last_success_ms = now_ms
+        else:
+            queue.failed += 1
+            queue.last_failure_ms = now_ms
+            queue.last_failure = settle.error
+        key = settle.reason or "delivered"
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        if decision.disable_route is not None:
+            self._disable_route(
+                DisableRoute(now_ms=now_ms, uid=settle.route_uid, reason=decision.disable_route)
+            )
+        self.add(item.head, settle)
+        if queue.size or queue.waiting or queue.lagging:
+            window.wake()
+
+    def add(self, head: VnodeHead, settle: SettleItem) -> None:
+        """Commit a settle with the others of this turn."""
+        waiting = self._waiting
+        if not waiting:
+            self._world.call_soon(self._flush)
+        settles = waiting.get(head)
+        if settles is None:
+            waiting[head] = [settle]
+        else:
+            settles.append(settle)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        now_ms = self._world.wall_ms()
+        for head, settles in waiting.items():
+            for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
+                chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
+                self._runtime.propose(head.vnode, Settle(now_ms=now_ms, items=chunk))
+        self._flushed()

@@ -1,0 +1,152 @@
+"""Walks over indexes in the background, some rows at a time, after a change of a route."""
+
+from collections.abc import Iterator
+
+from node.delivery.admitting import Admission
+from node.delivery.parking import Parking
+from node.env import World
+from node.runtime import Runtime
+from timemachine import limits
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.window import Window
+from timemachine.replica.commands import PendingItem, Release
+from timemachine.replica.meta import MetaMachine
+from timemachine.replica.records import read_job
+from timemachine.storage.api import Store
+from timemachine.storage.keys import read_due_value
+
+_ROWS = 500
+_WALKS_A_STEP = 4
+
+
+class Sweeps:
+    """Walks that are under way. Each ends when its vnode is gone, or what it is for."""
+
+    def __init__(
+        self,
+        window: Window,
+        admission: Admission,
+        parking: Parking,
+        world: World,
+        store: Store,
+        runtime: Runtime,
+        meta: MetaMachine,
+    ) -> None:
+        self._window = window
+        self._admission = admission
+        self._parking = parking
+        self._world = world
+        self._store = store
+        self._runtime = runtime
+        self._meta = meta
+        self._walks: list[Iterator[None]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether no walk is under way."""
+        return not self._walks
+
+    def step(self) -> None:
+        """Give the first walks one step each."""
+        for walk in self._walks[:_WALKS_A_STEP]:
+            try:
+                next(walk)
+            except StopIteration:
+                self._walks.remove(walk)
+
+    def release(self, head: VnodeHead, route_uid: int) -> None:
+        """Held jobs of a route that is open again are scheduled or retrying once more."""
+        self._walks.append(self._release(head, route_uid))
+
+    def park_lag(self, queue: RouteQueue, *, held: bool) -> None:
+        """Move what stayed behind of a route, in all vnodes, to its waiting indexes."""
+        for head in queue.lagging:
+            self._walks.append(self._park_lag(head, queue.route.uid, held=held))
+        queue.lagging.clear()
+
+    def park_old_lag(self, mono_ms: float) -> None:
+        """The same for all routes that have been lagging for too long."""
+        for queue in self._window.queues.values():
+            if queue.lagging and mono_ms - queue.lagging_since_ms > limits.LAG_TO_WAITING_MS:
+                self.park_lag(queue, held=False)
+
+    def give_up(self, head: VnodeHead, route_uid: int) -> None:
+        """End the pending jobs of a deleted route in one vnode."""
+        self._walks.append(self._give_up(head, route_uid))
+        self._window.wake()
+
+    def _leads(self, head: VnodeHead) -> bool:
+        return head.vnode in self._window.heads
+
+    def _release(self, head: VnodeHead, route_uid: int) -> Iterator[None]:
+        cursor, stop = head.vnode.keys.waiting_range(route_uid)
+        at = len(cursor)
+        while True:
+            route = self._meta.routes_by_uid.get(route_uid)
+            if route is None or not route.open or not self._leads(head):
+                return
+            rows = self._store.scan(cursor, stop, _ROWS)
+            if not rows:
+                return
+            items = []
+            for key, value in rows:
+                _, version, attempts, uid = read_due_value(value)
+                items.append(PendingItem(key[at + 8 :].decode(), uid, version, attempts))
+            self._runtime.propose(head.vnode, Release(now_ms=self._world.wall_ms(), items=items))
+            cursor = rows[-1][0] + b"\0"
+            yield
+
+    def _park_lag(self, head: VnodeHead, route_uid: int, *, held: bool) -> Iterator[None]:
+        at = len(head.vnode.keys.due)
+        while self._leads(head):
+            if route_uid not in self._meta.routes_by_uid:
+                return  # `_give_up` ends what is left
+            # Asked anew at each step: an insert meanwhile may have lowered it.
+            cursor = head.lag.get(route_uid)
+            if cursor is None or cursor >= head.cursor:
+                break
+            rows = self._store.scan(cursor, head.cursor, _ROWS)
+            for key, value in rows:
+                uid_there, version, attempts, uid = read_due_value(value)
+                job_id = key[at + 8 :].decode()
+                if uid_there == 0:
+                    late = self._admission.late_route(head, job_id)
+                    uid_there = 0 if late is None else late.uid
+                if (
+                    uid_there == route_uid
+                    and job_id not in head.known
+                    and job_id not in head.moving
+                ):
+                    due_ms = int.from_bytes(key[at : at + 8], "big")
+                    seen = PendingItem(job_id, uid, version, attempts, route_uid)
+                    self._parking.park(head, due_ms, seen, held=held)
+            if len(rows) < _ROWS:
+                break
+            head.lag[route_uid] = rows[-1][0] + b"\0"
+            yield
+        head.lag.pop(route_uid, None)
+
+    def _give_up(self, head: VnodeHead, route_uid: int) -> Iterator[None]:
+        keys = head.vnode.keys
+        cursor, stop = keys.route_range(route_uid)
+        at = len(cursor)
+        while self._leads(head):
+            rows = self._store.scan(cursor, stop, _ROWS)
+            items = []
+            for key, _ in rows:
+                job_id = key[at + 8 :].decode()
+                data = self._store.get(keys.job + job_id.encode())
+                record = None if data is None else read_job(data)
+                if record is not None and record.queue and record.claim is None:
+                    items.append(PendingItem(job_id, record.uid, record.version, record.attempts))
+            if items:
+                self._parking.give_up_all(head, items, "The route was deleted.")
+            if len(rows) < _ROWS:
+                break
+            cursor = rows[-1][0] + b"\0"
+            yield
+        # What stayed behind and is not listed, or came meanwhile, does not hold the offset either.
+        while self._leads(head) and route_uid in head.lag:
+            self._admission.admit_lag(head, route_uid, _ROWS)
+            yield

@@ -1,0 +1,133 @@
+"""What is committed of an attempt."""
+
+import pytest
+
+from tests.unit.delivery.made import due, route
+from timemachine import codec
+from timemachine.delivery.item import SENDING, Item
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.settlement import settle_orphan, settle_outcome
+from timemachine.model import AttemptRecord, ClaimMark, JobRecord, JobState, Retry, Route
+from timemachine.outbound import Outcome
+from timemachine.replica.commands import (
+    VERDICT_DEAD,
+    VERDICT_DELIVERED,
+    VERDICT_RETRY,
+    SettleItem,
+)
+
+_CLAIM = ClaimMark(
+    term=3, index=40, attempt=2, serial=5, claimed_ms=990, deadline_ms=16_000, prior=0
+)
+_RECORD = JobRecord(
+    uid=b"u" * 16,
+    version=4,
+    state=int(JobState.FIRING),
+    trigger_ms=1_000,
+    delay_ms=None,
+    route="r",
+    route_uid=7,
+    tags=(),
+    created_ms=0,
+    updated_ms=0,
+    due_ms=1_000,
+    queue=1,
+    attempts=2,
+    tries=1,
+    first_claim_ms=500,
+    claim=_CLAIM,
+)
+_URL = "http://recipient.test/before-the-route-changed"
+_read = codec.decoder(AttemptRecord)
+
+
+def _sent(of: Route) -> Item:
+    item = due(RouteQueue(of), 1_000, "job", attempts=1)
+    item.record = _RECORD
+    item.stage = SENDING
+    item.started_ms = 1_001
+    item.url = _URL
+    return item
+
+
+def _settled(of: Route, outcome: Outcome) -> tuple[SettleItem, AttemptRecord]:
+    settle, decision = settle_outcome(_sent(of), outcome, node_id="n", now_ms=1_050, random=0.5)
+    assert int(decision.verdict) == settle.verdict
+    assert (b"u" * 16, 4, 2, 5, 7) == (
+        settle.uid,
+        settle.version,
+        settle.attempt,
+        settle.serial,
+        settle.route_uid,
+    )
+    attempt: AttemptRecord = _read(settle.record)
+    assert (2, "n", 3, 40, _URL) == (
+        attempt.attempt,
+        attempt.node,
+        attempt.term,
+        attempt.fence,
+        attempt.url,
+    )
+    assert (990, 1_001, 1_050) == (attempt.claimed_ms, attempt.started_ms, attempt.ended_ms)
+    return settle, attempt
+
+
+def test_delivered() -> None:
+    """No error, no reason, no next attempt."""
+    settle, attempt = _settled(route(), Outcome(status=204, bytes_sent=True))
+    assert (VERDICT_DELIVERED, None, None) == (settle.verdict, settle.reason, settle.error)
+    assert ("succeeded", None, None) == (
+        attempt.status,
+        attempt.error_code,
+        attempt.next_attempt_ms,
+    )
+
+
+def test_tried_again() -> None:
+    """The reason says how it failed; the record says when it is tried again."""
+    of = route(retry=Retry(schedule_ms=(50, 100), jitter=0.0))
+    outcome = Outcome(status=503, headers={"retry-after": "1"}, bytes_sent=True)
+    settle, attempt = _settled(of, outcome)
+    assert (VERDICT_RETRY, "status_503", 2_050) == (settle.verdict, settle.reason, settle.retry_ms)
+    assert settle.counts
+    assert ("failed", "status", "1", 2_050) == (
+        attempt.status,
+        attempt.error_code,
+        attempt.retry_after,
+        attempt.next_attempt_ms,
+    )
+    assert "The recipient answered 503." == settle.error == attempt.error_message
+
+
+def test_an_error_tells_its_own_sentence() -> None:
+    """And is the reason of the next attempt."""
+    outcome = Outcome(error_code="timeout", error_message="Too slow.", error_phase="headers")
+    settle, attempt = _settled(route(), outcome)
+    assert ("timeout", "Too slow.") == (settle.reason, settle.error)
+    assert ("timeout", "headers") == (attempt.error_code, attempt.error_phase)
+
+
+def test_dead() -> None:
+    """The reason is why nothing follows."""
+    of = route(retry=Retry(schedule_ms=(50,), max_attempts=2))
+    settle, attempt = _settled(of, Outcome(status=500, bytes_sent=True))
+    assert (VERDICT_DEAD, "exhausted") == (settle.verdict, settle.reason)
+    assert attempt.next_attempt_ms is None
+
+
+@pytest.mark.parametrize(
+    ("delivery", "verdict", "next_ms"),
+    [("at_least_once", VERDICT_RETRY, 9_000), ("at_most_once", VERDICT_DEAD, None)],
+)
+def test_an_orphan_is_unknown(delivery: str, verdict: int, next_ms: int | None) -> None:
+    """It is tried again without using up an attempt, or left to a human."""
+    settle = settle_orphan(
+        "job", _RECORD, _CLAIM, route(delivery=delivery), node_id="n", now_ms=9_000
+    )
+    assert (verdict, "unknown", False) == (settle.verdict, settle.reason, settle.counts)
+    attempt: AttemptRecord = _read(settle.record)
+    assert ("unknown", "orphaned", next_ms) == (
+        attempt.status,
+        attempt.error_code,
+        attempt.next_attempt_ms,
+    )

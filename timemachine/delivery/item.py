@@ -1,0 +1,65 @@
+"""One due job on its way through queue, claim and send."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from timemachine.delivery.routequeue import RouteQueue
+    from timemachine.delivery.vnodehead import VnodeHead
+    from timemachine.model import JobRecord
+    from timemachine.outbound import Handle
+
+QUEUED, CLAIMING, CLAIMED, SENDING, GONE = range(5)
+"""Stages. From CLAIMING to SENDING a job holds a slot of its route and of the node."""
+
+
+class Item:
+    """One due job as its row tells, and how far it is.
+
+    waiting     whether it came out of its route's waiting index, and not out of the due index
+    attempts    those that are settled; the claim asks for the next
+    record      the job with its claim, from CLAIMED on
+    handle, url, started_ms
+                the request under way, from SENDING on
+    """
+
+    __slots__ = (
+        "attempts",
+        "due_ms",
+        "handle",
+        "head",
+        "job_id",
+        "queue",
+        "record",
+        "stage",
+        "started_ms",
+        "uid",
+        "url",
+        "version",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        head: "VnodeHead",
+        queue: "RouteQueue",
+        due_ms: int,
+        job_id: str,
+        version: int,
+        attempts: int,
+        uid: bytes,
+        *,
+        waiting: bool,
+    ) -> None:
+        self.head = head
+        self.queue = queue
+        self.due_ms = due_ms
+        self.job_id = job_id
+        self.version = version
+        self.attempts = attempts
+        self.uid = uid
+        self.waiting = waiting
+        self.stage = QUEUED
+        self.record: JobRecord | None = None
+        self.handle: Handle | None = None
+        self.started_ms = 0
+        self.url = ""

@@ -1,0 +1,188 @@
+"""The due jobs of one route: in which order they go, and how many at a time."""
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from timemachine import limits
+from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
+from timemachine.model import Route
+
+if TYPE_CHECKING:
+    from timemachine.delivery.vnodehead import VnodeHead
+
+TURN_JOBS = 64
+"""How many jobs a route may take before the next route has its turn."""
+
+
+class RouteQueue:
+    """The due jobs of one route: first attempts in due order, retries beside them.
+
+    A retry is taken at most every fourth time while first attempts wait: it is late anyway, and a
+    backlog of failures must not delay what never had a chance.
+
+    size       jobs that are queued here
+    in_flight  jobs that hold a slot: claimed or about to be, or being sent
+    lagging    vnodes whose due index holds more, passed by while the queue was full; in the order
+               of their coming, the first since `lagging_since_ms` on the monotonic clock
+    waiting    vnodes whose waiting index holds more, and from which key on
+
+    The rest is what became of attempts since the node started.
+    """
+
+    __slots__ = (
+        "_first",
+        "_picks",
+        "_rate_count",
+        "_rate_from_ms",
+        "_retries",
+        "_sequence",
+        "failed",
+        "in_flight",
+        "lagging",
+        "lagging_since_ms",
+        "last_failure",
+        "last_failure_ms",
+        "last_success_ms",
+        "route",
+        "size",
+        "succeeded",
+        "waiting",
+    )
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._first: list[tuple[int, int, Item]] = []
+        self._retries: list[tuple[int, int, Item]] = []
+        self._sequence = 0
+        self._picks = 0
+        self._rate_from_ms = 0
+        self._rate_count = 0
+        self.size = 0
+        self.in_flight = 0
+        self.lagging: dict[VnodeHead, None] = {}
+        self.lagging_since_ms = 0.0
+        self.waiting: dict[VnodeHead, bytes] = {}
+        self.succeeded = 0
+        self.failed = 0
+        self.last_success_ms: int | None = None
+        self.last_failure_ms: int | None = None
+        self.last_failure: str | None = None
+
+    # --- what is queued --------------------------------------------------------------------
+
+    def push(self, item: Item) -> None:
+        """Take in a due job."""
+        self._sequence += 1
+        heap = self._retries if item.attempts else self._first
+        heappush(heap, (item.due_ms, self._sequence, item))
+        self.size += 1
+
+    def drop(self, item: Item) -> None:
+        """Forget a job if it is queued; its place in the heap is cleaned when it comes up."""
+        if item.stage == QUEUED:
+            item.stage = GONE
+            self.size -= 1
+
+    def take_all(self) -> list[Item]:
+        """Empty the queue, in due order."""
+        rows = sorted(self._first + self._retries, key=lambda row: row[:2])
+        self._first, self._retries = [], []
+        self.size = 0
+        items = [item for _, _, item in rows if item.stage == QUEUED]
+        for item in items:
+            item.stage = GONE
+        return items
+
+    # --- whose turn it is ------------------------------------------------------------------
+
+    def grant(self, now_ms: int, room: int) -> list[Item]:
+        """Give slots to jobs that are due, or so soon that their claims may be asked for.
+
+        At most `room` jobs, and one turn; they hold their slots until these are given back.
+        """
+        share = min(self._free_slots(now_ms), room, TURN_JOBS)
+        if share <= 0:
+            return []
+        lead_ms = self._lead_ms()
+        until_ms = now_ms + lead_ms
+        due_ms = self._next_due_ms()
+        if due_ms is None or due_ms > until_ms - lead_ms // 2:
+            return []  # claims of the same moments are made together
+        items: list[Item] = []
+        while len(items) < share:
+            item = self._pop(until_ms)
+            if item is None:
+                break
+            item.stage = CLAIMING
+            items.append(item)
+        self.in_flight += len(items)
+        self._rate_count += len(items)
+        return items
+
+    def opens_in_ms(self, now_ms: int) -> int | None:
+        """When it can be served next, from now on; None while only an outcome frees a slot."""
+        if self.in_flight >= self.route.max_in_flight:
+            return None
+        rate = self.route.rate
+        if rate.count is not None and self._rate_count >= rate.count:
+            opens_ms = self._rate_from_ms + rate.period_ms
+            if opens_ms > now_ms:
+                return opens_ms - now_ms
+        due_ms = self._next_due_ms()
+        return None if due_ms is None else due_ms - self._lead_ms() // 2 - now_ms
+
+    def _lead_ms(self) -> int:
+        """How long before a job is due its claim may be asked for."""
+        return limits.CLAIM_LEAD_MS if self.route.delivery == "at_least_once" else 0
+
+    def _free_slots(self, now_ms: int) -> int:
+        """How many more attempts may be claimed now, by the limits on flight and rate."""
+        free = self.route.max_in_flight - self.in_flight
+        rate = self.route.rate
+        if rate.count is not None and free > 0:
+            if not 0 <= now_ms - self._rate_from_ms < rate.period_ms:
+                self._rate_from_ms = now_ms
+                self._rate_count = 0
+            free = min(free, rate.count - self._rate_count)
+        return free
+
+    def _next_due_ms(self) -> int | None:
+        heads = []
+        for heap in (self._first, self._retries):
+            self._clean(heap)
+            if heap:
+                heads.append(heap[0][0])
+        return min(heads, default=None)
+
+    def _pop(self, until_ms: int) -> Item | None:
+        """The next job due at or before `until_ms`."""
+        heap: list[tuple[int, int, Item]] | None = self._first
+        if self._retries or not heap or heap[0][2].stage != QUEUED:
+            heap = self._next_heap()
+            if heap is None:
+                return None
+        if heap[0][0] > until_ms:
+            other = self._retries if heap is self._first else self._first
+            if not other or other[0][0] > until_ms:
+                return None
+            heap = other
+        self._picks += 1
+        self.size -= 1
+        return heappop(heap)[2]
+
+    def _next_heap(self) -> list[tuple[int, int, Item]] | None:
+        first, retries = self._first, self._retries
+        self._clean(first)
+        self._clean(retries)
+        if not first and not retries:
+            return None
+        if not first:
+            return retries
+        if not retries or self._picks % 4 != 3 or retries[0][0] > first[0][0]:
+            return first
+        return retries
+
+    @staticmethod
+    def _clean(heap: list[tuple[int, int, Item]]) -> None:
+        while heap and heap[0][2].stage != QUEUED:
+            heappop(heap)

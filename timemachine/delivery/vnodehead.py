@@ -1,0 +1,91 @@
+"""The head of one vnode's due index, as its leader has it in memory.
+
+The due index on disk is the truth; this is a bounded view of its next moments. One route can fill
+its own share of the window only: what does not fit stays in the index, and the head remembers from
+where on (`lag`), so that other routes' jobs behind it are found in time.
+"""
+
+from typing import TYPE_CHECKING
+
+from timemachine.model import Collection
+from timemachine.replica.machine import JobMachine
+from timemachine.storage.keys import u64
+from timemachine.vnode import Vnode
+
+if TYPE_CHECKING:
+    from timemachine.delivery.item import Item
+
+_OFFSET_STEP_MS = 1_000
+
+
+class VnodeHead:
+    """The next moments of one vnode, from its committed offset on.
+
+    Every row below `cursor` is either in `known`, behind the `lag` mark of its route, on its way
+    to a waiting index or to its end (`moving`), or gone. Rows from `cursor` on have not been
+    looked at.
+
+    scanned_ms    the due time of the cursor or later, for a quick look
+    next_due_ms   when the index is to be looked at next
+    seen_index    up to where in the log this view is complete
+    offset_asked  whether a higher offset is on its way
+    """
+
+    __slots__ = (
+        "collection",
+        "cursor",
+        "db",
+        "known",
+        "lag",
+        "machine",
+        "moving",
+        "next_due_ms",
+        "offset_asked",
+        "scanned_ms",
+        "seen_index",
+        "vnode",
+    )
+
+    def __init__(self, vnode: Vnode, collection: Collection) -> None:
+        machine = vnode.machine
+        assert isinstance(machine, JobMachine)
+        state = machine.state
+        self.vnode = vnode
+        self.machine = machine
+        self.db = collection.db
+        self.collection = collection.name
+        self.cursor = vnode.keys.due + u64(state.offset_due_ms) + state.offset_job_id.encode()
+        self.scanned_ms = state.offset_due_ms
+        self.next_due_ms = 0
+        self.seen_index = machine.applied_index
+        self.known: dict[str, Item] = {}
+        self.lag: dict[int, bytes] = {}
+        self.moving: dict[str, int] = {}
+        self.offset_asked = False
+
+    def low_mark(self) -> bytes:
+        """The lowest row that is not settled, as far as this leader knows: `due_ms + job id`."""
+        at = len(self.vnode.keys.due)
+        low = self.cursor[at:]
+        for item in self.known.values():
+            if not item.waiting:
+                low = min(low, u64(item.due_ms) + item.job_id.encode())
+        for job_id, due_ms in self.moving.items():
+            low = min(low, u64(due_ms) + job_id.encode())
+        for key in self.lag.values():
+            low = min(low, key[at:])
+        return low
+
+    def higher_offset(self) -> tuple[int, str] | None:
+        """The due time and job id that the offset may rise to; None where it is not worth it."""
+        low = self.low_mark()
+        if len(low) < 8:
+            return None
+        due_ms = int.from_bytes(low[:8], "big")
+        state = self.machine.state
+        if due_ms - state.offset_due_ms < _OFFSET_STEP_MS or not self.machine.applied_index:
+            return None
+        if not self.known and not self.lag and not self.moving and not any(state.counts[:4]):
+            # Nothing is pending: there is nothing that a higher offset would spare anybody.
+            return None
+        return due_ms, low[8:].rstrip(b"\0").decode()

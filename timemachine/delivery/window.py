@@ -1,0 +1,73 @@
+"""What a node holds in memory of the next moments of all vnodes that it leads."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from timemachine import limits
+from timemachine.delivery.item import GONE, QUEUED, Item
+from timemachine.delivery.routequeue import RouteQueue
+from timemachine.model import Route
+from timemachine.vnode import Vnode
+
+if TYPE_CHECKING:
+    from timemachine.delivery.vnodehead import VnodeHead
+
+
+class Window:
+    """The heads of the vnodes, the queues of the routes by uid, and the slots of the node.
+
+    `in_flight` counts the jobs that hold a slot. `stopping` says that none shall get one any more.
+    `wake` asks for a look at what can be done now.
+    """
+
+    __slots__ = ("heads", "in_flight", "queues", "stopping", "wake")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.heads: dict[Vnode, VnodeHead] = {}
+        self.queues: dict[int, RouteQueue] = {}
+        self.in_flight = 0
+        self.stopping = False
+
+    def queue(self, route: Route) -> RouteQueue:
+        """The queue of a route, an empty one at first."""
+        queue = self.queues.get(route.uid)
+        if queue is None:
+            queue = self.queues[route.uid] = RouteQueue(route)
+        return queue
+
+    def queued(self) -> int:
+        """Jobs that are queued, over all routes."""
+        return sum([queue.size for queue in self.queues.values()])
+
+    def free(self, item: Item) -> None:
+        """Give back the slots of a job that holds them."""
+        if self.in_flight >= limits.SENDS_PER_NODE_MAX:
+            self.wake()  # the slot may be what another route waits for
+        self.in_flight -= 1
+        item.queue.in_flight -= 1
+
+    def forget(self, item: Item) -> None:
+        """Drop a job at whatever stage, and give its slots back."""
+        if item.stage == QUEUED:
+            item.queue.drop(item)
+        elif item.stage != GONE:
+            self.free(item)
+        item.stage = GONE
+        known = item.head.known
+        if known.get(item.job_id) is item:
+            del known[item.job_id]
+
+    def forget_vnode(self, vnode: Vnode) -> None:
+        """Drop all that is known of a vnode that is not led any more."""
+        head = self.heads.pop(vnode, None)
+        if head is None:
+            return
+        for item in list(head.known.values()):
+            self.forget(item)
+        for queue in self.queues.values():
+            queue.lagging.pop(head, None)
+            queue.waiting.pop(head, None)
+
+
+assert limits.ROUTE_WINDOW_JOBS_MAX <= limits.WINDOW_JOBS_MAX

@@ -1,7 +1,7 @@
 """The seams: everything that a node asks of the world, as ports.
 
 Production implements them in `clock.py`, `disk.py` and `sender/`; the simulator in `tests/sim/`.
-Code on this side of the seams (engine, runtime, router, delivery) imports neither asyncio nor a
+Code on this side of the seams (engine, runtime, delivery) imports neither asyncio nor a
 clock nor dice, and runs the same in both.
 """
 

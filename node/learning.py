@@ -6,8 +6,10 @@ is through, creates look their id up in the store, and forecasts read the due in
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from node.env import World
+from node.replicas import job_machine
 from node.runtime import Runtime
 from timemachine.replica.machine import JobMachine
 from timemachine.storage.api import Store
@@ -44,13 +46,8 @@ class Learning:
             self._world.call_later(_PAUSE_MS, self._step)
 
     def _learn(self, vnode: Vnode) -> Iterator[None]:
-        machine = vnode.machine
-        assert isinstance(machine, JobMachine)
-        for _ in self._ids(vnode, machine):
-            if vnode.group not in self._runtime.vnodes:
-                return
-            yield
-        for _ in self._due(vnode, machine):
+        machine = job_machine(vnode)
+        for _ in chain(self._ids(vnode, machine), self._due(vnode, machine)):
             if vnode.group not in self._runtime.vnodes:
                 return
             yield

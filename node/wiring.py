@@ -63,7 +63,11 @@ _MIB = 1024 * 1024
 _CORE = (
     "node.delivery",
     "node.engine",
+    "node.example",
+    "node.expiry",
     "node.learning",
+    "node.reading",
+    "node.replicas",
     "node.runtime",
     "node.tasks",
 )

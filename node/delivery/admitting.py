@@ -43,9 +43,7 @@ class Admission:
                 and known.due_ms == due_ms
             ):
                 return
-            # The row changed: what is queued is dropped, what is under way goes on.
-            known.queue.drop(known)
-            del head.known[job_id]
+            head.let_go(known)
         if job_id in head.moving:
             return
         route = self._meta.routes_by_uid.get(route_uid)

@@ -120,10 +120,11 @@ class Delivery:
             elif type(effect) is JobTouched:
                 head.moving.pop(effect.job_id, None)
                 item = head.known.get(effect.job_id)
-                if item is not None and item.stage != CLAIMING:
-                    del head.known[effect.job_id]
-                    if item.stage == QUEUED:
-                        item.queue.drop(item)
+                if item is not None:
+                    if item.stage == GONE:
+                        del head.known[effect.job_id]
+                    elif item.stage != CLAIMING:
+                        head.let_go(item)
             elif type(effect) is WaitingFreed:
                 route_uid, version, attempts, uid = read_due_value(effect.value)
                 seen = PendingItem(effect.job_id, uid, version, attempts, route_uid)

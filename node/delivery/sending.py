@@ -147,6 +147,6 @@ class Sends:
     def abort_open(self) -> None:
         """Cut what is still open. It counts as our own fault."""
         for head in self._window.heads.values():
-            for item in list(head.known.values()):
-                if item.stage == SENDING and item.handle is not None:
+            for item in head.sending():
+                if item.handle is not None:
                     item.handle.abort()

@@ -5,15 +5,11 @@ its own share of the window only: what does not fit stays in the index, and the 
 where on (`lag`), so that other routes' jobs behind it are found in time.
 """
 
-from typing import TYPE_CHECKING
-
+from timemachine.delivery.item import GONE, QUEUED, SENDING, Item
 from timemachine.model import Collection
 from timemachine.replica.machine import JobMachine
 from timemachine.storage.keys import u64
 from timemachine.vnode import Vnode
-
-if TYPE_CHECKING:
-    from timemachine.delivery.item import Item
 
 _OFFSET_STEP_MS = 1_000
 
@@ -28,6 +24,7 @@ class VnodeHead:
     scanned_ms    the due time of the cursor or later, for a quick look
     next_due_ms   when the index is to be looked at next
     seen_index    up to where in the log this view is complete
+    overtaken     what goes on of jobs that have changed since: at most the node's slots
     offset_asked  whether a higher offset is on its way
     """
 
@@ -41,6 +38,7 @@ class VnodeHead:
         "moving",
         "next_due_ms",
         "offset_asked",
+        "overtaken",
         "scanned_ms",
         "seen_index",
         "vnode",
@@ -61,7 +59,22 @@ class VnodeHead:
         self.known: dict[str, Item] = {}
         self.lag: dict[int, bytes] = {}
         self.moving: dict[str, int] = {}
+        self.overtaken: list[Item] = []
         self.offset_asked = False
+
+    def let_go(self, item: Item) -> None:
+        """Its job has changed: what is queued is dropped, what is under way goes on."""
+        del self.known[item.job_id]
+        if item.stage == QUEUED:
+            item.queue.drop(item)
+        elif item.stage != GONE:
+            self.overtaken = [each for each in self.overtaken if each.stage != GONE]
+            self.overtaken.append(item)
+
+    def sending(self) -> list[Item]:
+        """All requests under way."""
+        items = [*self.known.values(), *self.overtaken]
+        return [item for item in items if item.stage == SENDING]
 
     def low_mark(self) -> bytes:
         """The lowest row that is not settled, as far as this leader knows: `due_ms + job id`."""

@@ -28,7 +28,7 @@ from timemachine.errors import (
 )
 from timemachine.storage.api import Batch, Row
 from timemachine.storage.keys import NODE_PREFIX
-from timemachine.storage.unlinking import Unlinker
+from timemachine.storage.smoothing import Smoother
 from timemachine.storage.walcheck import check_wal
 
 IDENTITY_KEY = NODE_PREFIX + b"I"
@@ -78,10 +78,10 @@ _read_identity = codec.decoder(Identity)
 class LevelDBStore:
     """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock."""
 
-    def __init__(self, database: Any, lock: int, unlinker: Unlinker) -> None:
+    def __init__(self, database: Any, lock: int, smoother: Smoother) -> None:
         self._database = database
         self._lock: int | None = lock
-        self._unlinker = unlinker
+        self._smoother = smoother
         self._dead: str | None = None
 
     def get(self, key: bytes) -> bytes | None:
@@ -174,7 +174,7 @@ class LevelDBStore:
     def close(self) -> None:
         """See Store."""
         self._database.close()
-        self._unlinker.stop()
+        self._smoother.stop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -274,11 +274,11 @@ def _open_locked(
         raise StoreError(f"The store cannot be opened: {error}") from error
     except plyvel.Error as error:
         raise StoreDamaged(f"The store cannot be opened: {error}") from error
-    unlinker = Unlinker(path, directory / _LINKS_DIRECTORY)
-    store = LevelDBStore(database, lock, unlinker)
+    smoother = Smoother(path, directory / _LINKS_DIRECTORY)
+    store = LevelDBStore(database, lock, smoother)
     try:
         identity = _check_identity(store, create)
-        unlinker.start()
+        smoother.start()
     except OSError as error:
         database.close()
         raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error

@@ -1,11 +1,11 @@
-"""What LevelDB deletes is freed beside it, and nothing stays on the disk."""
+"""What LevelDB deletes is freed beside it, tables are written out, and nothing is left behind."""
 
 from contextlib import suppress
 from pathlib import Path
 
 from tests.cluster.process import wait_until
 from timemachine.storage.leveldb import FORMAT, Identity, open_store
-from timemachine.storage.unlinking import Unlinker
+from timemachine.storage.smoothing import Smoother
 
 IDENTITY = Identity(FORMAT, "cluster", "node", 1, b"check")
 
@@ -35,14 +35,31 @@ def test_a_deleted_file_lives_on_until_the_thread_frees_it(tmp_path: Path) -> No
     store.mkdir()
     (store / "000005.ldb").write_bytes(b"rows")
     (store / "CURRENT").write_bytes(b"x")
-    unlinker = Unlinker(store, links)
-    unlinker.start()
+    smoother = Smoother(store, links)
+    smoother.start()
     wait_until((links / "000005.ldb").exists, "a second name")
     assert (store / "000005.ldb").stat().st_nlink == 2
     assert not (links / "CURRENT").exists()
     (store / "000005.ldb").unlink()
     wait_until(lambda: not any(links.iterdir()), "that it is freed")
-    unlinker.stop()
+    smoother.stop()
+
+
+def test_a_table_is_synced_as_long_as_it_grows(tmp_path: Path) -> None:
+    """Then no more; and its bytes are as they were. (Step by step, without the thread.)"""
+    store, links = tmp_path / "store", tmp_path / "links"
+    store.mkdir()
+    links.mkdir()
+    smoother, name = Smoother(store, links), "000007.ldb"
+    seen = []
+    for part in (b"a" * 1000, b"b" * 500, b""):
+        with (store / name).open("ab") as file:
+            file.write(part)
+        smoother._link()
+        smoother._write_out(name)
+        seen.append(dict(smoother._growing))
+    assert seen == [{name: 1000}, {name: 1500}, {}]
+    assert (store / name).read_bytes() == b"a" * 1000 + b"b" * 500
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
@@ -51,10 +68,10 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     store.mkdir()
     links.mkdir()
     (links / "000003.ldb").write_bytes(b"of a compaction long ago")
-    unlinker = Unlinker(store, links)
-    unlinker.start()
+    smoother = Smoother(store, links)
+    smoother.start()
     assert not any(links.iterdir())
-    unlinker.stop()
+    smoother.stop()
 
 
 def test_space_comes_back_while_rows_stay(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_deleted_file_lives_on_until_the_thread_frees_it(tmp_path: Path) -> No
 
 
 def test_a_table_is_synced_as_long_as_it_grows(tmp_path: Path) -> None:
-    """Then no more; and its bytes are as they were. (Step by step, without the thread.)"""
+    """Then no more; and its bytes are as they were. Step by step here, without the thread."""
     store, links = tmp_path / "store", tmp_path / "links"
     store.mkdir()
     links.mkdir()

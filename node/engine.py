@@ -138,8 +138,12 @@ class Engine(Reader):
         """Finish or take back open sends, settle, and call `stopped` when all is on the disk."""
         self.tasks.stop()
 
+        def idle() -> None:
+            self.runtime.close()
+            stopped()
+
         def drained() -> None:
-            self.runtime.when_idle(stopped)
+            self.runtime.when_idle(idle)
 
         timer = self._world.call_later(limits.SHUTDOWN_GRACE_MS, self.delivery.abort_open_sends)
 

@@ -50,7 +50,7 @@ class Expiry:
         self._attempts_at: dict[tuple[int, int], bytes] = {}
 
     def start(self) -> None:
-        """Begin, and go on until the node fails."""
+        """Begin, and go on until the node stops."""
         self._world.call_later(_ROUND_MS, self._round)
 
     def forget_vnode(self, group: tuple[int, int]) -> None:
@@ -58,7 +58,7 @@ class Expiry:
         self._attempts_at.pop(group, None)
 
     def _round(self) -> None:
-        if self._runtime.failure is not None:
+        if not self._runtime.working:
             return
         self.start()
         requests = self._old_requests(self._meta_vnode, self._meta.state.requests)
@@ -77,7 +77,7 @@ class Expiry:
         self._next_vnode = (self._next_vnode + _VNODES_A_ROUND) % len(vnodes)
 
     def _expire(self, vnode: Vnode) -> None:
-        if self._runtime.failure is not None or vnode.group not in self._runtime.vnodes:
+        if not self._runtime.working or vnode.group not in self._runtime.vnodes:
             return
         now_ms = self._world.wall_ms()
         keys = vnode.keys

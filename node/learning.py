@@ -38,11 +38,13 @@ class Learning:
         self._open.append(self._learn(vnode))
 
     def _step(self) -> None:
+        if not self._runtime.working:
+            return
         try:
             next(self._open[0])
         except StopIteration:
             self._open.popleft()
-        if self._open and self._runtime.failure is None:
+        if self._open:
             self._world.call_later(_PAUSE_MS, self._step)
 
     def _learn(self, vnode: Vnode) -> Iterator[None]:

@@ -48,6 +48,7 @@ class Replicas:
         self._store = store
         self._overlay = overlay
         self._runtime = runtime
+        self._erasing = False
         row = store.get(INCARNATION_KEY)
         self._next_incarnation = 1 if row is None else int.from_bytes(row, "big")
         self._incarnations = {
@@ -89,12 +90,26 @@ class Replicas:
             self._overlay.delete(group_key(*group))
             self._overlay.put(erase_key(incarnation), b"")
             self._runtime.write_soon()
-            self._world.call_later(_RETIRE_PAUSE_MS, self.erase)
+            self._erase_after(_RETIRE_PAUSE_MS)
 
     def erase(self) -> None:
         """Erase what is to be erased, some rows at a time, also what a crash has left."""
+        self._erase_after(0.0)
+
+    def _erase_after(self, pause_ms: float) -> None:
+        if not self._erasing:
+            self._erasing = True
+            self._world.call_later(pause_ms, self._erase)
+
+    def _erase(self) -> None:
+        self._erasing = False
+        if not self._runtime.working:
+            return
         rows = self._store.scan(ERASE_START, ERASE_STOP, 1)
-        if not rows or self._runtime.failure is not None:
+        if not rows:
+            if self._overlay.pending(ERASE_START, ERASE_STOP):
+                # Retired a moment ago, and on its way to the disk.
+                self._erase_after(_RETIRE_PAUSE_MS)
             return
         keys = ReplicaKeys(int.from_bytes(rows[0][0][-4:], "big"))
         doomed = self._store.scan(keys.prefix, keys.stop, _ERASE_ROWS)
@@ -103,4 +118,4 @@ class Replicas:
         if not doomed:
             self._overlay.delete(rows[0][0])
         self._runtime.write_soon()
-        self._world.call_later(_ERASE_PAUSE_MS, self.erase)
+        self._erase_after(_ERASE_PAUSE_MS)

@@ -31,6 +31,7 @@ from timemachine.vnode import Done, Vnode
 EffectsListener = Callable[[Vnode, list[Any], int], None]
 
 _FAILED = "The node's store failed; it stops."
+_STOPPED = "The node has stopped."
 
 
 class Runtime:
@@ -65,9 +66,19 @@ class Runtime:
         self._idle_waiters: list[Callable[[], None]] = []
         self._row_waiters: list[tuple[int, Callable[[], None]]] = []
         self.failure: TimeMachineError | None = None
+        self._closed = False
         self.cycles = 0
         self.commands = 0
         self.rows = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether the store may still be read and written: it has not failed, nor is it closed."""
+        return self.failure is None and not self._closed
+
+    def close(self) -> None:
+        """The node has stopped, and its store is about to be closed."""
+        self._closed = True
 
     def add(self, vnode: Vnode) -> None:
         """Take a vnode into the loop."""
@@ -131,8 +142,8 @@ class Runtime:
 
     def _enter(self, count: int, size: int) -> TimeMachineError | None:
         """Count users' commands as waiting until `_leave`, or say why they are not taken."""
-        if self.failure is not None:
-            return Unavailable(_FAILED)
+        if not self.working:
+            return self._unavailable()
         if (
             self._waiting + count > limits.PROPOSALS_WAITING_MAX
             or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
@@ -164,9 +175,9 @@ class Runtime:
 
     def propose(self, vnode: Vnode, command: Any, done: Done | None = None) -> None:
         """A command of the node itself: never paced, never refused for load."""
-        if self.failure is not None:
+        if not self.working:
             if done is not None:
-                done(Unavailable(_FAILED))
+                done(self._unavailable())
             return
         if self.vnodes.get(vnode.group) is not vnode:
             # Its rows are being erased: what came later would be left for ever.
@@ -175,6 +186,9 @@ class Runtime:
             return
         vnode.propose(command, done)
         self._wake(vnode)
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(_STOPPED if self.failure is None else _FAILED)
 
     def _wake(self, vnode: Vnode) -> None:
         self._active[vnode] = None

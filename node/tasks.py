@@ -116,7 +116,7 @@ class Tasks:
     @property
     def stopping(self) -> bool:
         """Whether no further step may begin."""
-        return self._stopping or self.runtime.failure is not None
+        return self._stopping or not self.runtime.working
 
     def counts(self, name: str) -> dict[str, int]:
         """Jobs by what a running task has done with them so far."""

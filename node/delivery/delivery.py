@@ -145,7 +145,7 @@ class Delivery:
     # --- running and stopping --------------------------------------------------------------
 
     def _pump_now(self) -> None:
-        if self._runtime.failure is not None:
+        if not self._runtime.working:
             return
         self._pump.run()
         # A claim that was taken back, or did not hold, was the last one open.

@@ -37,3 +37,28 @@ def test_a_send_of_a_job_that_was_replaced_meanwhile_is_cut_too() -> None:
     node.world.run_for(limits.SHUTDOWN_GRACE_MS + 1_000)
     assert stopped
     assert 0 == node.engine.delivery.in_flight
+
+
+def test_nothing_reads_the_store_once_the_node_has_stopped() -> None:
+    """Expiry, learning and erasing went on, and met a store that was closed."""
+    node = SimNode(8)
+    assert node.start()
+    jobs, route = node.put_collection(), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    answers: list[Any] = []
+    node.put_job(jobs, "job", node.now_ms() + 3_600_000, route, answers)
+    node.world.run_until(lambda: bool(answers))
+    stopped: list[bool] = []
+    node.engine.stop(lambda: stopped.append(True))
+    node.world.run_until(lambda: bool(stopped))
+    reads: list[bytes] = []
+    scan = node.engine._store.scan
+
+    def noted(start: bytes, *arguments: Any, **named: Any) -> Any:
+        reads.append(start)
+        return scan(start, *arguments, **named)
+
+    node.engine._store.scan = noted  # type: ignore[method-assign]
+    node.world.run_for(10_000)
+    assert not reads

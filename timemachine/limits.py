@@ -61,7 +61,6 @@ COMMAND_OVERHEAD_BYTES = 256
 COMMAND_BYTES_MAX = META_BYTES_MAX + 64 * 1024
 ATTEMPT_BODY_BYTES_MAX = 16 * 1024  # a captured response, cut before it is stored
 ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
-LOG_ENTRIES_KEPT = 64  # of what is applied, per vnode, before truncation catches up
 REQUESTS_KEPT_MS = 24 * 3_600_000
 REQUESTS_PER_VNODE_MAX = 200_000
 

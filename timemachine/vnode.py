@@ -6,9 +6,10 @@ calls `persisted`, which tells the core and hands back the answers and effects t
 seen. Nothing that depends on a batch leaves before it is durable.
 
 Fusing: while the group has one voter and no pending configuration change, an entry is certain to
-be committed once it is stored, so `gather` applies it in the batch that stores it, and that batch
-stores commit >= applied. Only the host may do so; the core learns of it as it would learn of any
-stored entry.
+be committed once it is stored, so `gather` applies it in the batch that would store it, and that
+batch stores commit >= applied. Only the host may do so; the core learns of it as it would learn of
+any stored entry. And since nobody else reads this log, an entry that is applied in the same batch
+is not written at all: the log is compacted up to it at once, as if it had been.
 """
 
 import zlib
@@ -94,8 +95,8 @@ class Vnode:
         "_hard_state",
         "_pending",
         "_ready",
+        "_row_index",
         "_storage",
-        "_truncate_to",
         "core",
         "group",
         "keys",
@@ -123,7 +124,6 @@ class Vnode:
         self._answers: list[tuple[Done, Any]] = []
         self._gathered: list[tuple[list[Any], list[Done | None]]] = []
         self._ready: Ready | None = None
-        self._truncate_to = 0
         row = store.get(keys.hard_state)
         state: LogState = LogState() if row is None else _read_log_state(row)
         self._hard_state = HardState(state.term, state.vote, state.commit)
@@ -134,6 +134,7 @@ class Vnode:
         storage.apply_snapshot(Snapshot(metadata=metadata))
         storage.set_hard_state(self._hard_state)
         storage.append(self._read_log(store, state.base_index))
+        self._row_index = storage.last_index()
         applied = machine.applied_index
         if not state.base_index <= applied <= state.commit <= storage.last_index():
             raise StoreDamaged(
@@ -188,17 +189,15 @@ class Vnode:
         ready = self._ready = core.ready()
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
-        if ready.entries:
-            self._write_entries(ready.entries)
-        # Nobody else votes here, so what is stored is committed: see "Fusing" above.
-        fused = [entry for entry in ready.entries if entry.term == self._hard_state.term]
         self._apply(ready.committed_entries)
-        if fused and fused[0].index == self.machine.applied_index + 1:
-            self._apply(fused)
+        entries = ready.entries
+        if entries and self._is_certain(entries[0]):
+            self._apply(entries)
+            self._compact(entries[-1])
+        else:
+            self._write_entries(entries)
         if ready.entries or ready.committed_entries:
             self.machine.flush()
-        if self._truncate_to > self._base[0]:
-            self._truncate()
         state = self._hard_state
         commit = max(state.commit, self.machine.applied_index)
         self._hard_state = HardState(state.term, state.vote, commit)
@@ -237,6 +236,10 @@ class Vnode:
         self._gathered.append((batch, dones))
         return True
 
+    def _is_certain(self, entry: Entry) -> bool:
+        """Whether an entry that is not stored yet cannot but be committed: see "Fusing" above."""
+        return entry.term == self._hard_state.term and entry.index == self.machine.applied_index + 1
+
     def _write_entries(self, entries: Any) -> None:
         log = self.keys.log
         put = self.overlay.put
@@ -244,6 +247,7 @@ class Vnode:
             data = entry.data
             row = LoggedEntry(entry.term, int(entry.type), zlib.crc32(data), data)
             put(log + u64(entry.index), codec.encode(row))
+            self._row_index = entry.index
 
     def _apply(self, entries: Any) -> None:
         """Apply entries that are not applied yet, with the commands at hand where they are ours."""
@@ -262,13 +266,12 @@ class Vnode:
                 if done is not None:
                     self._answers.append((done, result))
 
-    def _truncate(self) -> None:
-        """Drop log entries that are applied and that nobody needs any more."""
-        base_index, _ = self._base
-        self._base = (self._truncate_to, self._storage.term(self._truncate_to))
+    def _compact(self, last: Entry) -> None:
+        """Let the log begin behind `last`, which is applied; nobody needs what was before."""
         log = self.keys.log
-        for index in range(base_index + 1, self._truncate_to + 1):
+        for index in range(self._base[0] + 1, self._row_index + 1):
             self.overlay.delete(log + u64(index))
+        self._base = (last.index, last.term)
 
     def persisted(self) -> Outcome | None:
         """The batch with what was gathered is durable: tell the core, release what waited."""
@@ -281,18 +284,14 @@ class Vnode:
         storage.set_hard_state(self._hard_state)
         core = self.core
         core.advance()
-        applied = self.machine.applied_index
-        first = storage.first_index()
-        if self._base[0] >= first:
-            storage.compact(self._base[0])
-        if applied - self._base[0] > 2 * limits.LOG_ENTRIES_KEPT:
-            self._truncate_to = applied - limits.LOG_ENTRIES_KEPT
         # What the core now calls committed is applied and stored as such already.
         while core.has_ready() and not core.must_persist:
             core.ready()
             core.advance()
+        if self._base[0] >= storage.first_index():
+            storage.compact(self._base[0])
         answers, self._answers = self._answers, []
-        return Outcome(answers, self.machine.take_effects(), applied)
+        return Outcome(answers, self.machine.take_effects(), self.machine.applied_index)
 
     def fail(self, error: TimeMachineError) -> list[tuple[Done, Any]]:
         """The node must stop: whoever waits for an answer gets `error` instead."""

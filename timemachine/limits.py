@@ -158,9 +158,15 @@ assert CLIENT_BATCHES_IN_FLIGHT_DEFAULT < CLIENT_CONNECTIONS_MAX
 # --- raft ------------------------------------------------------------------------------------
 RAFT_COMMITTED_BYTES_PER_READY_MAX = 4 * 1024 * 1024  # one replica's catching up, per cycle
 RAFT_UNCOMMITTED_BYTES_MAX = 8 * 1024 * 1024  # a leader's proposals that are not applied yet
+RAFT_MESSAGE_BYTES_MAX = 1024 * 1024  # entries of one APPEND; a single entry may be larger
+RAFT_INFLIGHT_MESSAGES_MAX = 256  # APPENDs to one follower that are not answered yet
+RAFT_INFLIGHT_BYTES_MAX = 16 * 1024 * 1024  # entries in them
+RAFT_READS_WAITING_MAX = 4_096  # of one group: beyond, requests are lost and asked again
 
 # A full entry fits both, with room for the next ones to queue behind it.
 assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_BYTES_MAX
+# A leader's whole backlog may be on its way to a follower.
+assert RAFT_MESSAGE_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX
 
 # --- the HTTP server -------------------------------------------------------------------------
 HTTP_REQUESTS_OPEN_MAX = 8_192  # beyond: 503; each is some KiB, and waits for a disk at most

@@ -20,56 +20,88 @@ the leader appends, so (term, index) names one entry and no other. A replica rem
 term that it knows of, and what an older term still has to say is ignored (`Raft.step`).
 
 **Election** (3.4). A replica is a follower, a candidate or a leader (`Role`). A follower that
-has heard of no leader for `election_tick` ticks becomes a candidate: it enters the next term
-and votes for itself (`Raft.become_candidate`). With the votes of a majority it leads
-(`Raft.become_leader`). A replica gives one vote a term, and since any two majorities share a
-replica, no term gets two leaders. That only holds if a vote outlives a crash, so it is written
-to disk before anyone hears of it, the candidate itself included: its own vote travels as a
-message, VOTE_RESPONSE, that `RawNode.advance` delivers when the disk has it. With one voter,
-that vote is the majority.
+has heard of no leader for `election_tick` ticks, and a few more that are drawn by lot, becomes a
+candidate: it enters the next term, votes for itself, and asks the other voters
+(`election.campaign`). With the votes of a majority it leads (`Raft.become_leader`). A replica
+gives one vote a term, and only to a log that is no older than its own; since any two majorities
+share a replica, no term gets two leaders, and every leader has all that is committed. That only
+holds if a vote outlives a crash, so it is written to disk before anyone hears of it, the
+candidate itself included: its own vote travels as a message, VOTE_RESPONSE, that
+`RawNode.advance` delivers when the disk has it.
 
-**Replication** (3.5). The leader takes proposals (`RawNode.propose`), gives each the next index
-and its own term, and appends it (`Log.append`). The entry is *unstable* until the host has
-written it (`Unstable`); then the leader counts its own copy, through a message to itself again,
-APPEND_RESPONSE. It counts nothing that is not on a disk.
+**Not disturbing** (9.6, 6.2, 4.2.3). A replica that was cut off would come back with a newer
+term and depose a leader that all others can hear. With `pre_vote` it first asks whether it would
+be elected (`Role.PRE_CANDIDATE`). With `check_quorum` nobody votes while a leader was heard of
+lately, and a leader that hears no majority steps down (`election.check_quorum`).
+
+**Replication** (3.5, 10.2). The leader takes proposals (`RawNode.propose`, or forwarded by a
+follower), gives each the next index and its own term, and appends it (`proposals`). It sends
+each follower what it lacks (`sending.send_append`), by what it knows of it (`Progress`): while it
+looks for where the two logs agree, one append at a time; from then on one behind the other,
+without waiting for answers, as many as the window allows (`Inflights`). A follower takes what
+follows an entry that it has, replaces what differs, and says how far its log now agrees, or where
+to look instead (`replication.take_append`). What it says it has first written: entries are
+*unstable* until the host has stored them (`Unstable`). The leader does not wait for its own disk
+before it sends, but counts its own copy, too, only when that is durable, through a message to
+itself.
 
 **Commit** (3.6.2). An entry of the leader's own term that is durable on a majority is committed,
-and everything before it as well (`Log.maybe_commit`). An entry of an older term is never
-committed by counting its copies: a later leader that lacks it could still be elected and replace
-it. It has to wait for an entry of the new term on top. That is why a new leader starts by
-appending an empty entry. For one voter a majority is one durable copy, its own.
+and everything before it as well (`replication.count_append`, `Log.maybe_commit`). An entry of an
+older term is never committed by counting its copies: a later leader that lacks it could still be
+elected and replace it. It has to wait for an entry of the new term on top. That is why a new
+leader starts by appending an empty entry. Followers hear of it with the next append or heartbeat.
 
 **Applying.** Committed entries leave in `Ready.committed_entries`, in order, in parcels of at
 most `Config.committed_size_per_ready_max` bytes. Three numbers, `applied <= applying <=
 committed`, say how far that has got (`Log`).
 
-**Snapshots** (5.1). A log cannot grow for ever. The host, whose state machine is its own snapshot
-in LevelDB, drops what it has applied from the front of the log; the index and term where the log
-was cut off stay known (`MemoryStorage.compact`, `MemoryStorage.create_snapshot`). A replica
-restarts from a snapshot, the entries after it, and the hard state.
+**Snapshots** (chapter 5). A log cannot grow for ever. The host, whose state machine is its own
+snapshot in LevelDB, drops what it has applied from the front of the log; the index and term where
+the log was cut off stay known (`MemoryStorage.compact`, `MemoryStorage.create_snapshot`). A
+replica restarts from a snapshot, the entries after it, and the hard state. A follower that needs
+entries that are gone is sent a snapshot (`sending`, `snapshots`); how its image travels is the
+hosts' affair (`Snapshot`).
 
-**Restart** (3.8). What must survive is the `HardState`, the entries, and the host's applied
-index. A replica always comes back as a follower, whatever it was, with its old term and vote; it
-leads again only by winning a newer term.
+**Reads** (6.4). A read need not go through the log. The leader notes what is committed, makes
+sure that it still leads by a round of heartbeats, and names that index (`RawNode.read_index`,
+`reads`): whoever has applied it may answer. With `lease_reads` it trusts its lease instead, until
+it hands over.
 
-**Refusal.** What this replica cannot take, it refuses aloud: ReplicaStopped for a message or an
-entry that it does not know, StoreDamaged for a storage that contradicts itself, ProposalDropped
-for a proposal that it has no room or no right for. It never skips.
+**Handing over** (3.10). The leader brings another voter up to date, takes no more proposals, and
+has it campaign at once (`RawNode.transfer_leader`, `transfer`).
+
+**Members** (chapter 4). Voters decide; learners only get the log. A change of both is an entry of
+the log, in force where it is applied. Of one voter at a time, it is a single step; of several, a
+joint configuration lies between, in which the old majority and the new one have to agree
+(`confchange`, `JointVoters`). `membership` lets only one change at a time into the log, and none
+before the leader has applied what it found there.
+
+**Restart** (3.8). What must survive is the `HardState`, the entries, the membership and the
+host's applied index. A replica always comes back as a follower, whatever it was, with its old
+term and vote; it leads again only by winning a newer term.
+
+**Refusal.** What this replica cannot take, it refuses aloud: ReplicaStopped for a message that is
+forged or of no known kind, PeerUnknown for an answer of a stranger, ProposalDropped for a
+proposal that it has no room or no right for. It never skips. StoreDamaged says that a storage
+contradicts itself, or what this replica told others: one whose disk has lost entries that it
+acknowledged is not fed them again but has to be replaced (`Raft.check_promise`).
 
 
 The caller's duties
 ===================
 
-The host feeds `tick()`, `campaign()`, `propose()` and `step()`, asks `has_ready()`, and for each
+The host feeds `tick()`, `propose()`, `step()` and the rest, asks `has_ready()`, and for each
 `ready()`:
 
-1. **Persist** `snapshot`, `entries` and `hard_state` in one atomic batch, synced if `must_sync`.
+1. **Persist** `snapshot`, `entries` and `hard_state` in one atomic batch, synced if `must_sync`
+   or if there is a snapshot.
 2. Only then **send** `messages`.
-3. **Apply** `snapshot` and `committed_entries`, each entry once and in order.
+3. **Apply** `snapshot` and `committed_entries`, each entry once and in order. One that changes
+   the membership goes to `apply_conf_change` as well.
 4. **Advance**: call `advance()`. Nothing counts before it.
 
-`Ready` has the fine print. The whole of a host is this loop, here with memory for a disk and a
-list for a state machine:
+`Ready` has the fine print, and what `async_storage_writes` changes. The whole of a host is this
+loop, here with memory for a disk and a list for a state machine:
 
 >>> storage = MemoryStorage()
 >>> members = ConfState(voters=(1,))
@@ -113,37 +145,39 @@ answers the clients and does not apply them again. The core is not told and does
 rules stay those of any number of voters.
 
 
-What is left out now
-====================
-
-This core runs groups with a single voter, and refuses any other membership when it starts. Types,
-message numbers, the `Ready` contract and the semantics of storage are those of the whole; what
-follows adds roles, handlers and bookkeeping about peers:
+What is left out
+================
 
 =============================  ==============  ==================================================
-Left out                       Dissertation    Until then
+Left out                       Dissertation    Instead
 =============================  ==============  ==================================================
-votes of others                3.4, 3.6.1      one's own vote is the majority
-random election time-outs      3.4, 9.3        nobody to collide with; the time-out is fixed
-appends to others, repairing   3.5, 10.2       nobody to send to; the log has one writer
-  their logs, flow control
-installing a snapshot          5.1             a replica starts from one, but receives none
-leadership transfer            3.10            nobody to hand over to
-members: learners, one by      4.1 to 4.3      a configuration change is refused when proposed
-  one, joint consensus
-pre-vote                       9.6             an election disturbs nobody
-check-quorum, stickiness       6.2, 4.2.3      the majority is always in reach
-linearizable reads             6.4             the host reads what it applied, once an entry of
-                                               its own term is applied
-leases                         6.4.1           likewise
-writing while sending          10.2.1          nothing to send
+one heartbeat for many         -               above the core: one message for each pair of
+  groups, groups that sleep                    nodes, and only groups with something due tick
+a lease by the clock           6.4.1           above the core; `lease_reads` counts ticks, and
+                                               trusts the host's bound on how clocks drift
+chunks of a snapshot           5.1             the hosts send the image as they like
+sessions of clients            6.3             request ids, in the state machine
+catching up before a replica   4.2.1           it comes as a learner; the host makes it a voter
+  becomes a voter                              when `Status.progress` says that it is near
+replicas of unequal weight     -               all voters are alike
 =============================  ==============  ==================================================
+
+It differs from etcd/raft in what its test files cannot see. A replica that lost what it
+acknowledged refuses to go on whenever its leader remembers, not only when it is told to commit
+it. One that was removed tells candidates what is committed, or a group could wait for its vote
+for ever (`election.refuse`). A group of one answers no reads before it has committed in its term.
+Reads that wait are dropped with the term, and lease reads end with a transfer.
 """
 
+from timemachine.raft.confchange import ConfChangeRefused
 from timemachine.raft.config import Config
-from timemachine.raft.core import RawNode, Status
 from timemachine.raft.messages import (
     NO_NODE,
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    ConfChangeV2,
     ConfState,
     Entry,
     EntryType,
@@ -155,19 +189,31 @@ from timemachine.raft.messages import (
     Snapshot,
     SnapshotMetadata,
     SoftState,
+    conf_change_entry,
+    read_conf_change,
 )
+from timemachine.raft.progress import Progress, ProgressState
+from timemachine.raft.rawnode import PeerUnknown, RawNode
 from timemachine.raft.ready import Ready
+from timemachine.raft.status import Status
 from timemachine.raft.storage import (
     Compacted,
     EntryUnavailable,
     MemoryStorage,
     SnapshotOutOfDate,
+    SnapshotUnavailable,
     Storage,
 )
 
 __all__ = [
     "NO_NODE",
     "Compacted",
+    "ConfChange",
+    "ConfChangeRefused",
+    "ConfChangeSingle",
+    "ConfChangeTransition",
+    "ConfChangeType",
+    "ConfChangeV2",
     "ConfState",
     "Config",
     "Entry",
@@ -177,6 +223,9 @@ __all__ = [
     "MemoryStorage",
     "Message",
     "MessageType",
+    "PeerUnknown",
+    "Progress",
+    "ProgressState",
     "RawNode",
     "ReadState",
     "Ready",
@@ -184,7 +233,10 @@ __all__ = [
     "Snapshot",
     "SnapshotMetadata",
     "SnapshotOutOfDate",
+    "SnapshotUnavailable",
     "SoftState",
     "Status",
     "Storage",
+    "conf_change_entry",
+    "read_conf_change",
 ]

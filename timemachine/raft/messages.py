@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from timemachine import codec
+
 NO_NODE: Final = 0
 """The id of nobody: no vote, no leader, or a message that the core addresses to itself."""
 
@@ -114,6 +116,108 @@ class ConfState(msgspec.Struct, frozen=True, gc=False):
     auto_leave: bool = False
 
 
+class ConfChangeType(IntEnum):
+    """What happens to one replica's membership. The numbers are stored."""
+
+    ADD_NODE = 0
+    """It becomes a voter, whatever it was."""
+    REMOVE_NODE = 1
+    """It leaves the group; removing who is not there changes nothing."""
+    UPDATE_NODE = 2
+    """Nothing changes for the core; the host may have put news about the replica beside it."""
+    ADD_LEARNER = 3
+    """It gets the log but does not count; a voter is demoted."""
+
+
+class ConfChangeTransition(IntEnum):
+    """How a change passes through the joint configuration. The numbers are stored."""
+
+    AUTO = 0
+    """A single change needs no joint configuration; several use one and leave it by themselves."""
+    JOINT_IMPLICIT = 1
+    """Always joint; the leader proposes to leave it as soon as it is applied."""
+    JOINT_EXPLICIT = 2
+    """Always joint; the host proposes to leave it, with a ConfChangeV2 without changes."""
+
+
+class ConfChangeSingle(msgspec.Struct, frozen=True, gc=False):
+    """One replica's part of a change of membership."""
+
+    type: ConfChangeType
+    node_id: int
+
+
+class ConfChangeV2(msgspec.Struct, frozen=True, gc=False):
+    """A change of membership: any number of replicas at once (dissertation 4.3).
+
+    Without changes and with AUTO it leaves the joint configuration. `context` is the host's.
+    """
+
+    transition: ConfChangeTransition = ConfChangeTransition.AUTO
+    changes: tuple[ConfChangeSingle, ...] = ()
+    context: bytes = b""
+
+    @property
+    def leaves_joint(self) -> bool:
+        """Whether this is the way out of a joint configuration."""
+        return not self.changes and self.transition is ConfChangeTransition.AUTO
+
+    @property
+    def enters_joint(self) -> bool:
+        """Whether a joint configuration is used: when asked for, or when one step cannot do it."""
+        return self.transition is not ConfChangeTransition.AUTO or len(self.changes) > 1
+
+    @property
+    def auto_leave(self) -> bool:
+        """Whether the leader ends the joint configuration by itself."""
+        return self.transition is not ConfChangeTransition.JOINT_EXPLICIT
+
+    def as_v2(self) -> "ConfChangeV2":
+        """Itself: both kinds of change answer to this."""
+        return self
+
+
+class ConfChange(msgspec.Struct, frozen=True, gc=False):
+    """A change of one member (dissertation 4.1). `id` and `context` are the host's."""
+
+    type: ConfChangeType
+    node_id: int
+    id: int = 0
+    context: bytes = b""
+
+    def as_v2(self) -> ConfChangeV2:
+        """The same change in the general form."""
+        change = ConfChangeSingle(self.type, self.node_id)
+        return ConfChangeV2(changes=(change,), context=self.context)
+
+
+_read_conf_change = codec.decoder(ConfChange)
+_read_conf_change_v2 = codec.decoder(ConfChangeV2)
+
+
+def conf_change_entry(change: ConfChange | ConfChangeV2) -> Entry:
+    """The entry that proposes `change`.
+
+    Leaving a joint configuration is proposed with no data at all, so that no limit on the size of
+    proposals can keep a group in it.
+    """
+    if isinstance(change, ConfChange):
+        return Entry(type=EntryType.CONF_CHANGE, data=codec.encode(change))
+    data = b"" if change == ConfChangeV2() else codec.encode(change)
+    return Entry(type=EntryType.CONF_CHANGE_V2, data=data)
+
+
+def read_conf_change(entry: Entry) -> ConfChange | ConfChangeV2:
+    """What an entry of one of the types CONF_CHANGE holds. Raises CodecError for foreign bytes."""
+    change: ConfChange | ConfChangeV2
+    if entry.type is EntryType.CONF_CHANGE:
+        change = _read_conf_change(entry.data)
+    else:
+        assert entry.type is EntryType.CONF_CHANGE_V2
+        change = _read_conf_change_v2(entry.data) if entry.data else ConfChangeV2()
+    return change
+
+
 class SnapshotMetadata(msgspec.Struct, frozen=True, gc=False):
     """Where a snapshot ends: at the entry (`index`, `term`), with this membership."""
 
@@ -123,7 +227,15 @@ class SnapshotMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
-    """The state machine's image, in place of all entries up to `metadata.index`."""
+    """The state machine's image, in place of all entries up to `metadata.index`.
+
+    The core only looks at `metadata`, and never copies `data`. An image of any size is sent in
+    chunks by the hosts, on a way of their own (dissertation 5.1): `data` then only names the
+    image, the sending host keeps the SNAPSHOT message until the receiving host has said that it
+    holds the whole image, and the receiver's core gets the message only then.
+    (`metadata.index`, `metadata.term`) tells the image from any other of the group, so a transfer
+    that broke off can be resumed. However it ends, the sender calls `report_snapshot`.
+    """
 
     data: bytes = b""
     metadata: SnapshotMetadata = SnapshotMetadata()
@@ -155,6 +267,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Bytes that come back unchanged in the answer."""
     responses: Sequence["Message"] = ()
     """In STORAGE_APPEND and STORAGE_APPLY: what to deliver once the work is done."""
+    acked: int = 0
+    """In what a leader sends: up to where the receiver acknowledged its log to this leader.
+
+    A receiver whose log ends before it has lost what it promised; see `Raft.check_promise`. etcd
+    does not have this field, nor the next one.
+    """
+    known_commit: tuple[int, int] = (0, 0)
+    """In the refusal of a vote: index and term of an entry that is committed; (0, 0) for none.
+
+    See `election.refuse`.
+    """
 
 
 class HardState(msgspec.Struct, frozen=True, gc=False):
@@ -175,6 +298,8 @@ class Role(IntEnum):
     FOLLOWER = 0
     CANDIDATE = 1
     LEADER = 2
+    PRE_CANDIDATE = 3
+    """Asks whether it would be elected, before it disturbs anybody (9.6)."""
 
 
 class SoftState(msgspec.Struct, frozen=True, gc=False):

@@ -1,102 +1,118 @@
 """What each role does with a message: one table a role, one handler a kind.
 
-A kind that is missing from the table of the current role is refused by `Raft.step`: this core
-does not know it there, and skipping a message that a peer relies on would be a silent fault.
+The tables hold every kind that can be an input, also where a role has nothing to do with it:
+mostly, because it comes late. A kind that is missing is refused by `Raft.step`.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from timemachine.errors import ProposalDropped, ReplicaStopped
-from timemachine.raft.messages import EntryType, Message, MessageType, Role
+from timemachine.raft import election, proposals, reads, replication, snapshots, transfer
+from timemachine.raft.messages import Message, MessageType, Role
 
 if TYPE_CHECKING:
     from timemachine.raft.core import Raft
 
 Handler = Callable[["Raft", Message], None]
 
-_NORMAL: Final = EntryType.NORMAL
+
+def _ignore(raft: "Raft", message: Message) -> None:
+    """It does not concern this role."""
 
 
-# Any role.
+def _from_my_leader(take: Handler) -> Handler:
+    """A follower's way to take what its leader sends: it need not campaign for now."""
+
+    def handler(raft: "Raft", message: Message) -> None:
+        raft.election_elapsed = 0
+        raft.leader = message.from_
+        take(raft, message)
+
+    return handler
 
 
-def _log_is_stable(raft: "Raft", message: Message) -> None:
-    """STORAGE_APPEND_RESPONSE: storage shows the log up to `index`."""
-    raft.log.unstable.stable_to(message.index, message.log_term)
+def _from_the_winner(take: Handler) -> Handler:
+    """A candidate's way to take it: somebody else was elected in this term (dissertation 3.4)."""
 
+    def handler(raft: "Raft", message: Message) -> None:
+        raft.become_follower(raft.term, message.from_)
+        take(raft, message)
 
-def _entries_are_applied(raft: "Raft", message: Message) -> None:
-    """STORAGE_APPLY_RESPONSE: the state machine has `entries`."""
-    raft.log.applied_to(message.entries[-1].index)
-    raft.release(message.entries)
-
-
-# Follower and candidate.
-
-
-def _start_election(raft: "Raft", message: Message) -> None:
-    """HUP: campaign in the next term (dissertation 3.4)."""
-    raft.become_candidate()
-
-
-def _drop_proposal(raft: "Raft", message: Message) -> None:
-    """PROPOSE: only a leader may append."""
-    raise ProposalDropped("This replica does not lead its group.")
-
-
-# Candidate.
-
-
-def _count_vote(raft: "Raft", message: Message) -> None:
-    """VOTE_RESPONSE: the only vote there is was persisted, and it is the majority of one."""
-    raft.become_leader()
-
-
-# Leader.
-
-
-def _lead_on(raft: "Raft", message: Message) -> None:
-    """HUP: a leader has nothing to campaign for."""
-
-
-def _append_proposal(raft: "Raft", message: Message) -> None:
-    """PROPOSE: append all `entries`, or none of them."""
-    assert message.entries, "a proposal needs an entry"
-    for entry in message.entries:
-        if entry.type is not _NORMAL:
-            raise ReplicaStopped(f"This core cannot change its configuration ({entry.type.name}).")
-    if not raft.reserve(message.entries):
-        raise ProposalDropped("Too many bytes of proposals are not applied yet.")
-    raft.append(message.entries)
-
-
-def _count_own_log(raft: "Raft", message: Message) -> None:
-    """APPEND_RESPONSE: the leader's own log is durable up to `index`, and that is a majority."""
-    raft.log.maybe_commit(message.index, raft.term)
+    return handler
 
 
 _ANY_ROLE: Final[dict[MessageType, Handler]] = {
-    MessageType.STORAGE_APPEND_RESPONSE: _log_is_stable,
-    MessageType.STORAGE_APPLY_RESPONSE: _entries_are_applied,
+    **dict.fromkeys(
+        (
+            MessageType.HUP,
+            MessageType.BEAT,
+            MessageType.PROPOSE,
+            MessageType.APPEND,
+            MessageType.APPEND_RESPONSE,
+            MessageType.VOTE_RESPONSE,
+            MessageType.SNAPSHOT,
+            MessageType.HEARTBEAT,
+            MessageType.HEARTBEAT_RESPONSE,
+            MessageType.UNREACHABLE,
+            MessageType.SNAPSHOT_STATUS,
+            MessageType.CHECK_QUORUM,
+            MessageType.TRANSFER_LEADER,
+            MessageType.TIMEOUT_NOW,
+            MessageType.READ_INDEX,
+            MessageType.READ_INDEX_RESPONSE,
+            MessageType.PRE_VOTE_RESPONSE,
+            MessageType.FORGET_LEADER,
+        ),
+        _ignore,
+    ),
+    MessageType.VOTE: election.vote,
+    MessageType.PRE_VOTE: election.vote,
+    MessageType.STORAGE_APPEND_RESPONSE: replication.log_is_stable,
+    MessageType.STORAGE_APPLY_RESPONSE: proposals.entries_are_applied,
+}
+
+_CANDIDATE: Final[dict[MessageType, Handler]] = {
+    **_ANY_ROLE,
+    MessageType.HUP: election.start,
+    MessageType.PROPOSE: proposals.drop,
+    MessageType.APPEND: _from_the_winner(replication.take_append),
+    MessageType.HEARTBEAT: _from_the_winner(replication.take_heartbeat),
+    MessageType.SNAPSHOT: _from_the_winner(snapshots.take),
 }
 
 HANDLERS: Final[dict[Role, dict[MessageType, Handler]]] = {
     Role.FOLLOWER: {
         **_ANY_ROLE,
-        MessageType.HUP: _start_election,
-        MessageType.PROPOSE: _drop_proposal,
+        MessageType.HUP: election.start,
+        MessageType.PROPOSE: proposals.forward,
+        MessageType.APPEND: _from_my_leader(replication.take_append),
+        MessageType.HEARTBEAT: _from_my_leader(replication.take_heartbeat),
+        MessageType.SNAPSHOT: _from_my_leader(snapshots.take),
+        MessageType.TRANSFER_LEADER: transfer.forward,
+        MessageType.TIMEOUT_NOW: election.start_for_leader,
+        MessageType.READ_INDEX: reads.forward,
+        MessageType.READ_INDEX_RESPONSE: reads.answered,
+        MessageType.FORGET_LEADER: election.forget_leader,
+    },
+    # Only the answers of its own kind of campaign count: of the pre-votes, some come late.
+    Role.PRE_CANDIDATE: {
+        **_CANDIDATE,
+        MessageType.PRE_VOTE_RESPONSE: election.count_vote,
     },
     Role.CANDIDATE: {
-        **_ANY_ROLE,
-        MessageType.HUP: _start_election,
-        MessageType.PROPOSE: _drop_proposal,
-        MessageType.VOTE_RESPONSE: _count_vote,
+        **_CANDIDATE,
+        MessageType.VOTE_RESPONSE: election.count_vote,
     },
     Role.LEADER: {
         **_ANY_ROLE,
-        MessageType.HUP: _lead_on,
-        MessageType.PROPOSE: _append_proposal,
-        MessageType.APPEND_RESPONSE: _count_own_log,
+        MessageType.BEAT: replication.beat,
+        MessageType.PROPOSE: proposals.append_proposal,
+        MessageType.APPEND_RESPONSE: replication.count_append,
+        MessageType.HEARTBEAT_RESPONSE: replication.heartbeat_answered,
+        MessageType.UNREACHABLE: replication.unreachable,
+        MessageType.SNAPSHOT_STATUS: snapshots.reported,
+        MessageType.CHECK_QUORUM: election.check_quorum,
+        MessageType.TRANSFER_LEADER: transfer.begin,
+        MessageType.READ_INDEX: reads.ask,
     },
 }

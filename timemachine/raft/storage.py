@@ -36,6 +36,12 @@ class SnapshotOutOfDate(TimeMachineError):
     code = "raft_snapshot_out_of_date"
 
 
+class SnapshotUnavailable(TimeMachineError):
+    """A snapshot is being made and is not there yet; ask again later."""
+
+    code = "raft_snapshot_unavailable"
+
+
 class Storage(Protocol):
     """The durable part of one replica's log, as the core sees it.
 
@@ -66,7 +72,11 @@ class Storage(Protocol):
         """The index of the newest entry; `first_index() - 1` in an empty log."""
 
     def snapshot(self) -> Snapshot:
-        """The newest snapshot, at or after `first_index() - 1`."""
+        """The newest snapshot, at or after `first_index() - 1`, for a follower that needs it.
+
+        Its `data` need not be the image itself; see Snapshot. Raises SnapshotUnavailable when
+        there is none yet: the core asks again when the follower answers the next heartbeat.
+        """
 
 
 # Shared by all storages that have none of their own yet: thousands of groups start like that.

@@ -31,6 +31,11 @@ def test_every_id_but_the_reserved_ones_is_valid(replica: int) -> None:
         (Config(id=1, applied=-1), "applied"),
         (Config(id=1, committed_size_per_ready_max=0), "committed_size_per_ready_max"),
         (Config(id=1, uncommitted_size_max=0), "uncommitted_size_max"),
+        (Config(id=1, heartbeat_tick=0), "heartbeat_tick"),
+        (Config(id=1, heartbeat_tick=10, election_tick=10), "election_tick"),
+        (Config(id=1, inflight_messages_max=0), "inflight_messages_max"),
+        (Config(id=1, inflight_bytes_max=9, message_bytes_max=10), "inflight_bytes_max"),
+        (Config(id=1, lease_reads=True), "lease_reads"),
     ],
 )
 def test_a_senseless_value_is_named(config: Config, named: str) -> None:

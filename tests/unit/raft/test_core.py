@@ -1,259 +1,57 @@
-"""timemachine/raft/core.py: starting, electing, proposing, and what is refused."""
+"""timemachine/raft/core.py: terms, and what a replica has to have."""
 
 import pytest
 
-from tests.unit.raft.host import Host, empty_storage, leading_host
-from timemachine.errors import ConfigError, ProposalDropped, ReplicaStopped, StoreDamaged
-from timemachine.raft import (
-    Config,
-    ConfState,
-    Entry,
-    HardState,
-    MemoryStorage,
-    Message,
-    MessageType,
-    RawNode,
-    Role,
-    Snapshot,
-    SnapshotMetadata,
-    Status,
-)
+from tests.raft.peer import Peer, in_state, log_of
+from timemachine.errors import StoreDamaged
+from timemachine.raft import HardState, Message, MessageType, Role
 
 
-def storage_with(
-    *, hard_state: HardState, terms: list[int], snapshot_index: int = 0, snapshot_term: int = 0
-) -> MemoryStorage:
-    """A storage of voter 1 whose entries behind the snapshot have these terms."""
-    storage = MemoryStorage()
-    metadata = SnapshotMetadata(ConfState(voters=(1,)), snapshot_index, snapshot_term)
-    storage.apply_snapshot(Snapshot(metadata=metadata))
-    storage.append([Entry(term, snapshot_index + 1 + count) for count, term in enumerate(terms)])
-    storage.set_hard_state(hard_state)
-    return storage
+def test_a_leader_tells_each_follower_what_it_acknowledged() -> None:
+    """In appends and heartbeats: a follower that does not have it any more shall say so."""
+    peer = Peer()
+    peer.lead_committed()
+    peer.hear(MessageType.APPEND_RESPONSE, 3, index=1)
+    (to_2, to_3) = peer.propose(b"data")
+    assert (1, 1) == (to_2.acked, to_3.acked)
+    peer.accept(to_2)
+    acked = {beat.to: beat.acked for beat in peer.tick() if beat.type is MessageType.HEARTBEAT}
+    assert {2: 2, 3: 1} == acked
 
 
-@pytest.mark.parametrize(
-    "members",
-    [
-        ConfState(),
-        ConfState(voters=(2,)),
-        ConfState(voters=(1, 2)),
-        ConfState(voters=(1, 2, 3)),
-        ConfState(voters=(1,), learners=(2,)),
-        ConfState(voters=(1,), voters_outgoing=(1, 2)),
-        ConfState(voters=(1,), learners_next=(2,)),
-        ConfState(voters=(1,), auto_leave=True),
-    ],
-)
-def test_any_membership_but_the_replica_alone_is_refused(members: ConfState) -> None:
-    """A group that this core cannot run is not started, and the error says why."""
-    storage = MemoryStorage()
-    storage.apply_snapshot(Snapshot(metadata=SnapshotMetadata(conf_state=members)))
-    with pytest.raises(ConfigError, match="single voter is the replica itself"):
-        RawNode(Config(id=1), storage)
+def test_a_leader_remembers_over_terms_what_was_acknowledged_and_committed() -> None:
+    """Nobody can have taken that back meanwhile; the rest may have been replaced."""
+    peer = Peer()
+    peer.lead_committed()
+    sent = peer.propose(b"a")
+    peer.accept_all(sent)
+    sent = peer.propose(b"b")
+    # Without a majority: 3 does not answer, and the leader's own disk does not count yet.
+    peer.hear(MessageType.HEARTBEAT, 3, term=peer.term + 1)
+    assert Role.FOLLOWER is peer.role()
+    assert [2, 2] == [message.acked for message in peer.lead()[-2:]]
 
 
-def test_wrong_settings_are_refused() -> None:
-    """The settings are validated at the start."""
-    with pytest.raises(ConfigError, match="election_tick"):
-        RawNode(Config(id=1, election_tick=0), empty_storage(1))
+@pytest.mark.parametrize("kind", ["APPEND", "HEARTBEAT", "SNAPSHOT"])
+def test_a_replica_that_lost_what_it_acknowledged_refuses_its_leader(kind: str) -> None:
+    """Whether it follows already or was a candidate; and what it still has is no help."""
+    for role in (Role.FOLLOWER, Role.CANDIDATE):
+        peer = in_state(role, log=log_of(1, 1), hard_state=HardState(1))
+        with pytest.raises(StoreDamaged, match="acknowledged entries up to 3"):
+            peer.hear(MessageType[kind], 2, term=peer.term, index=2, log_term=1, acked=3)
 
 
-def test_a_new_replica_is_a_follower_without_a_leader() -> None:
-    """It knows no term, no vote and no leader."""
-    status = RawNode(Config(id=7), empty_storage(7)).status()
-    assert Status(7, Role.FOLLOWER, 0, 0, 0, 0, 0, 1, 0) == status
+def test_what_is_there_is_all_that_is_asked_for() -> None:
+    """A log that has what it acknowledged, or more, goes on."""
+    peer = Peer(log=log_of(1, 1), hard_state=HardState(1))
+    (answer,) = peer.hear(MessageType.APPEND, 2, index=2, log_term=1, acked=2)
+    assert not answer.reject
 
 
-def test_a_group_can_be_born_from_a_snapshot_of_term_one() -> None:
-    """A snapshot with an index needs no hard state to start from; the log goes on behind it."""
-    storage = storage_with(hard_state=HardState(), terms=[], snapshot_index=10, snapshot_term=1)
-    node = RawNode(Config(id=1), storage)
-    assert Status(1, Role.FOLLOWER, 0, 0, 0, 10, 10, 11, 10) == node.status()
-    node.campaign()
-    while node.has_ready():
-        storage.append(node.ready().entries)
-        node.advance()
-    assert Status(1, Role.LEADER, 1, 1, 1, 11, 11, 11, 11) == node.status()
-
-
-def test_a_log_that_is_all_snapshot_restarts_in_its_term() -> None:
-    """Everything may be compacted: the term of the cut is compared with the stored term."""
-    storage = storage_with(
-        hard_state=HardState(4, 1, 9), terms=[], snapshot_index=9, snapshot_term=3
-    )
-    status = RawNode(Config(id=1, applied=9), storage).status()
-    assert (4, 9, 9) == (status.term, status.commit, status.applied)
-
-
-@pytest.mark.parametrize(
-    ("storage", "applied", "complaint"),
-    [
-        (storage_with(hard_state=HardState(2, 1, 4), terms=[1, 2, 2]), 0, "4 is committed"),
-        (storage_with(hard_state=HardState(2, 1, 2), terms=[1, 2, 3]), 0, "reaches term 3"),
-        (storage_with(hard_state=HardState(), terms=[1]), 0, "reaches term 1"),
-        (
-            storage_with(hard_state=HardState(), terms=[], snapshot_index=5, snapshot_term=2),
-            0,
-            "reaches term 2",
-        ),
-        (
-            storage_with(
-                hard_state=HardState(2, 1, 4), terms=[2], snapshot_index=5, snapshot_term=2
-            ),
-            0,
-            "behind the snapshot 5",
-        ),
-        (storage_with(hard_state=HardState(2, 1, 2), terms=[1, 2, 2]), 3, "Applied 3"),
-        (
-            storage_with(
-                hard_state=HardState(2, 1, 6), terms=[2], snapshot_index=5, snapshot_term=2
-            ),
-            4,
-            "Applied 4",
-        ),
-    ],
-)
-def test_a_storage_that_contradicts_itself_is_refused(
-    storage: MemoryStorage, applied: int, complaint: str
-) -> None:
-    """A lost vote, a lost entry or a wrong applied index is found at the start."""
-    with pytest.raises(StoreDamaged, match=complaint):
-        RawNode(Config(id=1, applied=applied), storage)
-
-
-def test_time_without_a_leader_starts_an_election() -> None:
-    """After exactly `election_tick` ticks a follower campaigns."""
-    node = RawNode(Config(id=1, election_tick=3), empty_storage(1))
-    node.tick()
-    node.tick()
-    assert not node.has_ready()
-    node.tick()
-    assert (Role.CANDIDATE, 1) == (node.status().role, node.status().term)
-
-
-def test_an_election_starts_the_clock_anew() -> None:
-    """A candidate has a full time-out for its election, however long it followed before."""
-    node = RawNode(Config(id=1, election_tick=3), empty_storage(1))
-    node.tick()
-    node.tick()
-    node.campaign()
-    for terms in (1, 2):
-        assert terms == node.status().term
-        node.tick()
-        node.tick()
-        assert terms == node.status().term
-        node.tick()
-
-
-def test_a_candidate_whose_vote_is_not_durable_in_time_campaigns_again() -> None:
-    """An election that takes too long is followed by one in the next term; the old vote is void."""
-    host = Host()
-    host.node.campaign()
-    ready = host.node.ready()
-    for _ in range(10):
-        host.node.tick()
-    host.persist(ready)
-    host.node.advance()
-    assert (Role.CANDIDATE, 2) == (host.node.status().role, host.node.status().term)
-    host.settle()
-    assert (Role.LEADER, 2) == (host.node.status().role, host.node.status().term)
-
-
-def test_time_does_nothing_to_a_leader() -> None:
-    """A single voter that leads needs no ticks."""
-    node = leading_host().node
-    for _ in range(100):
-        node.tick()
-    assert not node.has_ready()
-
-
-def test_campaign_leaves_a_leader_alone() -> None:
-    """A leader that is told to campaign goes on in its term."""
-    node = leading_host().node
-    node.campaign()
-    assert not node.has_ready()
-    assert (Role.LEADER, 1) == (node.status().role, node.status().term)
-
-
-def test_propose_is_dropped_before_the_election_is_won() -> None:
-    """Neither a follower nor a candidate takes proposals."""
-    host = Host()
-    with pytest.raises(ProposalDropped):
-        host.node.propose(b"x")
-    host.node.campaign()
-    with pytest.raises(ProposalDropped):
-        host.node.propose(b"x")
-
-
-def test_proposals_wait_for_room() -> None:
-    """Proposals beyond the limit are dropped until earlier ones are applied."""
-    host = Host(uncommitted_size_max=10)
-    host.lead()
-    host.node.propose(bytes(6))
-    with pytest.raises(ProposalDropped):
-        host.node.propose(bytes(5))
-    host.node.propose(bytes(4))
-    host.settle()
-    host.node.propose(bytes(10))
-    host.settle()
-    assert [6, 4, 10] == [len(data) for data in host.data()]
-
-
-def test_one_large_proposal_is_taken_when_nothing_waits() -> None:
-    """A proposal larger than the limit can be made, alone; empty ones never count."""
-    host = Host(uncommitted_size_max=10)
-    host.lead()
-    host.node.propose(bytes(1000))
-    host.node.propose(b"")
-    with pytest.raises(ProposalDropped):
-        host.node.propose(b"x")
-    host.settle()
-    host.node.propose(b"x")
-    host.settle()
-    assert [1000, 1] == [len(data) for data in host.data()]
-
-
-def test_committed_entries_come_in_parcels() -> None:
-    """No Ready carries more committed bytes than the limit, unless one entry alone does."""
-    host = Host(committed_size_per_ready_max=200)
-    host.lead()
-    for size in (60, 60, 60, 500, 1):
-        host.node.propose(bytes(size))
-    parcels = [[len(entry.data) for entry in ready.committed_entries] for ready in host.settle()]
-    assert [[], [60, 60], [60], [500], [1]] == parcels
-
-
-def test_a_proposal_from_outside_is_taken() -> None:
-    """A forwarded proposal is a proposal."""
-    host = leading_host()
-    host.node.step(Message(MessageType.PROPOSE, from_=2, entries=[Entry(data=b"x")]))
-    host.settle()
-    assert [b"x"] == host.data()
-
-
-@pytest.mark.parametrize("kind", [kind for kind in MessageType if kind.name != "PROPOSE"])
-@pytest.mark.parametrize("term", [0, 1, 2])
-def test_any_other_message_from_outside_is_refused(kind: MessageType, term: int) -> None:
-    """A stray or forged message neither changes the replica nor disappears silently.
-
-    Above all, nobody outside may tell a candidate that its own vote is durable.
-    """
-    for host in (leading_host(), Host()):
-        before = host.node.status()
-        with pytest.raises(ReplicaStopped, match=kind.name):
-            host.node.step(Message(kind, to=1, from_=1, term=term, index=1))
-        assert before == host.node.status()
-        assert not host.node.has_ready()
-
-
-def test_storage_may_be_compacted_behind_what_is_applied() -> None:
-    """Compacting after each apply, to the very end of the log, never disturbs the core."""
-    host = leading_host()
-    for number in range(5):
-        host.node.propose(b"%d" % number)
-        for ready in host.settle():
-            if ready.committed_entries:
-                host.storage.compact(ready.committed_entries[-1].index)
-    assert [b"0", b"1", b"2", b"3", b"4"] == host.data()
-    assert (7, 6) == (host.storage.first_index(), host.storage.last_index())
+@pytest.mark.parametrize("pre_vote", [False, True])
+def test_a_leader_of_an_older_term_learns_of_the_newer_one(pre_vote: bool) -> None:
+    """With check-quorum or pre-vote only: without them, a campaign would depose it."""
+    peer = Peer(hard_state=HardState(5), pre_vote=pre_vote)
+    answers = peer.hear(MessageType.HEARTBEAT, 2, term=4)
+    expected = [Message(MessageType.APPEND_RESPONSE, 2, 1, 5)] if pre_vote else []
+    assert expected == answers

@@ -159,3 +159,116 @@ def test_applied_stays_between_its_past_and_the_commit() -> None:
             log.applied_to(index)
     with pytest.raises(AssertionError):
         log.accept_applying(7)
+
+
+@pytest.mark.parametrize(
+    ("index", "term", "expected"),
+    [
+        (8, 3, (8, 3)),
+        (8, 2, (6, 2)),
+        (8, 1, (5, 1)),
+        (6, 1, (5, 1)),
+        (8, 0, (2, 0)),
+        (9, 1, (9, 0)),
+        (2, 1, (2, 0)),
+        (0, 1, (0, 0)),
+    ],
+)
+def test_the_guess_where_logs_agree_jumps_over_newer_terms(
+    index: int, term: int, expected: tuple[int, int]
+) -> None:
+    """The newest entry that is not newer than `term`; where nothing is known, it may well match."""
+    assert expected == log_3_to_8().find_conflict_by_term(index, term)
+
+
+@pytest.mark.parametrize(
+    ("index", "term", "expected"),
+    [(8, 3, True), (7, 3, False), (1, 4, True), (99, 2, False), (9, 3, True)],
+)
+def test_a_log_is_compared_by_its_last_term_and_then_its_length(
+    index: int, term: int, expected: bool
+) -> None:
+    """The later last term wins; with the same one, the longer log (dissertation 3.6.1)."""
+    assert expected is log_3_to_8().is_up_to_date(index, term)
+
+
+def test_entries_of_a_leader_replace_what_differs() -> None:
+    """From the first difference on; what agrees before it is not written again."""
+    log = log_3_to_8()
+    log.unstable.accept_in_progress()
+    assert log.maybe_append(6, 2, [Entry(3, 7), Entry(4, 8)], commit=7) == 8
+    assert [Entry(4, 8)] == log.unstable.next_entries()
+    assert 7 == log.committed
+
+
+def test_a_leader_commits_no_more_than_it_has_compared() -> None:
+    """Behind the entries of the message the two logs may differ."""
+    log = log_3_to_8()
+    assert log.maybe_append(5, 1, [], commit=8) == 5
+    assert (5, 8) == (log.committed, log.last_index())
+
+
+def test_entries_that_do_not_follow_are_not_taken() -> None:
+    """Neither behind another entry, nor behind the end, nor behind what is compacted."""
+    log = log_3_to_8()
+    for index, term in ((6, 1), (9, 3), (2, 1)):
+        assert log.maybe_append(index, term, [Entry(9, index + 1)], commit=0) is None
+    assert [Entry(3, 7), Entry(3, 8)] == log.unstable.next_entries()
+
+
+def test_a_leader_that_contradicts_what_is_committed_is_refused() -> None:
+    """One of the two has lost what it had."""
+    log = log_3_to_8()
+    log.commit_to(6)
+    with pytest.raises(StoreDamaged, match="Entry 6 is committed in term 2"):
+        log.maybe_append(5, 1, [Entry(9, 6)], commit=0)
+
+
+def test_a_snapshot_stands_in_front_of_what_storage_shows() -> None:
+    """Until it is installed, nothing before it can be read, and nothing is applied."""
+    log = log_3_to_8()
+    snapshot = Snapshot(metadata=SnapshotMetadata(index=20, term=4))
+    log.restore(snapshot)
+    assert (21, 20, 20) == (log.first_index(), log.last_index(), log.committed)
+    assert log.snapshot() is snapshot
+    assert 4 == log.term(20)
+    for index in (4, 8, 19):
+        assert 0 == log.term_or_zero(index)
+    with pytest.raises(Compacted):
+        log.entries_from(5, UNLIMITED)
+    log.append([Entry(4, 21)])
+    assert not log.has_next_committed_entries()
+    log.unstable.stable_snapshot_to(20)
+    log.applied_to(20)
+    log.commit_to(21)
+    assert [Entry(4, 21)] == log.next_committed_entries()
+
+
+def overlapping_log() -> Log:
+    """Stored 1 to 4, of 40 bytes each with all that counts; unstable 5; all committed."""
+    storage = MemoryStorage()
+    storage.append([Entry(1, index, data=bytes(8)) for index in range(1, 5)])
+    log = Log(storage, committed_size_per_ready_max=100, overlapping=True)
+    log.append([Entry(1, 5, data=bytes(8))])
+    log.commit_to(5)
+    return log
+
+
+def test_overlapping_parcels_are_bounded_together() -> None:
+    """What is under way and what is handed out next are one limit."""
+    log = overlapping_log()
+    assert [1, 2] == [entry.index for entry in log.next_committed_entries()]
+    log.accept_applying(2, size=80)
+    assert [] == log.next_committed_entries()
+    log.applied_to(1, size=40)
+    assert [3] == [entry.index for entry in log.next_committed_entries()]
+
+
+def test_overlapping_parcels_hold_only_what_is_stored() -> None:
+    """Otherwise an entry could be applied before it is durable here."""
+    log = overlapping_log()
+    log.accept_applying(4, size=40)
+    assert not log.has_next_committed_entries()
+    log.unstable.stable_to(5, 1)
+    log.storage.append([Entry(1, 5)])  # type: ignore[attr-defined]
+    assert [5] == [entry.index for entry in log.next_committed_entries()]

@@ -34,7 +34,7 @@ def test_entry_and_role_numbers_are_those_of_etcd() -> None:
     assert [("NORMAL", 0), ("CONF_CHANGE", 1), ("CONF_CHANGE_V2", 2)] == [
         (kind.name, kind.value) for kind in EntryType
     ]
-    assert [("FOLLOWER", 0), ("CANDIDATE", 1), ("LEADER", 2)] == [
+    assert [("FOLLOWER", 0), ("CANDIDATE", 1), ("LEADER", 2), ("PRE_CANDIDATE", 3)] == [
         (role.name, role.value) for role in Role
     ]
 

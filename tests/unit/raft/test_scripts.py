@@ -38,6 +38,9 @@ def describe(ready: Ready) -> str:
     ):
         if entries:
             lines.append(f"  {name}: {describe_entries(list(entries))}")
+    for message in ready.messages:
+        refused = " refused" if message.reject else ""
+        lines.append(f"  to {message.to}: {message.type.name} term={message.term}{refused}")
     return "\n".join(lines)
 
 

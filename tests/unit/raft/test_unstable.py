@@ -2,7 +2,7 @@
 
 import pytest
 
-from timemachine.raft.messages import Entry
+from timemachine.raft.messages import Entry, Snapshot, SnapshotMetadata
 from timemachine.raft.unstable import Unstable
 
 
@@ -121,3 +121,30 @@ def test_slice_outside_is_refused(low: int, high: int) -> None:
 def test_slice_gives_its_range() -> None:
     """A slice holds the entries from low up to, but not including, high."""
     assert [(6, 1)] == pairs(unstable_5_and_6().slice(6, 7))
+
+
+def test_a_snapshot_is_handed_out_once_and_kept_until_it_is_stable() -> None:
+    """Like entries; its end is where the log continues."""
+    unstable = unstable_5_and_6()
+    snapshot = Snapshot(metadata=SnapshotMetadata(index=9, term=2))
+    unstable.restore(snapshot)
+    assert ([], 9, 2) == (unstable.entries, unstable.last_index(), unstable.maybe_term(9))
+    assert unstable.next_snapshot() is snapshot
+    unstable.accept_in_progress()
+    assert unstable.next_snapshot() is None
+    unstable.stable_snapshot_to(8)
+    assert unstable.snapshot is snapshot
+    unstable.stable_snapshot_to(9)
+    assert unstable.snapshot is None
+    assert unstable.maybe_term(9) is None
+
+
+def test_a_newer_snapshot_is_handed_out_though_an_older_one_is_being_written() -> None:
+    """The older one's end does not make the newer one stable."""
+    unstable = Unstable(5)
+    unstable.restore(Snapshot(metadata=SnapshotMetadata(index=9, term=2)))
+    unstable.accept_in_progress()
+    newer = Snapshot(metadata=SnapshotMetadata(index=12, term=2))
+    unstable.restore(newer)
+    unstable.stable_snapshot_to(9)
+    assert unstable.next_snapshot() is newer

@@ -225,5 +225,5 @@ class ClusterHandlers:
         answers={200: Told(meaning="The version.", body=VersionView)},
     )
     async def version_of_api(self, call: Call) -> Answer:
-        """The same as `/version`."""
+        """The same as /version."""
         return await self.version(call)

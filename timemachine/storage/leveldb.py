@@ -278,13 +278,10 @@ def _open_locked(
     store = LevelDBStore(database, lock, smoother)
     try:
         identity = _check_identity(store, create)
-        smoother.start()
-    except OSError as error:
-        database.close()
-        raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error
     except BaseException:
         database.close()
         raise
+    smoother.start()
     return store, identity
 
 

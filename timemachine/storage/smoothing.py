@@ -43,14 +43,19 @@ class Smoother:
     def start(self) -> None:
         """Remove what an earlier process left in `links`, make it if need be, and begin.
 
-        LevelDB must have opened its directory. Raises OSError.
+        LevelDB must have opened its directory. Where there can be no second names, a full disk
+        among it, there is no thread either.
         """
-        self._links.mkdir(mode=0o700, exist_ok=True)
-        self._remove(each.name for each in list(self._links.iterdir()))
+        try:
+            self._links.mkdir(mode=0o700, exist_ok=True)
+            left = [each.name for each in self._links.iterdir()]
+        except OSError:
+            return
+        self._remove(left)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and remove all second names."""
+        """End the thread, and remove all second names, as far as the disk still lets it."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -67,9 +72,7 @@ class Smoother:
     def _link(self) -> None:
         """Give new files a second name, and free those that LevelDB has deleted."""
         there = {each.name for each in self._store.iterdir() if each.suffix in (_TABLE, _LOG)}
-        deleted = self._linked - there
-        self._remove(deleted)
-        self._linked -= deleted
+        self._linked -= self._remove(self._linked - there)
         for name in there - self._linked:
             # It may be deleted by now; or this file system has no hard links.
             with suppress(OSError):
@@ -90,6 +93,11 @@ class Smoother:
         finally:
             os.close(handle)
 
-    def _remove(self, names: Iterable[str]) -> None:
+    def _remove(self, names: Iterable[str]) -> set[str]:
+        """Remove second names; returns those that are gone."""
+        gone = set()
         for name in names:
-            (self._links / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._links / name).unlink(missing_ok=True)
+                gone.add(name)
+        return gone

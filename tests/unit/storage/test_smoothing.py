@@ -1,7 +1,11 @@
 """What LevelDB deletes is freed beside it, tables are written out, and nothing is left behind."""
 
+import errno
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cluster.process import wait_until
 from timemachine.storage.leveldb import FORMAT, Identity, open_store
@@ -104,3 +108,53 @@ def test_the_store_works_where_there_can_be_no_links(tmp_path: Path) -> None:
     store.compact(b"", b"\xff")
     assert len(store.scan(b"k", b"l")) == 100
     store.close()
+
+
+@pytest.mark.parametrize("fault", ["no room", "a file there", "a directory in it"])
+def test_a_store_opens_where_links_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A node whose disk is full, or holds something odd, must not be kept from its jobs by it."""
+    path = tmp_path / "data"
+    store, _ = open_store(path, create=IDENTITY)
+    store.write(store.prepare({b"k": b"v"}))
+    store.close()
+    links = path / "links"
+    if fault == "a directory in it":
+        (links / "odd").mkdir()
+    else:
+        links.rmdir()
+    if fault == "a file there":
+        links.touch()
+    make = Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **options: Any) -> None:
+        if fault == "no room" and self == links:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        make(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    again, _ = open_store(path)
+    assert b"v" == again.get(b"k")
+    again.write(again.prepare({b"k": b"w"}))
+    again.close()
+
+
+def test_a_store_closes_where_links_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that has become read-only, say: the directory's lock is given back all the same."""
+    path = tmp_path / "data"
+    store, _ = open_store(path, create=IDENTITY)
+    _links_settle(path)
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as during:
+        during.setattr(Path, "unlink", unlink)
+        store.close()
+    assert any((path / "links").iterdir())
+    again, _ = open_store(path)
+    again.close()
+    assert not any((path / "links").iterdir())

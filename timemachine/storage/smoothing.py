@@ -62,6 +62,10 @@ class Smoother:
         self._remove(self._linked)
 
     def _run(self) -> None:
+        with suppress(OSError):
+            self._link()
+        # Those are complete. To sync each of them would make the disk flush once for each.
+        self._growing.clear()
         while not self._stopping.wait(_GROWING_S if self._growing else _IDLE_S):
             with suppress(OSError):
                 self._link()
@@ -82,12 +86,12 @@ class Smoother:
                     self._growing[name] = 0
 
     def _write_out(self, name: str) -> None:
-        """Sync what a table has grown by; one that did not grow is complete."""
+        """Sync what a table has grown by; one that has begun and did not grow is complete."""
         before = self._growing.pop(name)
         handle = os.open(self._links / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(handle).st_size
-            if size > before:
+            if size > before or not size:
                 self._growing[name] = size
                 _sync(handle)
         finally:

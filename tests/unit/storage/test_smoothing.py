@@ -66,6 +66,40 @@ def test_a_table_is_synced_as_long_as_it_grows(tmp_path: Path) -> None:
     assert (store / name).read_bytes() == b"a" * 1000 + b"b" * 500
 
 
+def test_tables_that_are_there_at_a_start_are_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are complete; a flush of the disk for each would stand in the way of the log's."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    store.mkdir()
+    for number in range(5):
+        (store / f"00000{number}.ldb").write_bytes(b"rows")
+    synced: list[int] = []
+    monkeypatch.setattr("timemachine.storage.smoothing._sync", synced.append)
+    smoother = Smoother(store, links)
+    smoother.start()
+    wait_until(lambda: len(list(links.iterdir())) == 5, "second names")
+    (store / "new").write_bytes(b"new")
+    (store / "new").rename(store / "000009.ldb")
+    wait_until(lambda: bool(synced), "that the new one is synced")
+    smoother.stop()
+    assert 1 == len(synced)
+
+
+def test_a_table_that_has_no_bytes_yet_is_not_complete(tmp_path: Path) -> None:
+    """LevelDB keeps the first 64 KiB to itself: a look meanwhile must not be the last."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    store.mkdir()
+    links.mkdir()
+    smoother, name = Smoother(store, links), "000007.ldb"
+    (store / name).touch()
+    smoother._link()
+    smoother._write_out(name)
+    (store / name).write_bytes(b"a" * 1000)
+    smoother._write_out(name)
+    assert {name: 1000} == smoother._growing
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     """Links of files that are gone would hold their space for ever."""
     store, links = tmp_path / "store", tmp_path / "links"

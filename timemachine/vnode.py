@@ -284,10 +284,11 @@ class Vnode:
         storage.set_hard_state(self._hard_state)
         core = self.core
         core.advance()
-        # What the core now calls committed is applied and stored as such already.
-        while core.has_ready() and not core.must_persist:
-            core.ready()
-            core.advance()
+        if self.machine.applied_index == storage.last_index():
+            # What the core now calls committed is applied and stored as such already.
+            while core.has_ready() and not core.must_persist:
+                core.ready()
+                core.advance()
         if self._base[0] >= storage.first_index():
             storage.compact(self._base[0])
         answers, self._answers = self._answers, []

@@ -3,9 +3,10 @@
 import zlib
 from typing import Any
 
+import msgspec
 import pytest
 
-from timemachine import codec
+from timemachine import codec, limits
 from timemachine.errors import StoreDamaged
 from timemachine.raft import EntryType
 from timemachine.replica import commands as c
@@ -106,6 +107,39 @@ def test_entries_in_the_store_are_applied_at_a_start_and_then_dropped() -> None:
     replica.put("three")
     assert not replica.log()
     assert _Replica(store).jobs() == {b"one", b"two", b"three"}
+
+
+@pytest.mark.parametrize("commit", [1, 2])
+def test_entries_that_no_row_calls_committed_are_applied_once_at_a_start(commit: int) -> None:
+    """The only voter has them. A vnode that skipped them would never answer a write again."""
+    store = MemoryStore()
+    rows: dict[bytes, bytes | None] = {
+        KEYS.hard_state: codec.encode(LogState(term=1, vote=1, commit=commit))
+    }
+    rows.update([_log_row(1, []), _log_row(2, [_put("one")]), _log_row(3, [_put("two")])])
+    store.write(store.prepare(rows))
+    replica = _Replica(store)
+    assert replica.jobs() == {b"one", b"two"}
+    assert "created" == replica.put("three").kind
+    assert not replica.log()
+    assert _Replica(store).jobs() == {b"one", b"two", b"three"}
+
+
+def test_a_log_too_large_for_one_cycle_is_applied_in_several() -> None:
+    """What is committed and not applied is never taken for applied."""
+    store = MemoryStore()
+    count = 4 * limits.RAFT_COMMITTED_BYTES_PER_READY_MAX // limits.ENTRY_BYTES_TARGET
+    meta = b'"%b"' % (b"m" * limits.ENTRY_BYTES_TARGET)
+    puts = [msgspec.structs.replace(_put(f"job{number}"), meta=meta) for number in range(count)]
+    rows: dict[bytes, bytes | None] = {
+        KEYS.hard_state: codec.encode(LogState(term=1, vote=1, commit=count))
+    }
+    rows.update(_log_row(number, [put]) for number, put in enumerate(puts, 1))
+    store.write(store.prepare(rows))
+    replica = _Replica(store)
+    assert len(replica.jobs()) == count
+    assert "created" == replica.put("one more").kind
+    assert not replica.log()
 
 
 @pytest.mark.parametrize("fault", ["checksum", "gap"])

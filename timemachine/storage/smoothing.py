@@ -75,7 +75,8 @@ class Smoother:
 
     def _link(self) -> None:
         """Give new files a second name, and free those that LevelDB has deleted."""
-        there = {each.name for each in self._store.iterdir() if each.suffix in (_TABLE, _LOG)}
+        with os.scandir(self._store) as entries:
+            there = {entry.name for entry in entries if entry.name.endswith((_TABLE, _LOG))}
         self._linked -= self._remove(self._linked - there)
         for name in there - self._linked:
             # It may be deleted by now; or this file system has no hard links.

@@ -11,6 +11,7 @@ from node.api.conventions import (
     checked_name,
     decoded,
     encode_content,
+    finished,
     idempotency_key,
     if_match,
     if_none_match,
@@ -21,13 +22,15 @@ from node.api.problems import refusal
 from node.api.route_bodies import decode_patched_route, decode_route
 from node.api.route_merge import Merge
 from node.engine import Engine
+from node.selection import Selection
 from timemachine import limits
 from timemachine.errors import Conflict
-from timemachine.model import Route
+from timemachine.model import PENDING_STATES, Route
 from timemachine.outbound import Target
 from timemachine.replica import meta as m
 
 _ATTEMPTS_TO_MERGE = 10
+_NO_ROUTE = 0
 
 CheckTarget = Callable[[Target], Awaitable[None]]
 """Judges where a route would send to. Raises InvalidRequest."""
@@ -106,8 +109,9 @@ class RouteStore:
         condition = _condition(self._engine, call)
         if condition == NO_VERSION and key is None:
             raise refusal("precondition_failed")
-        pending = route is not None and self._engine.jobs_of_route(route.uid)[0]
-        if pending and not call.flag("force"):
+        forced = call.flag("force")
+        pending = 0 if route is None or forced else await self._scheduled(route)
+        if pending:
             raise refusal(
                 "route_in_use",
                 f"{pending} jobs are scheduled for this route; delete it with ?force=true, and"
@@ -121,6 +125,19 @@ class RouteStore:
             request=request_of(key, f"route/{db}/{name}", encode_content(("delete", condition))),
         )
         return await ask_meta(self._engine, command, missing="route_not_found")
+
+    async def _scheduled(self, route: Route) -> int:
+        """How many jobs are scheduled for a route."""
+        engine = self._engine
+        count = engine.jobs_of_route(route.uid)[0]
+        if engine.jobs_of_route(_NO_ROUTE)[0]:
+            # Those that were accepted before it existed are bound to none until they are due.
+            named = Selection(states=PENDING_STATES, route=route.name, route_uid=_NO_ROUTE)
+            for collection in engine.meta.collections.values():
+                if collection.db == route.db:
+                    found = engine.count_jobs(collection, named, unattempted=False, sample=0)
+                    count += (await finished(found))[0]
+        return count
 
 
 def _condition(engine: Engine, call: Call) -> int | None:

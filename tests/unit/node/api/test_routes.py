@@ -402,6 +402,21 @@ async def test_enabling_again_what_the_system_disabled(api: Api) -> None:
     assert False is (await api.ask("PATCH", ROUTE, {"timeout_ms": 3000})).json["enabled"]
 
 
+async def test_delete_needs_force_where_jobs_came_before_their_route(api: Api) -> None:
+    """Bound to no route until they are due, they are scheduled for this one all the same."""
+    for name in ("later", "another"):
+        job = {"id": name, "trigger_time": FAR_MS, "route": name}
+        assert 201 == (await api.ask("POST", f"{JOBS}?allow_missing_route=true", job)).status
+    later = "/v1/dbs/default/routes/later"
+    await api.ask("PUT", later, URL)
+    refused = await api.ask("DELETE", later)
+    assert (409, "route_in_use") == (refused.status, refused.code)
+    assert refused.json["detail"].startswith("1 jobs are scheduled")
+    assert 200 == (await api.ask("DELETE", ROUTE)).status
+    await api.ask("DELETE", f"{JOBS}/later")
+    assert 200 == (await api.ask("DELETE", later)).status
+
+
 async def test_delete_with_jobs_needs_force(api: Api) -> None:
     """A route with scheduled jobs is deleted only with force; they end dead, and say why."""
     await api.ask("POST", JOBS, {"id": "a", "trigger_time": FAR_MS, "route": "hello"})

@@ -234,6 +234,13 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     await started.wait()
     if failures:
         raise failures[0]
+    unheeded = set(config.allow_private) - set(engine.meta.settings.allowed_private_cidrs)
+    if unheeded:
+        log.warning(
+            "allow_private is for new clusters; this one keeps its setting, see"
+            " PUT /v1/cluster/settings",
+            ranges=sorted(unheeded),
+        )
     watch = LoopWatch(world)
     statistics = engine.statistics
     engine.statistics = lambda: {  # type: ignore[method-assign]

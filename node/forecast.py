@@ -5,6 +5,7 @@ jobs. What waits for its route is not in it.
 """
 
 from collections.abc import Iterator
+from struct import Struct
 
 from timemachine.replica.duecounts import DueCounts
 from timemachine.storage.api import Store
@@ -12,6 +13,7 @@ from timemachine.storage.keys import ReplicaKeys, u64
 
 _MINUTE_MS = 60_000
 _ROWS = 500
+_due_ms = Struct(">Q").unpack_from
 
 
 def forecast(
@@ -30,8 +32,9 @@ def forecast(
     totals = [0] * len(starts)
 
     def tally(keys: list[bytes], at: int) -> None:
+        into, first_ms, step_ms = totals, from_ms, bucket_ms
         for key in keys:
-            totals[(int.from_bytes(key[at : at + 8], "big") - from_ms) // bucket_ms] += 1
+            into[(_due_ms(key, at)[0] - first_ms) // step_ms] += 1
 
     def tally_all(cursor: bytes, stop: bytes, at: int) -> Iterator[None]:
         while True:
@@ -52,14 +55,14 @@ def forecast(
         counted = counts.count_each(minutes)
         for segment, bucket in whole:
             totals[bucket] += counted[segment]
-        few: list[tuple[bytes, bytes]] = []
+        few: list[tuple[bytes, bytes, int]] = []
         rows = 0
         for segment, low, high in cut:
             here = counted[segment]
             if here > _ROWS:
                 yield from tally_all(due + low, due + high, at)
             elif here:
-                few.append((due + low, due + high))
+                few.append((due + low, due + high, here))
                 rows += here
                 if rows >= _ROWS:
                     tally(store.keys_in(few), at)

@@ -62,16 +62,19 @@ class Twins(RuleBasedStateMachine):
         expected = self.twin.scan(start, stop, limit, reverse=reverse)
         assert expected == self.real.scan(start, stop, limit, reverse=reverse)
 
-    @rule(bounds=st.sets(KEYS, max_size=8))
-    def keys_in(self, bounds: set[bytes]) -> None:
+    @rule(bounds=st.sets(KEYS, max_size=8), at_most=st.integers(0, 12))
+    def keys_in(self, bounds: set[bytes], at_most: int) -> None:
         """Any ranges that rise, empty ones and those that touch among them."""
         ordered = sorted(bounds)
         for ranges in (
             list(zip(ordered[::2], ordered[1::2], strict=False)),
             list(pairwise(ordered)),
         ):
-            expected = [key for start, stop in ranges for key, _ in self.twin.scan(start, stop)]
-            assert expected == self.twin.keys_in(ranges) == self.real.keys_in(ranges)
+            asked = [(start, stop, at_most) for start, stop in ranges]
+            expected = [
+                key for start, stop in ranges for key, _ in self.twin.scan(start, stop, at_most)
+            ]
+            assert expected == self.twin.keys_in(asked) == self.real.keys_in(asked)
 
     @rule(key=KEYS)
     def get(self, key: bytes) -> None:

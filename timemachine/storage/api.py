@@ -34,11 +34,12 @@ class Store(Protocol):
         Raises StoreDamaged when a row fails its checksum.
         """
 
-    def keys_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-        """The keys of several ranges `start <= key < stop`, which rise and do not overlap.
+    def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:
+        """The keys of several ranges (start, stop, at most), which rise and do not overlap.
 
-        For many small ranges: one iterator that seeks costs a fraction of one for each of them.
-        Raises StoreDamaged when a row fails its checksum.
+        Of each the first ones with `start <= key < stop`, at most so many. For many small ranges:
+        one iterator that seeks costs a fraction of one for each of them. Raises StoreDamaged when
+        a row fails its checksum.
         """
 
     def prepare(self, batch: Batch) -> Prepared:

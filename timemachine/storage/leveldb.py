@@ -12,6 +12,7 @@
 import fcntl
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class LevelDBStore:
             raise StoreDamaged(f"Rows cannot be read: {error}") from error
         return rows
 
-    def keys_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:
         """See Store."""
         keys: list[bytes] = []
         if not ranges:
@@ -126,9 +127,9 @@ class LevelDBStore:
                 include_value=False,
                 verify_checksums=True,
             ) as iterator:
-                for start, stop in ranges:
+                for start, stop, at_most in ranges:
                     iterator.seek(start)
-                    for key in iterator:
+                    for key in islice(iterator, at_most):
                         if key >= stop:
                             break
                         keys.append(key)

@@ -33,13 +33,13 @@ class MemoryStore:
             keys = self._keys[low : min(high, low + limit)]
         return [(key, self._rows[key]) for key in keys]
 
-    def keys_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:
         """See Store."""
         keys = self._keys
         return [
             key
-            for start, stop in ranges
-            for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)]
+            for start, stop, at_most in ranges
+            for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)][:at_most]
         ]
 
     def prepare(self, batch: Batch) -> Any:

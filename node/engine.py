@@ -7,11 +7,13 @@ after the batch that they depend on is durable.
 from collections.abc import Callable
 from typing import Any
 
+from node.consensus import Consensus
 from node.delivery import Delivery
 from node.env import Disk, World
 from node.example import send_example
 from node.expiry import Expiry
 from node.learning import Learning
+from node.members import Cluster
 from node.reading import Reader
 from node.replicas import Replicas, job_machine
 from node.runtime import Runtime
@@ -19,6 +21,7 @@ from node.tasks import Tasks
 from node.webhook import Prepared, prepare
 from timemachine import limits
 from timemachine.errors import DiskFull, TimeMachineError, Unavailable
+from timemachine.group import SOLE
 from timemachine.model import Collection, Node, Route, Settings
 from timemachine.outbound import Sender
 from timemachine.replica import commands as c
@@ -53,6 +56,7 @@ class Engine(Reader):
         master_keys: list[MasterKey],
         on_failure: Callable[[TimeMachineError], None],
         on_settings: Callable[[Settings], None] = lambda _: None,
+        cluster: Cluster | None = None,
     ) -> None:
         super().__init__(store)
         self._world = world
@@ -65,18 +69,30 @@ class Engine(Reader):
         self.space_low = False
         self.started_ms = world.wall_ms()
         overlay = Overlay(store)
+        peers = None if cluster is None else cluster.peers(store, overlay)
         self.runtime = Runtime(
             world,
             store,
             disk,
             overlay,
             on_effects=self._effects,
+            on_moved=self._moved,
             on_failure=on_failure,
+            peers=peers,
         )
+        config = SOLE if cluster is None else cluster.group_config(world)
+        self._members = config.voters
+        self.number = config.id
+        self.consensus: Consensus | None = None
+        if cluster is not None and peers is not None:
+            self.consensus = Consensus(world, self.runtime, peers, cluster.rhythm)
+        self._started: Callable[[], None] | None = None
+        self._first_settings = Settings()
         self._known_routes: dict[int, int] = {}
         self._known_settings: Settings | None = None
         self._bootstrapped = False
-        self._replicas = Replicas(world, store, overlay, self.runtime)
+        self._meta_changes = -1
+        self._replicas = Replicas(world, store, overlay, self.runtime, config)
         self._learning = Learning(world, store, overlay, self.runtime)
         self._meta_vnode, self.meta = self._replicas.load_meta()
         self.delivery = Delivery(
@@ -87,7 +103,7 @@ class Engine(Reader):
             sender,
             node_id=node.id,
             prepare=self._prepare,
-            disable_route=lambda command: self.propose_meta(command, lambda _: None),
+            disable_route=self._disable_route,
         )
         self.tasks = Tasks(
             world,
@@ -117,7 +133,13 @@ class Engine(Reader):
 
         `settings` hold for a cluster that is born here; a cluster that exists keeps its own.
         """
+        self._first_settings = settings
+        self._started = started
         self.runtime.add(self._meta_vnode)
+        if self.consensus is not None:
+            self.runtime.when_written(self.consensus.start)
+            self._meta_changed()
+            return
         command: Any
         if not self.meta.databases and not self.meta.nodes:
             command = m.Bootstrap(now_ms=self.now_ms(), node=self._node, settings=settings)
@@ -126,13 +148,19 @@ class Engine(Reader):
 
         def answered(result: Any) -> None:
             if isinstance(result, m.MetaResult):
-                self._bootstrapped = True
                 self._reconcile()
-                self._expiry.start()
-                self._replicas.erase()
-                self.runtime.when_idle(started)
+                self._bootstrap_seen()
 
         self.runtime.propose(self._meta_vnode, command, answered)
+
+    def _bootstrap_seen(self) -> None:
+        """The meta group is known here: what depends on it may begin."""
+        if self._bootstrapped or self._started is None:
+            return
+        self._bootstrapped = True
+        self._expiry.start()
+        self._replicas.erase()
+        self.runtime.when_idle(self._started)
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """Finish or take back open sends, settle, and call `stopped` when all is on the disk."""
@@ -158,7 +186,8 @@ class Engine(Reader):
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
-        self.tasks.reconcile()
+        if self.consensus is None:
+            self.tasks.reconcile()
         wanted = {collection.uid: collection for collection in self.meta.collections.values()}
         for uid in [uid for uid in self._collections if uid not in wanted]:
             self._drop_collection(uid)
@@ -180,8 +209,8 @@ class Engine(Reader):
                 self._learning.add(vnode)
             vnodes.append(vnode)
             self.runtime.add(vnode)
-            self.delivery.lead(vnode, collection)
-            self.tasks.tidy(vnode)
+            if self.consensus is not None:
+                self.consensus.added(vnode, first=self._members[index % len(self._members)])
 
     def _drop_collection(self, uid: int) -> None:
         del self._collections[uid]
@@ -201,9 +230,40 @@ class Engine(Reader):
             if before.get(uid) != version:
                 self.delivery.route_changed(uid)
 
+    # --- what the log tells ----------------------------------------------------------------
+
     def _effects(self, vnode: Vnode, effects: list[Any], applied_index: int) -> None:
         if vnode is not self._meta_vnode:
             self.delivery.on_effects(vnode, effects, applied_index)
+        elif self.consensus is not None and self.meta.changes != self._meta_changes:
+            self._meta_changed()
+
+    def _meta_changed(self) -> None:
+        """What another node proposed to the meta group holds here as well."""
+        self._meta_changes = self.meta.changes
+        if self.meta.databases:
+            self._reconcile()
+            self._bootstrap_seen()
+
+    def _moved(self, vnode: Vnode) -> None:
+        """This node began or ceased to serve a vnode, or does so in another term."""
+        if vnode is self._meta_vnode:
+            if self.consensus is not None and vnode.serving and not self.meta.databases:
+                command = m.Bootstrap(
+                    now_ms=self.now_ms(), node=self._node, settings=self._first_settings
+                )
+                self.runtime.propose(vnode, command)
+            return
+        self.delivery.leave(vnode)
+        collection = self._collections.get(vnode.group[0])
+        if collection is not None and vnode.serving:
+            self.delivery.lead(vnode, collection)
+            self.tasks.tidy(vnode)
+
+    def receive(self, frame: bytes) -> None:
+        """Take what another node has sent."""
+        if self.consensus is not None:
+            self.consensus.receive(frame)
 
     # --- time and chance -------------------------------------------------------------------
 
@@ -232,6 +292,12 @@ class Engine(Reader):
                 done(result)
 
         self.runtime.submit(self._meta_vnode, command, answered, _META_COMMAND_BYTES)
+
+    def _disable_route(self, command: m.DisableRoute) -> None:
+        if self.consensus is None:
+            self.propose_meta(command, lambda _: None)
+        else:
+            self.consensus.forwarding.add(self._meta_vnode.group, [command])
 
     def propose_job(self, collection: Collection, job_id: str, command: Any, done: Done) -> None:
         """Put a creator's command through the log of the job's vnode."""

@@ -46,3 +46,13 @@ class Disk(Protocol):
 
     def write(self, prepared: Prepared, done: Callable[[StoreError | None], None]) -> None:
         """Write and sync; then call `done` on the caller's thread, with the error if it failed."""
+
+
+class Network(Protocol):
+    """The way to the other nodes of the cluster."""
+
+    def send(self, node: int, frame: bytes) -> None:
+        """Hand a frame over for the node of that number, without blocking.
+
+        It may be lost, late, doubled or overtaken by others.
+        """

@@ -5,9 +5,11 @@ which, and which ranges are to be erased, are rows of the node itself, so a cras
 """
 
 from collections.abc import Container
+from functools import partial
 
 from node.env import World
 from node.runtime import Runtime
+from timemachine.group import SOLE, GroupConfig
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
@@ -24,7 +26,7 @@ from timemachine.storage.keys import (
     u32,
 )
 from timemachine.storage.overlay import Overlay
-from timemachine.vnode import Vnode
+from timemachine.vnode import Machine, Vnode
 
 META_GROUP = (0, 0)
 _RETIRE_PAUSE_MS = 50.0
@@ -43,12 +45,21 @@ def job_machine(vnode: Vnode) -> JobMachine:
 class Replicas:
     """Loads and erases replicas. A group is (collection uid, vnode index)."""
 
-    def __init__(self, world: World, store: Store, overlay: Overlay, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        overlay: Overlay,
+        runtime: Runtime,
+        config: GroupConfig = SOLE,
+    ) -> None:
+        self._config = config
         self._world = world
         self._store = store
         self._overlay = overlay
         self._runtime = runtime
         self._erasing = False
+        self._staged: set[int] = set()
         row = store.get(INCARNATION_KEY)
         self._next_incarnation = 1 if row is None else int.from_bytes(row, "big")
         self._incarnations = {
@@ -62,7 +73,7 @@ class Replicas:
         machine = MetaMachine(keys, self._overlay)
         rows = self._store.scan(keys.record, keys.prefix + b"d", _ROWS_MAX)
         machine.load(self._store.get(keys.state), rows)
-        return Vnode(META_GROUP, keys, self._overlay, machine, self._store), machine
+        return self._replica(META_GROUP, keys, machine), machine
 
     def load(self, group: tuple[int, int]) -> Vnode:
         """Take up a vnode, or begin it."""
@@ -70,7 +81,36 @@ class Replicas:
         machine = JobMachine(keys, self._overlay)
         rows = self._store.scan(keys.route_counters, keys.prefix + b"o", _ROWS_MAX)
         machine.load(self._store.get(keys.state), rows)
-        return Vnode(group, keys, self._overlay, machine, self._store)
+        return self._replica(group, keys, machine)
+
+    def _replica(self, group: tuple[int, int], keys: ReplicaKeys, machine: Machine) -> Vnode:
+        vnode = Vnode(group, keys, self._overlay, machine, self._store, self._config)
+        vnode.switched = partial(self._switched, group)
+        return vnode
+
+    def _switched(self, group: tuple[int, int], before: ReplicaKeys, keys: ReplicaKeys) -> None:
+        """A replica goes on from the rows of a snapshot: in the batch being gathered, keep that."""
+        self._incarnations[group] = keys.incarnation
+        self._overlay.put(group_key(*group), u32(keys.incarnation))
+        self._overlay.delete(erase_key(keys.incarnation))
+        self._overlay.put(erase_key(before.incarnation), b"")
+        self._staged.discard(keys.incarnation)
+        self._erase_after(_RETIRE_PAUSE_MS)
+
+    def stage(self) -> ReplicaKeys:
+        """Keys for an image that comes in: a range that is erased unless it is switched to."""
+        incarnation = self._next_incarnation
+        self._next_incarnation = incarnation + 1
+        self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
+        self._overlay.put(erase_key(incarnation), b"")
+        self._staged.add(incarnation)
+        self._runtime.write_soon()
+        return ReplicaKeys(incarnation)
+
+    def unstage(self, keys: ReplicaKeys) -> None:
+        """That image will not be switched to."""
+        self._staged.discard(keys.incarnation)
+        self._erase_after(_RETIRE_PAUSE_MS)
 
     def _keys_for(self, group: tuple[int, int]) -> ReplicaKeys:
         """The keys of this node's replica of a group; a new replica gets a new incarnation."""
@@ -105,7 +145,15 @@ class Replicas:
         self._erasing = False
         if not self._runtime.working:
             return
-        rows = self._store.scan(ERASE_START, ERASE_STOP, 1)
+        # Not those that are coming in: each of them is a row as well.
+        marks = self._store.scan(ERASE_START, ERASE_STOP, len(self._staged) + 1)
+        rows = [
+            row
+            for row in marks
+            if int.from_bytes(row[0][-4:], "big") not in self._staged
+            # On its way to the disk may be that it has become a replica.
+            and self._overlay.get(row[0]) is not None
+        ]
         if not rows:
             if self._overlay.pending(ERASE_START, ERASE_STOP):
                 # Retired a moment ago, and on its way to the disk.

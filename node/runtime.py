@@ -1,6 +1,7 @@
 """The group-commit loop: many vnodes, one synced batch per cycle.
 
     propose -> (all vnodes with work) gather -> one batch -> one sync -> persisted -> answers
+                                           '-> what a leader sends            '-> other messages
 
 A cycle starts as soon as the last sync ended and something is waiting: no timer. While one batch
 is being synced, commands collect; the next cycle takes them all. The order inside a cycle is the
@@ -16,8 +17,10 @@ from functools import partial
 from typing import Any
 
 from node.env import Disk, Timer, World
+from node.peers import Peers
 from timemachine import limits
 from timemachine.errors import (
+    NotLeader,
     StoreError,
     TimeMachineError,
     TooManyRequests,
@@ -45,13 +48,17 @@ class Runtime:
         overlay: Overlay,
         *,
         on_effects: EffectsListener,
+        on_moved: Callable[[Vnode], None],
         on_failure: Callable[[TimeMachineError], None],
+        peers: Peers | None = None,
     ) -> None:
         self._world = world
         self._store = store
         self._disk = disk
         self._overlay = overlay
         self._on_effects = on_effects
+        self._on_moved = on_moved
+        self._peers = peers
         self._on_failure = on_failure
         self.vnodes: dict[tuple[int, int], Vnode] = {}
         self._active: dict[Vnode, None] = {}
@@ -184,8 +191,32 @@ class Runtime:
             if done is not None:
                 done(Unavailable("The vnode was removed."))
             return
+        if not vnode.sole and not vnode.takes_proposals():
+            if done is not None:
+                done(NotLeader(vnode.leader))
+            return
         vnode.propose(command, done)
         self._wake(vnode)
+
+    def read(self, vnode: Vnode, done: Done) -> None:
+        """Call `done` when what the store shows of `vnode` is no older than this call.
+
+        It gets None, or a TimeMachineError.
+        """
+        if not self.working:
+            done(self._unavailable())
+        elif self.vnodes.get(vnode.group) is not vnode:
+            done(Unavailable("The vnode was removed."))
+        elif not vnode.is_leader():
+            done(NotLeader(vnode.leader))
+        else:
+            vnode.read(done)
+            self._wake(vnode)
+
+    def stepped(self, vnode: Vnode) -> None:
+        """A vnode has taken a message or a tick: run a cycle if that made work."""
+        if vnode.has_work():
+            self._wake(vnode)
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(_STOPPED if self.failure is None else _FAILED)
@@ -209,24 +240,37 @@ class Runtime:
         self._asked = False
         flying = self._flying = list(self._active)
         self._active.clear()
+        peers = self._peers
         try:
-            for vnode in flying:
-                vnode.gather()
+            if peers is None:
+                for vnode in flying:
+                    vnode.gather()
+            else:
+                mono_ms = self._world.mono_ms()
+                for vnode in flying:
+                    vnode.gather(mono_ms)
+                    if vnode.early:
+                        peers.post(vnode.group, vnode.early)
+                        vnode.early = []
+                peers.flush()
             batch = self._overlay.seal()
             prepared = self._store.prepare(batch)
         except TimeMachineError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self.cycles += 1
         self.rows += len(batch)
         self._syncing = True
-        self._disk.write(prepared, self._written)
+        if batch:
+            self._disk.write(prepared, self._written)
+        else:
+            self._world.call_soon(partial(self._written, None))
 
     def _written(self, error: StoreError | None) -> None:
         """The batch is durable, or the store is dead."""
         self._syncing = False
         if error is not None:
-            self._fail(error)
+            self.fail(error)
             return
         written = self.cycles
         self._overlay.settled()
@@ -235,9 +279,14 @@ class Runtime:
             outcome = vnode.persisted()
             if outcome is not None:
                 finished.append((vnode, outcome))
+                if outcome.messages:
+                    assert self._peers is not None
+                    self._peers.post(vnode.group, outcome.messages)
             if vnode.has_work() and vnode.group in self.vnodes:
                 self._active[vnode] = None
         self._flying = []
+        if self._peers is not None:
+            self._peers.flush()
         if self._active or self._asked:
             # The disk gets its next batch before anybody is answered: it works meanwhile.
             self._cycle()
@@ -245,6 +294,8 @@ class Runtime:
             self.commands += len(outcome.answers)
             for done, result in outcome.answers:
                 done(result)
+            if outcome.moved:
+                self._on_moved(vnode)
             self._on_effects(vnode, outcome.effects, outcome.applied_index)
         while self._row_waiters and self._row_waiters[0][0] <= written:
             self._row_waiters.pop(0)[1]()
@@ -277,7 +328,7 @@ class Runtime:
         else:
             self._world.call_soon(function)
 
-    def _fail(self, error: TimeMachineError) -> None:
+    def fail(self, error: TimeMachineError) -> None:
         """The store or a replica is beyond use: nobody is told a result any more."""
         self.failure = error
         self._overlay.discard()

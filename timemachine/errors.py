@@ -15,6 +15,7 @@
     |-- Overloaded                the caller should try again later (retryable)
     |   |-- TooManyRequests       429
     |   |-- Unavailable           503
+    |   |   `-- NotLeader         another node leads, `leader` says which
     |   |-- ProposalDropped       503, of a replica
     |   `-- DiskFull              507
     |-- StoreError                the data directory or its handle cannot be used
@@ -180,6 +181,20 @@ class Unavailable(Overloaded):
 
     code = "unavailable"
     http_status = 503
+
+
+class NotLeader(Unavailable):
+    """This replica does not lead its group, or stopped leading before the write was committed.
+
+    `leader` is the number of the node that leads, as far as is known here, else 0. What became of
+    a write that was proposed already is not known: ask again, with the same Idempotency-Key.
+    """
+
+    code = "not_leader"
+
+    def __init__(self, leader: int = 0) -> None:
+        super().__init__("This node does not lead the vnode.")
+        self.leader = leader
 
 
 class DiskFull(Overloaded):

@@ -162,6 +162,10 @@ RAFT_MESSAGE_BYTES_MAX = 1024 * 1024  # entries of one APPEND; a single entry ma
 RAFT_INFLIGHT_MESSAGES_MAX = 256  # APPENDs to one follower that are not answered yet
 RAFT_INFLIGHT_BYTES_MAX = 16 * 1024 * 1024  # entries in them
 RAFT_READS_WAITING_MAX = 4_096  # of one group: beyond, requests are lost and asked again
+LOG_ENTRIES_MAX = 2_000  # of one group with several voters: beyond, the older half is dropped
+LOG_BYTES_MAX = 16 * 1024 * 1024  # likewise
+FORWARDS_MAX = 10_000  # commands of this node for leaders elsewhere: beyond, the oldest are lost
+FORWARD_MS = 10 * 60_000  # how long one is repeated
 
 # A full entry fits both, with room for the next ones to queue behind it.
 assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_BYTES_MAX

@@ -2,42 +2,67 @@
 
 Still no I/O. The host (`node/runtime.py`) calls `gather`, which takes what is waiting through the
 log and leaves every resulting row in the overlay; writes the overlay's batch with one sync; and
-calls `persisted`, which tells the core and hands back the answers and effects that may now be
-seen. Nothing that depends on a batch leaves before it is durable.
+calls `persisted`, which tells the core and hands back the answers, messages and effects that may
+now be seen. Nothing that depends on a batch leaves before it is durable; what a leader sends to
+its followers does not, and may leave during the sync (`early`; dissertation 10.2.1).
+
+Committed entries are applied in the batch of the cycle that hands them out. That may be the batch
+that stores them here: they are committed by what others have stored.
 
 Fusing: while the group has one voter and no pending configuration change, an entry is certain to
 be committed once it is stored, so `gather` applies it in the batch that would store it, and that
 batch stores commit >= applied. Only the host may do so; the core learns of it as it would learn of
 any stored entry. And since nobody else reads this log, an entry that is applied in the same batch
 is not written at all: the log is compacted up to it at once, as if it had been.
+
+Leading is not yet serving: a new leader may lack what its predecessor committed, until an entry of
+its own term is applied (dissertation 6.4). And it may have been replaced without knowing it, so
+what cannot be taken back, a send, needs the lease as well (`may_fire`).
 """
 
-import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from timemachine import codec, limits
-from timemachine.errors import ProposalDropped, ReplicaStopped, StoreDamaged, TimeMachineError
+from timemachine.errors import (
+    NotLeader,
+    ProposalDropped,
+    ReplicaStopped,
+    StoreDamaged,
+    TimeMachineError,
+)
+from timemachine.group import SOLE, GroupConfig
+from timemachine.lease import Lease, Promise
+from timemachine.logrows import LogRows
 from timemachine.raft import (
     Config,
-    ConfState,
     Entry,
     EntryType,
     HardState,
-    MemoryStorage,
+    Message,
+    MessageType,
     RawNode,
     Ready,
     Snapshot,
     SnapshotMetadata,
 )
+from timemachine.raft.election import TRANSFER_CONTEXT
 from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.overlay import Overlay
 
 Done = Callable[[Any], None]
 """Gets the result of a command, or the TimeMachineError that kept it from being applied."""
+
+_NORMAL: Final = EntryType.NORMAL
+_HEARTBEAT: Final = MessageType.HEARTBEAT
+_HEARTBEAT_RESPONSE: Final = MessageType.HEARTBEAT_RESPONSE
+_EARLY: Final = frozenset({MessageType.APPEND, MessageType.HEARTBEAT})
+_VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
+_STAMP_BYTES: Final = 8
+_STAMPS_PER_MS: Final = 1_000
 
 
 class Machine(Protocol):
@@ -54,54 +79,54 @@ class Machine(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What a durable cycle of one vnode lets the world see."""
+    """What a durable cycle of one vnode lets the world see.
+
+    `messages` go to other replicas; `moved` says that this replica began or ceased to serve.
+    """
 
     answers: list[tuple[Done, Any]]
     effects: list[Any]
     applied_index: int
-
-
-class LogState(msgspec.Struct, frozen=True, array_like=True):
-    """The hard state row: etcd's three, and where the kept log begins."""
-
-    term: int = 0
-    vote: int = 0
-    commit: int = 0
-    base_index: int = 0
-    base_term: int = 0
-
-
-class LoggedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A row of the log. `crc` is the CRC-32 of `data`, checked when the log is read back."""
-
-    term: int
-    type: int
-    crc: int
-    data: bytes
-
-
-_read_log_state = codec.decoder(LogState)
-_read_entry = codec.decoder(LoggedEntry)
-_SOLE_REPLICA_ID = 1
+    messages: Sequence[Message] = ()
+    moved: bool = False
 
 
 class Vnode:
-    """One replica. `group` is (collection uid, vnode index); uid 0 is the meta group."""
+    """One replica. `group` is (collection uid, vnode index); uid 0 is the meta group.
+
+    `sole` says that nobody else votes, `early` holds what may leave before the batch of this cycle
+    is durable, `promise` is what this replica owes leaders that it has answered, `lease` what
+    others owe to it. `switched` hears of a snapshot: the keys before, those from now on.
+    """
 
     __slots__ = (
         "_answers",
-        "_base",
+        "_applied_term",
         "_gathered",
+        "_gathered_term",
         "_hard_state",
+        "_log",
         "_pending",
+        "_late",
+        "_reads",
+        "_reads_asked",
+        "_reads_known",
+        "_reads_term",
         "_ready",
-        "_row_index",
-        "_storage",
+        "_served_term",
+        "_staged",
+        "_stalled",
+        "_store",
         "core",
+        "early",
         "group",
         "keys",
+        "lease",
         "machine",
         "overlay",
+        "promise",
+        "sole",
+        "switched",
     )
 
     def __init__(
@@ -111,6 +136,7 @@ class Vnode:
         overlay: Overlay,
         machine: Machine,
         store: Store,
+        config: GroupConfig = SOLE,
     ) -> None:
         """Take up the replica from its rows; a range without rows is a new replica.
 
@@ -120,43 +146,39 @@ class Vnode:
         self.keys = keys
         self.overlay = overlay
         self.machine = machine
+        self.sole = len(config.voters) == 1
+        self.early: list[Message] = []
+        self.switched: Callable[[ReplicaKeys, ReplicaKeys], None] = lambda *_: None
+        self._store = store
         self._pending: list[tuple[Any, Done | None]] = []
         self._answers: list[tuple[Done, Any]] = []
         self._gathered: list[tuple[list[Any], list[Done | None]]] = []
+        self._gathered_term = 0
+        self._applied_term = 0
+        self._served_term = 0
+        self._stalled = False
         self._ready: Ready | None = None
-        row = store.get(keys.hard_state)
-        state: LogState = LogState() if row is None else _read_log_state(row)
-        self._hard_state = HardState(state.term, state.vote, state.commit)
-        self._base = (state.base_index, state.base_term)
-        self._storage = storage = MemoryStorage()
-        members = ConfState(voters=(_SOLE_REPLICA_ID,))
-        metadata = SnapshotMetadata(members, state.base_index, state.base_term)
-        storage.apply_snapshot(Snapshot(metadata=metadata))
-        storage.set_hard_state(self._hard_state)
-        storage.append(self._read_log(store, state.base_index))
-        self._row_index = storage.last_index()
+        self._late: Sequence[Message] = ()
+        self._reads: dict[bytes, Done] = {}
+        self._reads_asked = 0
+        self._reads_known: list[tuple[int, Done]] = []
+        self._reads_term = 0
+        self._staged: tuple[SnapshotMetadata, ReplicaKeys] | None = None
+        self._log = log = LogRows(group, keys, overlay, store, config)
+        self._hard_state = state = log.hard_state
         applied = machine.applied_index
-        if not state.base_index <= applied <= state.commit <= storage.last_index():
+        base_index = log.base[0]
+        if not base_index <= applied <= state.commit <= log.last:
             raise StoreDamaged(
                 f"Vnode {group}: applied {applied}, commit {state.commit} and the log"
-                f" ({state.base_index} to {storage.last_index()}) contradict each other."
+                f" ({base_index} to {log.last}) contradict each other."
             )
-        self.core = RawNode(Config(id=_SOLE_REPLICA_ID, applied=applied), storage)
-        self.core.campaign()
-
-    def _read_log(self, store: Store, base_index: int) -> list[Entry]:
-        entries: list[Entry] = []
-        start = self.keys.log + u64(base_index + 1)
-        at = len(self.keys.log)
-        for key, value in store.scan(start, self.keys.log_stop, 1_000_000):
-            index = int.from_bytes(key[at:], "big")
-            logged: LoggedEntry = _read_entry(value)
-            if index != base_index + len(entries) + 1:
-                raise StoreDamaged(f"Vnode {self.group}: log entry {index} follows a gap.")
-            if zlib.crc32(logged.data) != logged.crc:
-                raise StoreDamaged(f"Vnode {self.group}: log entry {index} fails its checksum.")
-            entries.append(Entry(logged.term, index, EntryType(logged.type), logged.data))
-        return entries
+        log.storage.applied = (applied, log.storage.term(applied))
+        self.lease = Lease(config.id, config.voters, config.lease_ms)
+        self.promise = Promise(config.vote_wait_ms, config.started_ms)
+        self.core = RawNode(_core_config(config, applied), log.storage)
+        if self.sole:
+            self.core.campaign()
 
     # --- inputs ----------------------------------------------------------------------------
 
@@ -164,13 +186,104 @@ class Vnode:
         """Put a command into the next entry. `done` hears of it once it is durable."""
         self._pending.append((command, done))
 
+    def read(self, done: Done) -> None:
+        """Call `done` when what is applied here is no older than this call (dissertation 6.4).
+
+        It gets None, or NotLeader.
+        """
+        self._reads_asked += 1
+        self._reads_term = self.core.term
+        context = u64(self._reads_asked)
+        self._reads[context] = done
+        self.core.read_index(context)
+
+    def step(self, message: Message, mono_ms: float) -> None:
+        """Take a message of another replica; `mono_ms` is this node's monotonic clock.
+
+        Raises what `RawNode.step` raises.
+        """
+        kind = message.type
+        if kind is _HEARTBEAT:
+            if message.term >= self.core.term:
+                self.promise.answer(mono_ms)
+        elif kind is _HEARTBEAT_RESPONSE:
+            stamp = message.context[-_STAMP_BYTES:]
+            message = msgspec.structs.replace(message, context=message.context[:-_STAMP_BYTES])
+            if message.term == self.core.term and self.core.leads:
+                sent_ms = int.from_bytes(stamp, "big") / _STAMPS_PER_MS
+                self.lease.answered(message.term, message.from_, sent_ms)
+        elif (
+            kind in _VOTES
+            and mono_ms < self.promise.until_ms
+            and message.context != TRANSFER_CONTEXT
+        ):
+            return
+        self.core.step(message)
+
+    def tick(self) -> None:
+        """Let one unit of time pass."""
+        self.core.tick()
+
+    def campaign(self) -> None:
+        """Stand for election now: for the first leader of a new group."""
+        self.core.campaign()
+
+    def transfer(self, to: int) -> None:
+        """Hand the leadership over to the voter `to`, if it can take it."""
+        self.core.transfer_leader(to)
+
+    def install(self, message: Message, keys: ReplicaKeys) -> bool:
+        """Take a snapshot whose image is durable under `keys`; False where it is not needed.
+
+        The next cycle switches over to it.
+        """
+        snapshot = message.snapshot
+        assert snapshot is not None
+        if self._staged is not None or self.core.installing is not None:
+            return False
+        self.core.step(message)
+        if self.core.installing != snapshot.metadata:
+            return False
+        self._staged = (snapshot.metadata, keys)
+        return True
+
+    # --- how it stands ---------------------------------------------------------------------
+
     def has_work(self) -> bool:
         """Whether `gather` would do anything."""
-        return bool(self._pending) or self.core.has_ready()
+        return bool(self._pending and not self._stalled) or self.core.has_ready()
+
+    @property
+    def newborn(self) -> bool:
+        """Whether this replica knows of no leader yet, nor of anything that one has done."""
+        core = self.core
+        return not self.sole and core.term == 0 and self.machine.applied_index == 0
 
     def is_leader(self) -> bool:
-        """Whether this replica may propose and fire."""
+        """Whether this replica leads, as far as it knows."""
         return self.core.leads
+
+    @property
+    def leader(self) -> int:
+        """The number of the node that leads, as far as is known here; 0 for nobody."""
+        return self.core.leader
+
+    @property
+    def serving(self) -> bool:
+        """Whether this replica leads, and has all that its predecessors committed."""
+        return self.core.leads and self._applied_term == self._hard_state.term
+
+    def may_fire(self, mono_ms: float) -> bool:
+        """Whether it serves, and no other replica can have been elected by that time."""
+        if not self.serving:
+            return False
+        if self.sole:
+            return True
+        return mono_ms < self.lease.until_ms and not self.core.lease_given_up
+
+    def takes_proposals(self) -> bool:
+        """Whether a proposal made now could be committed."""
+        return self.sole or (self.core.leads and not self.core.hands_over)
 
     @property
     def term(self) -> int:
@@ -179,32 +292,43 @@ class Vnode:
 
     # --- one cycle -------------------------------------------------------------------------
 
-    def gather(self) -> None:
+    def gather(self, mono_ms: float = 0.0) -> None:
         """Take what is waiting through the log, up to rows in the overlay."""
         core = self.core
-        if self._pending and self.is_leader():
+        if self._pending and core.leads:
             self._propose_pending()
         if not core.has_ready():
             return
         ready = self._ready = core.ready()
+        self._stalled = False
+        log = self._log
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
+        if ready.snapshot is not None:
+            self._switch(ready.snapshot)
         self._apply(ready.committed_entries)
         entries = ready.entries
-        if entries and self._is_certain(entries[0]):
-            self._apply(entries)
-            self._compact(entries[-1])
-        else:
-            self._write_entries(entries)
-        if ready.entries or ready.committed_entries:
+        if entries:
+            if self.sole and self._is_certain(entries[0]):
+                self._apply(entries)
+                log.begin_behind(entries[-1].index, entries[-1].term)
+            else:
+                log.write(entries)
+        changed = bool(entries or ready.committed_entries)
+        if changed:
             self.machine.flush()
+        if not self.sole:
+            self._sort_messages(ready.messages, mono_ms)
+            self._let_go()
+            if ready.committed_entries:
+                log.drop_older(self.machine.applied_index)
+            elif not changed and ready.hard_state is None:
+                return  # only messages: nothing is worth a row
         state = self._hard_state
-        commit = max(state.commit, self.machine.applied_index)
-        self._hard_state = HardState(state.term, state.vote, commit)
-        self.overlay.put(
-            self.keys.hard_state,
-            codec.encode(LogState(state.term, state.vote, commit, *self._base)),
-        )
+        applied_index = self.machine.applied_index
+        if applied_index > state.commit:
+            self._hard_state = state = HardState(state.term, state.vote, applied_index)
+        log.put_state(state)
 
     def _propose_pending(self) -> None:
         """Cut the waiting commands into entries of bounded size and propose each.
@@ -212,8 +336,10 @@ class Vnode:
         Those that would be too many bytes for one cycle wait for the next.
         """
         pending, self._pending = self._pending, []
+        self._gathered_term = self._hard_state.term
         if len(pending) <= limits.ENTRY_COMMANDS_SMALL:
-            self._propose_entry(pending)
+            if not self._propose_entry(pending):
+                self._pending = pending
             return
         begin = size = 0
         for number, (command, _) in enumerate(pending, 1):
@@ -231,7 +357,9 @@ class Vnode:
         try:
             self.core.propose(codec.encode(batch))
         except ProposalDropped:
-            assert self._gathered, "a core that has nothing to do has refused an entry"
+            # Several voters: until something is committed, or the transfer has ended.
+            self._stalled = not self.sole
+            assert self._gathered or self._stalled, "a core that has nothing to do refused an entry"
             return False
         self._gathered.append((batch, dones))
         return True
@@ -240,38 +368,69 @@ class Vnode:
         """Whether an entry that is not stored yet cannot but be committed: see "Fusing" above."""
         return entry.term == self._hard_state.term and entry.index == self.machine.applied_index + 1
 
-    def _write_entries(self, entries: Any) -> None:
-        log = self.keys.log
-        put = self.overlay.put
-        for entry in entries:
-            data = entry.data
-            row = LoggedEntry(entry.term, int(entry.type), zlib.crc32(data), data)
-            put(log + u64(entry.index), codec.encode(row))
-            self._row_index = entry.index
-
-    def _apply(self, entries: Any) -> None:
+    def _apply(self, entries: Sequence[Entry]) -> None:
         """Apply entries that are not applied yet, with the commands at hand where they are ours."""
         machine = self.machine
         for entry in entries:
             if entry.index <= machine.applied_index:
                 continue
-            if entry.type is not EntryType.NORMAL:
+            if entry.type is not _NORMAL:
                 raise ReplicaStopped(f"Entry {entry.index} is of type {entry.type.name}.")
             batch: list[Any] | None = None
             dones: list[Done | None] = []
-            if entry.data and self._gathered and entry.term == self._hard_state.term:
+            self._applied_term = entry.term
+            if entry.data and self._gathered and entry.term == self._gathered_term:
                 batch, dones = self._gathered.pop(0)
             results = machine.apply(entry.index, entry.term, entry.data, batch)
             for done, result in zip(dones, results, strict=False):
                 if done is not None:
                     self._answers.append((done, result))
 
-    def _compact(self, last: Entry) -> None:
-        """Let the log begin behind `last`, which is applied; nobody needs what was before."""
-        log = self.keys.log
-        for index in range(self._base[0] + 1, self._row_index + 1):
-            self.overlay.delete(log + u64(index))
-        self._base = (last.index, last.term)
+    def _sort_messages(self, messages: Sequence[Message], mono_ms: float) -> None:
+        """Part what may leave at once from what waits for the batch of this cycle."""
+        late = []
+        for message in messages:
+            kind = message.type
+            if kind is _HEARTBEAT:
+                stamp = int(mono_ms * _STAMPS_PER_MS).to_bytes(_STAMP_BYTES, "big")
+                context = message.context + stamp
+                self.early.append(msgspec.structs.replace(message, context=context))
+            elif kind in _EARLY:
+                self.early.append(message)
+            else:
+                late.append(message)
+        self._late = late
+
+    def _let_go(self) -> None:
+        """Tell those who wait for entries of a term that this replica does not lead any more."""
+        term = self._hard_state.term if self.core.leads else 0
+        if not (self._gathered or self._reads or self._reads_known or self._pending):
+            return
+        error = NotLeader(self.core.leader)
+        if term != self._gathered_term:
+            for _, dones in self._gathered:
+                self._answers += [(done, error) for done in dones if done is not None]
+            self._gathered = []
+        if term != self._reads_term:
+            self._answers += [(done, error) for done in self._reads.values()]
+            self._answers += [(done, error) for _, done in self._reads_known]
+            self._reads, self._reads_known = {}, []
+        if not term:
+            self._answers += [(done, error) for _, done in self._pending if done is not None]
+            self._pending = []
+
+    def _switch(self, snapshot: Snapshot) -> None:
+        """Go on from the image of a snapshot, in the batch of this cycle."""
+        assert self._staged is not None
+        metadata, keys = self._staged
+        assert metadata == snapshot.metadata
+        self._staged = None
+        before, self.keys = self.keys, keys
+        self._log.switch(keys, metadata)
+        machine: Any = self.machine
+        machine.rebase(keys, self._store)
+        self._applied_term = metadata.term
+        self.switched(before, keys)
 
     def persisted(self) -> Outcome | None:
         """The batch with what was gathered is durable: tell the core, release what waited."""
@@ -279,20 +438,43 @@ class Vnode:
         if ready is None:
             return None
         self._ready = None
-        storage = self._storage
-        storage.append(ready.entries)
-        storage.set_hard_state(self._hard_state)
         core = self.core
+        log = self._log
+        applied_index = self.machine.applied_index
+        log.written(
+            ready.snapshot, ready.entries, self._hard_state, (applied_index, self._applied_term)
+        )
         core.advance()
-        if self.machine.applied_index == storage.last_index():
-            # What the core now calls committed is applied and stored as such already.
-            while core.has_ready() and not core.must_persist:
-                core.ready()
-                core.advance()
-        if self._base[0] >= storage.first_index():
-            storage.compact(self._base[0])
+        messages: Sequence[Message] = ()
+        if self.sole:
+            if applied_index == log.storage.last_index():
+                # What the core now calls committed is applied and stored as such already.
+                while core.has_ready() and not core.must_persist:
+                    core.ready()
+                    core.advance()
+        else:
+            messages, self._late = self._late, ()
+            self._answer_reads(ready, applied_index)
+        log.forget()
         answers, self._answers = self._answers, []
-        return Outcome(answers, self.machine.take_effects(), self.machine.applied_index)
+        served_term = self._hard_state.term if self.serving else 0
+        moved = served_term != self._served_term
+        self._served_term = served_term
+        return Outcome(answers, self.machine.take_effects(), applied_index, messages, moved)
+
+    def _answer_reads(self, ready: Ready, applied_index: int) -> None:
+        """Release the reads whose index is known and applied."""
+        for state in ready.read_states:
+            done = self._reads.pop(state.context, None)
+            if done is not None:
+                self._reads_known.append((state.index, done))
+        if self._reads_known:
+            known, self._reads_known = self._reads_known, []
+            for index, done in known:
+                if index <= applied_index:
+                    self._answers.append((done, None))
+                else:
+                    self._reads_known.append((index, done))
 
     def fail(self, error: TimeMachineError) -> list[tuple[Done, Any]]:
         """The node must stop: whoever waits for an answer gets `error` instead."""
@@ -300,5 +482,27 @@ class Vnode:
         waiting += [done for _, done in self._pending if done is not None]
         for _, dones in self._gathered:
             waiting += [done for done in dones if done is not None]
+        waiting += self._reads.values()
+        waiting += [done for _, done in self._reads_known]
         self._answers, self._pending, self._gathered = [], [], []
+        self._reads, self._reads_known = {}, []
         return [(done, error) for done in waiting]
+
+
+def _core_config(config: GroupConfig, applied: int) -> Config:
+    if len(config.voters) == 1:
+        return Config(id=config.id, applied=applied)
+    return Config(
+        id=config.id,
+        applied=applied,
+        election_tick=config.election_tick,
+        heartbeat_tick=config.heartbeat_tick,
+        draw=config.draw,
+        pre_vote=True,
+        check_quorum=True,
+        forward_proposals=False,
+        step_down_on_removal=True,
+        message_bytes_max=config.message_bytes_max,
+        inflight_messages_max=config.inflight_messages_max,
+        uncommitted_size_max=config.uncommitted_size_max,
+    )

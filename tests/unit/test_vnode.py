@@ -8,13 +8,14 @@ import pytest
 
 from timemachine import codec, limits
 from timemachine.errors import StoreDamaged
+from timemachine.logrows import LoggedEntry, LogState
 from timemachine.raft import EntryType
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
-from timemachine.vnode import LoggedEntry, LogState, Vnode
+from timemachine.vnode import Vnode
 
 KEYS = ReplicaKeys(5)
 

@@ -39,7 +39,7 @@ class EntryType(IntEnum):
     """A change of any number of members through a joint configuration (dissertation 4.3)."""
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One position of the log: its `index`, the `term` it was written in, and opaque `data`."""
 
     term: int = 0
@@ -101,7 +101,7 @@ class MessageType(IntEnum):
     """(MsgForgetLeader) Local: the leader is believed dead; others may be voted for."""
 
 
-class ConfState(msgspec.Struct, frozen=True, gc=False):
+class ConfState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who belongs to the group, as ids of replicas.
 
     `voters` decide. `learners` get the log but do not count. While a joint configuration is in
@@ -218,7 +218,7 @@ def read_conf_change(entry: Entry) -> ConfChange | ConfChangeV2:
     return change
 
 
-class SnapshotMetadata(msgspec.Struct, frozen=True, gc=False):
+class SnapshotMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a snapshot ends: at the entry (`index`, `term`), with this membership."""
 
     conf_state: ConfState = ConfState()
@@ -226,7 +226,7 @@ class SnapshotMetadata(msgspec.Struct, frozen=True, gc=False):
     term: int = 0
 
 
-class Snapshot(msgspec.Struct, frozen=True, gc=False):
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The state machine's image, in place of all entries up to `metadata.index`.
 
     The core only looks at `metadata`, and never copies `data`. An image of any size is sent in
@@ -241,7 +241,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     metadata: SnapshotMetadata = SnapshotMetadata()
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One input of the core, or one output that is to be delivered to the replica `to`.
 
     What a field means depends on `type`; a field that the type does not use keeps its default.

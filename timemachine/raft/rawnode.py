@@ -10,6 +10,7 @@ from timemachine.raft.core import Raft
 from timemachine.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
+    NO_NODE,
     ConfChange,
     ConfChangeV2,
     ConfState,
@@ -20,6 +21,7 @@ from timemachine.raft.messages import (
     ReadState,
     Role,
     Snapshot,
+    SnapshotMetadata,
     SoftState,
     conf_change_entry,
     entry_bytes,
@@ -328,6 +330,35 @@ class RawNode:
     def leads(self) -> bool:
         """Whether this replica is the leader of its term: `status()` without making one."""
         return self._raft.role is _LEADER
+
+    @property
+    def term(self) -> int:
+        """The newest term that this replica knows of, durable or not."""
+        return self._raft.term
+
+    @property
+    def leader(self) -> int:
+        """Whom this replica follows, itself while it leads; NO_NODE if nobody is known."""
+        return self._raft.leader
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether it leads and takes no proposals, because a transfer is under way."""
+        return self._raft.transferee != NO_NODE
+
+    @property
+    def lease_given_up(self) -> bool:
+        """Whether this leader has asked another replica to campaign, in this term.
+
+        That one needs nobody's patience, so no lease holds any more until the term is over.
+        """
+        return self._raft.lease_given_up
+
+    @property
+    def installing(self) -> SnapshotMetadata | None:
+        """The snapshot that was taken and is not reported as stored yet."""
+        snapshot = self._raft.log.unstable.snapshot
+        return None if snapshot is None else snapshot.metadata
 
     def status(self) -> Status:
         """A copy of the replica's vital signs."""

@@ -29,7 +29,7 @@ from timemachine.replica import commands as c
 from timemachine.replica.results import Effect
 from timemachine.replica.rows import JobRows
 
-_read_commands: Callable[[bytes], list[c.AnyCommand]] = codec.decoder(list[c.AnyCommand])
+read_commands: Callable[[bytes], list[c.AnyCommand]] = codec.decoder(list[c.AnyCommand])
 
 _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.PutJob: creators.put_job,
@@ -75,7 +75,7 @@ class JobMachine(JobRows):
         self.term = term
         self.settles = 0
         if batch is None:
-            batch = _read_commands(data) if data else []
+            batch = read_commands(data) if data else []
         handlers = _HANDLERS
         results = [handlers[type(command)](self, command) for command in batch]
         state.applied_index = index

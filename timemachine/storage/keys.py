@@ -71,6 +71,7 @@ def group_of_key(key: bytes) -> tuple[int, int]:
 GROUPS_START = NODE_PREFIX + b"g"
 GROUPS_STOP = NODE_PREFIX + b"h"
 INCARNATION_KEY = NODE_PREFIX + b"n"
+EPOCH_KEY = NODE_PREFIX + b"e"
 ERASE_START = NODE_PREFIX + b"x"
 ERASE_STOP = NODE_PREFIX + b"y"
 
@@ -104,6 +105,7 @@ class ReplicaKeys:
         "due_stop",
         "finished",
         "hard_state",
+        "incarnation",
         "job",
         "log",
         "log_stop",
@@ -124,6 +126,7 @@ class ReplicaKeys:
     )
 
     def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
         self.prefix = prefix = replica_prefix(incarnation)
         self.stop = after_prefix(prefix)
         self.hard_state = prefix + b"h"

@@ -14,7 +14,6 @@ and commit it only if you understand every line of it.
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.unit.raft.host import Host
@@ -90,8 +89,9 @@ class Script:
 
     def step(self, kind: str, **fields: int) -> None:
         """A message from outside."""
-        message = msgspec.convert({**fields, "type": MessageType[kind]}, Message)
-        self.host.node.step(msgspec.structs.replace(message, from_=fields.get("from", 0)))
+        if "from" in fields:
+            fields["from_"] = fields.pop("from")
+        self.host.node.step(Message(MessageType[kind], **fields))
 
     def ready(self) -> str:
         """Take the next Ready."""

@@ -1,0 +1,109 @@
+"""Several replicas of each group: ticks, and what comes from the other nodes.
+
+What goes to them leaves through `node/peers.py`, out of the cycles of `node/runtime.py`.
+"""
+
+from functools import partial
+
+from node.env import World
+from node.forwarding import Forwarding
+from node.members import Rhythm
+from node.peers import Peers
+from node.runtime import Runtime
+from timemachine.errors import (
+    CodecError,
+    ProposalDropped,
+    ReplicaStopped,
+    StoreDamaged,
+)
+from timemachine.frames import Frame, read_frame
+from timemachine.raft import Message, PeerUnknown
+from timemachine.vnode import Vnode
+
+
+class Consensus:
+    """Feeds the replicas of a node that has peers."""
+
+    def __init__(
+        self,
+        world: World,
+        runtime: Runtime,
+        peers: Peers,
+        rhythm: Rhythm,
+    ) -> None:
+        self._world = world
+        self._runtime = runtime
+        self._peers = peers
+        self._rhythm = rhythm
+        self.forwarding = Forwarding(world, runtime, peers)
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Begin to tick, and go on until the node stops."""
+        self._world.call_later(self._rhythm.tick_ms, self._tick)
+
+    def added(self, vnode: Vnode, first: int) -> None:
+        """A replica was taken up. Of a new group, the one on the node `first` should lead."""
+        if vnode.newborn and first == self._peers.number:
+            # A little later, for the others have to hear of the group as well.
+            self._world.call_later(self._rhythm.tick_ms, partial(self._campaign, vnode))
+
+    def _campaign(self, vnode: Vnode) -> None:
+        if vnode.newborn and self._runtime.vnodes.get(vnode.group) is vnode:
+            vnode.campaign()
+            self._runtime.stepped(vnode)
+
+    def _tick(self) -> None:
+        """Let one unit of time pass for every replica that is awake.
+
+        One, however late this call is: who has slept through ten of them must not campaign before
+        it has read what came in meanwhile.
+        """
+        runtime = self._runtime
+        if not runtime.working:
+            return
+        self.start()
+        for vnode in list(runtime.vnodes.values()):
+            vnode.tick()
+            runtime.stepped(vnode)
+
+    def receive(self, data: bytes) -> None:
+        """Take a frame of another node. What makes no sense is dropped and counted."""
+        if not self._runtime.working:
+            return
+        try:
+            frame = read_frame(data)
+        except CodecError:
+            self.dropped += 1
+            return
+        if frame.sender not in self._peers.others:
+            self.dropped += 1
+            return
+        self._take_messages(frame)
+        for forward in frame.forwards:
+            self.forwarding.take(frame.sender, forward)
+        for number in frame.forwarded:
+            self.forwarding.done(number)
+
+    def _take_messages(self, frame: Frame) -> None:
+        runtime = self._runtime
+        mono_ms = self._world.mono_ms()
+        for each in frame.messages:
+            vnode = runtime.vnodes.get((each.uid, each.index))
+            message = each.message
+            if vnode is None or message.from_ != frame.sender or message.to != self._peers.number:
+                # A stray message never makes a replica.
+                self.dropped += 1
+                continue
+            self._step(vnode, message, mono_ms)
+
+    def _step(self, vnode: Vnode, message: Message, mono_ms: float) -> None:
+        try:
+            vnode.step(message, mono_ms)
+        except (ProposalDropped, PeerUnknown, ReplicaStopped):
+            self.dropped += 1
+            return
+        except StoreDamaged as error:
+            self._runtime.fail(error)
+            return
+        self._runtime.stepped(vnode)

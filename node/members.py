@@ -1,0 +1,79 @@
+"""The members of a cluster, as long as they are fixed: the same nodes replicate every group."""
+
+import msgspec
+
+from node.env import Network, World
+from node.peers import Peers
+from timemachine import limits
+from timemachine.group import GroupConfig
+from timemachine.storage.api import Store
+from timemachine.storage.keys import EPOCH_KEY, u64
+from timemachine.storage.overlay import Overlay
+
+
+class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast the clocks of consensus go. A follower waits `election_tick` ticks for its leader.
+
+    `drift` is by how much two nodes' monotonic clocks may differ, as a fraction.
+    """
+
+    tick_ms: float = 100.0
+    election_tick: int = 10
+    heartbeat_tick: int = 1
+    drift: float = 0.01
+
+    @property
+    def vote_wait_ms(self) -> float:
+        """How long a voter gives no vote after it has answered a leader."""
+        return self.tick_ms * self.election_tick
+
+    @property
+    def lease_ms(self) -> float:
+        """How long a leader may count on that, whichever of the clocks goes faster."""
+        return self.vote_wait_ms * (1.0 - 2.0 * self.drift) - self.tick_ms / 2
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Which node this is, who the others are, and how they talk.
+
+    number   this node's, which is the id of its replicas
+    members  the numbers of all nodes, this one among them
+    log_entries_max, log_bytes_max, message_bytes_max, inflight_messages_max, uncommitted_size_max
+             see `timemachine.group.GroupConfig`
+    """
+
+    number: int
+    members: tuple[int, ...]
+    network: Network
+    rhythm: Rhythm = Rhythm()
+    log_entries_max: int = limits.LOG_ENTRIES_MAX
+    log_bytes_max: int = limits.LOG_BYTES_MAX
+    message_bytes_max: int = limits.RAFT_MESSAGE_BYTES_MAX
+    inflight_messages_max: int = limits.RAFT_INFLIGHT_MESSAGES_MAX
+    uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+
+    def peers(self, store: Store, overlay: Overlay) -> Peers:
+        """The way to the others, in a new epoch, which the first batch makes durable."""
+        row = store.get(EPOCH_KEY)
+        epoch = 1 if row is None else int.from_bytes(row, "big") + 1
+        overlay.put(EPOCH_KEY, u64(epoch))
+        others = [number for number in self.members if number != self.number]
+        return Peers(self.network, self.number, others, epoch)
+
+    def group_config(self, world: World) -> GroupConfig:
+        """How this node's replicas take part in their groups."""
+        return GroupConfig(
+            id=self.number,
+            voters=self.members,
+            draw=lambda count: int(world.random() * count),
+            election_tick=self.rhythm.election_tick,
+            heartbeat_tick=self.rhythm.heartbeat_tick,
+            vote_wait_ms=self.rhythm.vote_wait_ms,
+            lease_ms=self.rhythm.lease_ms,
+            started_ms=world.mono_ms(),
+            message_bytes_max=self.message_bytes_max,
+            inflight_messages_max=self.inflight_messages_max,
+            uncommitted_size_max=self.uncommitted_size_max,
+            log_entries_max=self.log_entries_max,
+            log_bytes_max=self.log_bytes_max,
+        )

@@ -1,0 +1,76 @@
+"""What this node has for the other nodes of the cluster, gathered into frames."""
+
+from collections.abc import Callable, Sequence
+
+from node.env import Network
+from timemachine.frames import Forward, Frame, GroupMessage, write_frame
+from timemachine.raft import Message, MessageType
+
+
+class _Outbox:
+    """What waits for one peer."""
+
+    __slots__ = ("forwarded", "forwards", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[GroupMessage] = []
+        self.forwards: list[Forward] = []
+        self.forwarded: list[int] = []
+
+
+class Peers:
+    """One outbox a peer; `flush` sends a frame to each that has something in it.
+
+    `number` is this node's, `others` are all other members', `epoch` counts this node's lives.
+    A snapshot is not posted but handed to `send_snapshot`, which sees to its image.
+    """
+
+    def __init__(self, network: Network, number: int, others: Sequence[int], epoch: int) -> None:
+        self.send_snapshot: Callable[[tuple[int, int], Message], None] = lambda *_: None
+        self._network = network
+        self.number = number
+        self.epoch = epoch
+        self._outboxes = {other: _Outbox() for other in others}
+        self._full: dict[int, None] = {}
+        self.frames = 0
+
+    @property
+    def others(self) -> Sequence[int]:
+        """The numbers of all other members."""
+        return tuple(self._outboxes)
+
+    def post(self, group: tuple[int, int], messages: Sequence[Message]) -> None:
+        """Messages of one group, each to the node that it names."""
+        uid, index = group
+        for message in messages:
+            if message.type is MessageType.SNAPSHOT:
+                self.send_snapshot(group, message)
+                continue
+            outbox = self._outboxes.get(message.to)
+            if outbox is not None:
+                outbox.messages.append(GroupMessage(uid, index, message))
+                self._full[message.to] = None
+
+    def forward(self, to: int, forward: Forward) -> None:
+        """A command for a leader that is elsewhere."""
+        self._outboxes[to].forwards.append(forward)
+        self._full[to] = None
+
+    def forwarded(self, to: int, number: int) -> None:
+        """What `to` has forwarded under that number is done."""
+        self._outboxes[to].forwarded.append(number)
+        self._full[to] = None
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if not self._full:
+            return
+        full, self._full = self._full, {}
+        for other in full:
+            outbox = self._outboxes[other]
+            self._outboxes[other] = _Outbox()
+            frame = Frame(
+                self.number, self.epoch, outbox.messages, outbox.forwards, outbox.forwarded
+            )
+            self.frames += 1
+            self._network.send(other, write_frame(frame))

@@ -1,0 +1,63 @@
+"""What nodes send each other: one frame per peer and cycle, with all that is there for it.
+
+A frame may be lost, late, doubled or overtaken. Nothing here counts on more: Raft's messages carry
+their terms, and everything else says which of two came later.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from timemachine import codec
+from timemachine.raft import Message
+
+
+class GroupMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message between two replicas of the group (`uid`, `index`)."""
+
+    uid: int
+    index: int
+    message: Message
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Commands for the leader of the group (`uid`, `index`): a list of them, encoded.
+
+    They may arrive more than once, so only such are forwarded to which a repeat adds nothing.
+    `number` is the sender's, for the acknowledgement.
+    """
+
+    number: int
+    uid: int
+    index: int
+    commands: bytes
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All that one node has for another one in one cycle.
+
+    sender, epoch  who sends, and in which of its lives
+    forwards       commands that the receiver should propose
+    forwarded      numbers of forwards of the receiver that are committed
+    """
+
+    sender: int
+    epoch: int
+    messages: Sequence[GroupMessage] = ()
+    forwards: Sequence[Forward] = ()
+    forwarded: Sequence[int] = ()
+
+
+def write_frame(frame: Frame) -> bytes:
+    """The bytes of a frame."""
+    return codec.encode(frame)
+
+
+_read: Any = codec.decoder(Frame)
+
+
+def read_frame(data: bytes) -> Frame:
+    """The frame of these bytes. Raises CodecError."""
+    frame: Frame = _read(data)
+    return frame

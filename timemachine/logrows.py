@@ -1,0 +1,203 @@
+"""The rows that make one replica's log durable, and the storage that its core reads.
+
+The core reads from memory (`GroupStorage`), which holds the kept end of the log; the rows are read
+once, at the start. Rows go into the overlay when a cycle gathers, memory follows when their batch
+is durable.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+
+from timemachine import codec
+from timemachine.errors import StoreDamaged
+from timemachine.group import GroupConfig
+from timemachine.raft import (
+    ConfState,
+    Entry,
+    EntryType,
+    HardState,
+    MemoryStorage,
+    Snapshot,
+    SnapshotMetadata,
+)
+from timemachine.storage.api import Store
+from timemachine.storage.keys import ReplicaKeys, u64
+from timemachine.storage.overlay import Overlay
+
+_ENTRIES_MAX = 1_000_000
+
+
+class LogState(msgspec.Struct, frozen=True, array_like=True):
+    """The hard state row: etcd's three, and where the kept log begins."""
+
+    term: int = 0
+    vote: int = 0
+    commit: int = 0
+    base_index: int = 0
+    base_term: int = 0
+
+
+class LoggedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A row of the log. `crc` is the CRC-32 of `data`, checked when the log is read back."""
+
+    term: int
+    type: int
+    crc: int
+    data: bytes
+
+
+_read_log_state = codec.decoder(LogState)
+_read_entry = codec.decoder(LoggedEntry)
+
+
+class GroupStorage(MemoryStorage):
+    """A Storage whose snapshot is the state machine as it is in the store.
+
+    `applied` is the (index, term) up to which the store holds what was applied. The image itself
+    is read when it is sent, and may be younger.
+    """
+
+    __slots__ = ("applied", "members")
+
+    def __init__(self, members: ConfState) -> None:
+        super().__init__()
+        self.members = members
+        self.applied = (0, 0)
+
+    def snapshot(self) -> Snapshot:
+        """See Storage. It names the image; the host puts the real one in its place."""
+        index, term = self.applied
+        return Snapshot(metadata=SnapshotMetadata(self.members, index, term))
+
+
+class LogRows:
+    """One replica's log, hard state and membership, as rows and in memory.
+
+    base       (index, term) behind which the kept log begins
+    last       index of the newest entry that has a row
+    storage    what the core reads
+    """
+
+    __slots__ = ("_bytes", "_config", "_group", "_keys", "_overlay", "base", "last", "storage")
+
+    def __init__(
+        self,
+        group: tuple[int, int],
+        keys: ReplicaKeys,
+        overlay: Overlay,
+        store: Store,
+        config: GroupConfig,
+    ) -> None:
+        """Take up the rows; raises StoreDamaged when they contradict each other."""
+        self._group = group
+        self._keys = keys
+        self._overlay = overlay
+        self._config = config
+        row = store.get(keys.hard_state)
+        state: LogState = LogState() if row is None else _read_log_state(row)
+        self.base = (state.base_index, state.base_term)
+        members = ConfState(voters=config.voters)
+        self.storage = storage = GroupStorage(members)
+        metadata = SnapshotMetadata(members, *self.base)
+        storage.apply_snapshot(Snapshot(metadata=metadata))
+        storage.set_hard_state(HardState(state.term, state.vote, state.commit))
+        entries = self._read(store)
+        storage.append(entries)
+        self.last = storage.last_index()
+        self._bytes = sum([len(entry.data) for entry in entries])
+
+    def _read(self, store: Store) -> list[Entry]:
+        entries: list[Entry] = []
+        base_index = self.base[0]
+        start = self._keys.log + u64(base_index + 1)
+        at = len(self._keys.log)
+        for key, value in store.scan(start, self._keys.log_stop, _ENTRIES_MAX):
+            index = int.from_bytes(key[at:], "big")
+            logged: LoggedEntry = _read_entry(value)
+            if index != base_index + len(entries) + 1:
+                raise StoreDamaged(f"Vnode {self._group}: log entry {index} follows a gap.")
+            if zlib.crc32(logged.data) != logged.crc:
+                raise StoreDamaged(f"Vnode {self._group}: log entry {index} fails its checksum.")
+            entries.append(Entry(logged.term, index, EntryType(logged.type), logged.data))
+        return entries
+
+    @property
+    def hard_state(self) -> HardState:
+        """As it was read."""
+        return self.storage.initial_state()[0]
+
+    # --- into the overlay ------------------------------------------------------------------
+
+    def put_state(self, state: HardState) -> None:
+        """Write the hard state row."""
+        row = LogState(state.term, state.vote, state.commit, *self.base)
+        self._overlay.put(self._keys.hard_state, codec.encode(row))
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write entries, and drop whatever was there at and after the first."""
+        log = self._keys.log
+        put = self._overlay.put
+        for entry in entries:
+            data = entry.data
+            row = LoggedEntry(entry.term, int(entry.type), zlib.crc32(data), data)
+            put(log + u64(entry.index), codec.encode(row))
+            self._bytes += len(data)
+        newest = entries[-1].index
+        for index in range(newest + 1, self.last + 1):
+            self._overlay.delete(log + u64(index))
+        self.last = newest
+
+    def begin_behind(self, index: int, term: int) -> None:
+        """Let the log begin behind an entry that is applied; nobody needs what was before."""
+        log = self._keys.log
+        for gone in range(self.base[0] + 1, min(index, self.last) + 1):
+            self._overlay.delete(log + u64(gone))
+        self.base = (index, term)
+
+    def drop_older(self, applied_index: int) -> None:
+        """Drop the older half of what is applied, if the log has become too long."""
+        base_index = self.base[0]
+        config = self._config
+        if (
+            applied_index - base_index <= config.log_entries_max
+            and self._bytes <= config.log_bytes_max
+        ):
+            return
+        storage = self.storage
+        # Of what is in memory, for that is where the term is known.
+        index = min(base_index + (applied_index - base_index + 1) // 2, storage.last_index())
+        if index > base_index:
+            self.begin_behind(index, storage.term(index))
+            kept = storage.entries(index + 1, storage.last_index() + 1, 1 << 62)
+            self._bytes = sum([len(entry.data) for entry in kept])
+
+    def switch(self, keys: ReplicaKeys, metadata: SnapshotMetadata) -> None:
+        """Go on with other rows: those of a snapshot that is installed, without a log."""
+        self._keys = keys
+        self.base = (metadata.index, metadata.term)
+        self.last = metadata.index
+        self._bytes = 0
+
+    # --- durable ---------------------------------------------------------------------------
+
+    def written(
+        self,
+        snapshot: Snapshot | None,
+        entries: Sequence[Entry],
+        state: HardState,
+        applied: tuple[int, int],
+    ) -> None:
+        """What was put is in the store; `applied` is the newest entry whose effects are."""
+        storage = self.storage
+        if snapshot is not None:
+            storage.apply_snapshot(snapshot)
+        storage.append(entries)
+        storage.set_hard_state(state)
+        storage.applied = applied
+
+    def forget(self) -> None:
+        """Let memory begin where the rows begin."""
+        if self.base[0] >= self.storage.first_index():
+            self.storage.compact(self.base[0])

@@ -13,6 +13,7 @@ and commit it only if you understand every line of it.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ class Script:
         for word in words:
             self.host.node.propose(word.encode())
 
-    def step(self, kind: str, **fields: int) -> None:
+    def step(self, kind: str, **fields: Any) -> None:
         """A message from outside."""
         if "from" in fields:
             fields["from_"] = fields.pop("from")

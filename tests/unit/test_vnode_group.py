@@ -1,0 +1,319 @@
+"""Three replicas of one group, each between its rows and its core, with messages by hand."""
+
+from typing import Any
+
+import pytest
+
+from timemachine.errors import NotLeader
+from timemachine.group import GroupConfig
+from timemachine.raft import Message, MessageType
+from timemachine.replica import commands as c
+from timemachine.replica.machine import JobMachine
+from timemachine.storage.keys import ReplicaKeys
+from timemachine.storage.memory import MemoryStore
+from timemachine.storage.overlay import Overlay
+from timemachine.vnode import Vnode
+
+KEYS = ReplicaKeys(5)
+VOTERS = (1, 2, 3)
+
+
+def _put(job_id: str) -> c.PutJob:
+    return c.PutJob(
+        now_ms=1_000,
+        job_id=job_id,
+        uid=b"u" * 16,
+        trigger_ms=9_000,
+        delay_ms=None,
+        route="r",
+        route_uid=7,
+        meta=b"{}",
+    )
+
+
+class _Group:
+    """Replicas over stores that outlive them. Messages wait in `post` until `deliver`."""
+
+    def __init__(self, **config: Any) -> None:
+        self.config = config
+        self.mono_ms = 5_000.0
+        self.stores = {number: MemoryStore() for number in VOTERS}
+        self.post: list[Message] = []
+        self.cut: set[int] = set()
+        self.overlays: dict[int, Overlay] = {}
+        self.machines: dict[int, JobMachine] = {}
+        self.vnodes: dict[int, Vnode] = {}
+        for number in VOTERS:
+            self.start(number)
+
+    def start(self, number: int, *, started_ms: float = 0.0) -> None:
+        """Take up a replica from its store."""
+        store = self.stores[number]
+        overlay = self.overlays[number] = Overlay(store)
+        machine = self.machines[number] = JobMachine(KEYS, overlay)
+        machine.load(store.get(KEYS.state), [])
+        config = GroupConfig(id=number, voters=VOTERS, started_ms=started_ms, **self.config)
+        self.vnodes[number] = Vnode((1, 0), KEYS, overlay, machine, store, config)
+
+    def cycle(self, number: int) -> None:
+        """One batch of one replica."""
+        vnode, overlay, store = self.vnodes[number], self.overlays[number], self.stores[number]
+        vnode.gather(self.mono_ms)
+        self.post += vnode.early
+        vnode.early = []
+        store.write(store.prepare(overlay.seal()))
+        overlay.settled()
+        outcome = vnode.persisted()
+        if outcome is not None:
+            self.post += outcome.messages
+            for done, result in outcome.answers:
+                done(result)
+
+    def settle(self) -> None:
+        """Deliver and cycle until nothing moves."""
+        while self.post or any(vnode.has_work() for vnode in self.vnodes.values()):
+            post, self.post = self.post, []
+            for message in post:
+                if message.to not in self.cut and message.from_ not in self.cut:
+                    self.vnodes[message.to].step(message, self.mono_ms)
+            for number in VOTERS:
+                if self.vnodes[number].has_work():
+                    self.cycle(number)
+
+    def elect(self, number: int) -> None:
+        """Have a replica elected."""
+        self.vnodes[number].campaign()
+        self.settle()
+        assert self.vnodes[number].serving
+
+    def succeed(self, number: int) -> None:
+        """A leader that is cut off has not been heard of for long: have another one elected."""
+        self.mono_ms += 5_000.0
+        for other in VOTERS:
+            if other not in self.cut:
+                self.vnodes[other].core.forget_leader()
+        self.elect(number)
+
+    def put(self, number: int, job_id: str) -> list[Any]:
+        """Propose a job there; the answers appear in the list."""
+        answers: list[Any] = []
+        self.vnodes[number].propose(_put(job_id), answers.append)
+        return answers
+
+    def jobs(self, number: int) -> set[bytes]:
+        """What one store holds."""
+        start = KEYS.job
+        rows = self.stores[number].scan(start, start + b"\xff", 10_000)
+        return {key[len(start) :] for key, _ in rows}
+
+    def log(self, number: int) -> list[int]:
+        """The indexes of the entries that one store holds."""
+        rows = self.stores[number].scan(KEYS.log, KEYS.log_stop, 10_000)
+        return [int.from_bytes(key[len(KEYS.log) :], "big") for key, _ in rows]
+
+    def beat(self, leader: int) -> None:
+        """A round of heartbeats, answered."""
+        self.vnodes[leader].tick()
+        self.settle()
+
+
+def test_what_a_majority_has_is_answered_and_stands_in_every_store() -> None:
+    """One of three may be away; it gets what it missed."""
+    group = _Group()
+    group.elect(1)
+    group.cut = {3}
+    answers = group.put(1, "one")
+    group.settle()
+    assert [answer.kind for answer in answers] == ["created"]
+    assert group.jobs(1) == {b"one"}
+    group.cut = set()
+    group.beat(1)
+    group.beat(1)
+    assert group.jobs(2) == group.jobs(3) == {b"one"}
+
+
+def test_without_a_majority_nothing_is_answered() -> None:
+    """What is written on one disk only is no promise."""
+    group = _Group()
+    group.elect(1)
+    group.cut = {2, 3}
+    answers = group.put(1, "one")
+    group.settle()
+    assert not answers
+    assert not group.jobs(1)
+
+
+def test_a_deposed_leader_lets_its_writers_go_and_takes_the_log_of_the_next() -> None:
+    """Entries that nobody else had are replaced, rows and all; who waited learns who leads."""
+    group = _Group()
+    group.elect(1)
+    group.cut = {1}
+    lost = [group.put(1, f"lost{number}") for number in range(3)]
+    group.settle()
+    group.vnodes[1].gather()
+    group.succeed(2)
+    kept = group.put(2, "kept")
+    group.settle()
+    assert kept[0].kind == "created"
+    group.cut = set()
+    group.beat(2)
+    group.beat(2)
+    for answers in lost:
+        assert isinstance(answers[0], NotLeader)
+    assert group.jobs(1) == group.jobs(2) == group.jobs(3) == {b"kept"}
+    assert group.log(1) == group.log(2)
+    again = group.machines[1].applied_index
+    group.start(1)
+    assert group.machines[1].applied_index == again
+
+
+@pytest.mark.parametrize("lone", [True, False])
+def test_a_replica_takes_up_its_log_where_it_was(lone: bool) -> None:
+    """Also entries that it has and nobody called committed yet."""
+    group = _Group()
+    group.elect(1)
+    for number in range(5):
+        group.put(1, f"job{number}")
+        if lone:
+            group.settle()
+    group.settle()
+    for number in VOTERS:
+        group.start(number)
+    group.mono_ms += 5_000.0
+    group.elect(2)
+    assert group.jobs(2) == {b"job%d" % number for number in range(5)}
+    group.beat(2)
+    assert group.jobs(1) == group.jobs(3) == group.jobs(2)
+
+
+def test_the_log_is_cut_where_everybody_has_applied_it_long_ago() -> None:
+    """Rows and memory are bounded, and the rest is enough for a restart."""
+    group = _Group(log_entries_max=10)
+    group.elect(1)
+    for number in range(100):
+        group.put(1, f"job{number}")
+        group.settle()
+    for number in VOTERS:
+        assert 5 <= len(group.log(number)) <= 11
+        group.start(number)
+    group.mono_ms += 5_000.0
+    group.elect(3)
+    answers = group.put(3, "more")
+    group.settle()
+    assert answers[0].kind == "created"
+
+
+def test_the_log_is_cut_by_bytes_as_well() -> None:
+    """Few entries can be large."""
+    group = _Group(log_bytes_max=2_000)
+    group.elect(1)
+    for number in range(100):
+        group.put(1, f"job{number}")
+        group.settle()
+    rows = group.stores[1].scan(KEYS.log, KEYS.log_stop, 10_000)
+    assert sum(len(row) for _, row in rows) < 4_000
+
+
+def test_only_a_leader_with_a_lease_fires() -> None:
+    """It has one after a round, and for a while."""
+    group = _Group()
+    group.elect(1)
+    vnode = group.vnodes[1]
+    assert not vnode.may_fire(group.mono_ms)
+    group.beat(1)
+    assert vnode.may_fire(group.mono_ms)
+    assert vnode.may_fire(group.mono_ms + 899.0)
+    assert not vnode.may_fire(group.mono_ms + 900.0)
+    assert not group.vnodes[2].may_fire(group.mono_ms)
+    group.cut = {2, 3}
+    group.mono_ms += 800.0
+    group.beat(1)
+    assert not vnode.may_fire(group.mono_ms + 100.0)
+
+
+def test_a_voter_that_answered_a_leader_votes_for_nobody_for_a_while() -> None:
+    """Whatever its core has forgotten meanwhile: the lease counts on it."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    group.cut = {1}
+    group.vnodes[3].core.forget_leader()
+    group.vnodes[2].core.forget_leader()
+    group.vnodes[3].campaign()
+    group.settle()
+    assert not group.vnodes[3].is_leader()
+    group.mono_ms += 1_000.0
+    group.vnodes[3].campaign()
+    group.settle()
+    assert group.vnodes[3].serving
+
+
+def test_a_voter_that_restarted_votes_for_nobody_for_a_while() -> None:
+    """It may have answered a leader just before."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    group.cut = {1}
+    for number in (2, 3):
+        group.start(number, started_ms=group.mono_ms)
+    group.mono_ms += 999.0
+    group.vnodes[3].campaign()
+    group.settle()
+    assert not group.vnodes[3].is_leader()
+
+
+def test_a_leader_that_hands_over_gives_up_its_lease_and_the_next_need_not_wait() -> None:
+    """Nobody's patience binds a candidate that the leader has asked."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    group.vnodes[1].transfer(2)
+    assert not group.vnodes[1].may_fire(group.mono_ms)
+    assert not group.vnodes[1].takes_proposals()
+    group.settle()
+    assert group.vnodes[2].serving
+    assert not group.vnodes[1].is_leader()
+    group.beat(2)
+    assert group.vnodes[2].may_fire(group.mono_ms)
+
+
+def test_a_read_waits_until_a_majority_says_that_the_leader_leads() -> None:
+    """And is let go when it does not."""
+    group = _Group()
+    group.elect(1)
+    answers: list[Any] = []
+    group.vnodes[1].read(answers.append)
+    group.settle()
+    assert answers == [None]
+    group.cut = {1}
+    group.vnodes[1].read(answers.append)
+    group.settle()
+    assert answers == [None]
+    group.succeed(2)
+    group.cut = set()
+    group.beat(2)
+    assert isinstance(answers[1], NotLeader)
+
+
+def test_what_a_leader_sends_does_not_wait_for_its_disk() -> None:
+    """But a vote does, and so does the answer to entries."""
+    group = _Group()
+    group.vnodes[1].campaign()
+    group.vnodes[1].gather()
+    assert not group.vnodes[1].early
+    outcome = group.vnodes[1].persisted()
+    assert outcome is not None
+    assert {message.type for message in outcome.messages} == {MessageType.PRE_VOTE}
+    group = _Group()
+    group.elect(1)
+    group.put(1, "one")
+    vnode = group.vnodes[1]
+    vnode.gather(group.mono_ms)
+    assert {message.type for message in vnode.early} == {MessageType.APPEND}
+    append = next(message for message in vnode.early if message.to == 2)
+    group.vnodes[2].step(append, group.mono_ms)
+    group.vnodes[2].gather(group.mono_ms)
+    assert not group.vnodes[2].early
+    outcome = group.vnodes[2].persisted()
+    assert outcome is not None
+    assert [message.type for message in outcome.messages] == [MessageType.APPEND_RESPONSE]

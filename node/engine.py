@@ -341,6 +341,25 @@ class Engine(Reader):
         proposals = [(vnodes[place], command) for place, command in creates]
         self.runtime.submit_many(proposals, done, size)
 
+    def read_latest(self, collection: Collection, job_id: str, done: Callable[[Any], None]) -> None:
+        """Read a job, no older than this call: `done` gets what `read_job` gives, or an error.
+
+        A leader that holds the lease knows that nobody else has acknowledged a write; otherwise a
+        majority is asked (ReadIndex; dissertation 6.4).
+        """
+        vnode = self._vnode(collection, job_id)
+        if vnode is None:
+            done(Unavailable("The collection is being created or deleted."))
+            return
+        if self.runtime.working and vnode.may_fire(self._world.mono_ms()):
+            done(self.read_job(collection, job_id))
+            return
+
+        def answered(result: Any) -> None:
+            done(self.read_job(collection, job_id) if result is None else result)
+
+        self.runtime.read(vnode, answered)
+
     def revoke(self, collection: Collection, job_id: str) -> c.Revoked | None:
         """Remove a claimed, unsent attempt; the next command for the job must carry the answer."""
         vnode = self._vnode(collection, job_id)

@@ -211,7 +211,7 @@ class Runtime:
             done(NotLeader(vnode.leader))
         else:
             vnode.read(done)
-            self._wake(vnode)
+            self.stepped(vnode)
 
     def stepped(self, vnode: Vnode) -> None:
         """A vnode has taken a message or a tick: run a cycle if that made work."""

@@ -232,6 +232,10 @@ class Vnode:
         """Hand the leadership over to the voter `to`, if it can take it."""
         self.core.transfer_leader(to)
 
+    def resign(self) -> None:
+        """Cease to lead."""
+        self.core.resign()
+
     def install(self, message: Message, keys: ReplicaKeys) -> bool:
         """Take a snapshot whose image is durable under `keys`; False where it is not needed.
 
@@ -270,8 +274,8 @@ class Vnode:
 
     @property
     def serving(self) -> bool:
-        """Whether this replica leads, and has all that its predecessors committed."""
-        return self.core.leads and self._applied_term == self._hard_state.term
+        """Whether this replica leads, and its rows show all that its predecessors committed."""
+        return self.core.leads and self._served_term == self._hard_state.term
 
     def may_fire(self, mono_ms: float) -> bool:
         """Whether it serves, and no other replica can have been elected by that time."""
@@ -457,7 +461,9 @@ class Vnode:
             self._answer_reads(ready, applied_index)
         log.forget()
         answers, self._answers = self._answers, []
-        served_term = self._hard_state.term if self.serving else 0
+        # Not as soon as it is applied: what is read here is read from the store.
+        term = self._hard_state.term
+        served_term = term if core.leads and self._applied_term == term else 0
         moved = served_term != self._served_term
         self._served_term = served_term
         return Outcome(answers, self.machine.take_effects(), applied_index, messages, moved)

@@ -165,6 +165,15 @@ class RawNode:
         """
         self._raft.step(Message(MessageType.TRANSFER_LEADER, from_=to))
 
+    def resign(self) -> None:
+        """As a leader, step down, as a leader without a majority does; the term goes on.
+
+        For a host whose leader may do less than a new one could, after a transfer that failed.
+        """
+        raft = self._raft
+        if raft.role is _LEADER:
+            raft.become_follower(raft.term, NO_NODE)
+
     def forget_leader(self) -> None:
         """As a follower, believe in no leader, though the term goes on; see `check_quorum`.
 

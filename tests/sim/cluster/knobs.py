@@ -1,0 +1,192 @@
+"""Every number that a seed draws, from its extremes rather than from what is sensible.
+
+A fault that needs one entry in a message, a window of one or no log kept is never found with good
+settings. What must hold together so that a healed cluster can elect anybody at all is kept: an
+election time-out is longer than a round trip with its sync, and a lease is shorter than it.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, TypeVar
+
+from timemachine import limits
+
+_T = TypeVar("_T")
+
+NODES_MIN: Final = 1
+NODES_MAX: Final = 7
+_ROUND_TRIPS_MIN: Final = 4
+"""So many round trips with their syncs fit into an election time-out of a healthy cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """One seed's settings.
+
+    The core: `tick_ms` (length of a tick), `election_tick`, `heartbeat_tick`,
+    `message_bytes_max` (1 is one entry at a time), `inflight_messages_max`, `inflight_bytes_max`,
+    `committed_size_per_ready_max` (1 is one entry at a time), `uncommitted_size_max`.
+    Above it: `entry_bytes_target` (commands gathered into one entry; 1 is one command),
+    `log_entries_kept` (after what was applied; 0 makes every straggler need a snapshot),
+    `snapshot_chunk_bytes`, `sleeps` (idle groups), `beat_ms` (between beats of nodes),
+    `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
+    The cluster: `nodes`, `num_vnodes`, `max_in_flight` (of the route).
+    Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
+    `wall_jump_ms_max`, `timer_slack_ms`.
+    Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
+    `loss_max`, `duplicate_max`, `net_slow_ms`.
+    Disk: `sync_ms_max`, `stall_rate`, `keep_rate` (of a batch under way at a crash),
+    `verify_at_start` (damage is found at once, and not when it is read).
+    Load: `clients`, `client_pace_ms` (mean time between two operations of one), `jobs` (ids),
+    `read_share`, `delete_share`, `due_ms_max` (how far ahead jobs are due), `mood` (of the
+    recipient while there are faults).
+    The nemesis: `safety_ms`, `liveness_ms`, `fault_pace_ms` (mean time between two faults),
+    `restart_ms_max` (how long a node is down), `fault_kinds` (how many of all kinds are used).
+    """
+
+    seed: int
+    nodes: int = 3
+    num_vnodes: int = 3
+    tick_ms: float = 100.0
+    election_tick: int = 10
+    heartbeat_tick: int = 1
+    message_bytes_max: int = limits.RAFT_MESSAGE_BYTES_MAX
+    inflight_messages_max: int = limits.RAFT_INFLIGHT_MESSAGES_MAX
+    inflight_bytes_max: int = limits.RAFT_INFLIGHT_BYTES_MAX
+    committed_size_per_ready_max: int = limits.RAFT_COMMITTED_BYTES_PER_READY_MAX
+    uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+    entry_bytes_target: int = limits.ENTRY_BYTES_TARGET
+    log_entries_kept: int = 1_000
+    snapshot_chunk_bytes: int = 64 * 1024
+    sleeps: bool = True
+    beat_ms: float = 100.0
+    claim_lead_ms: int = limits.CLAIM_LEAD_MS
+    max_in_flight: int = 64
+    drift_bound: float = 0.01
+    drift_max: float = 0.0
+    wall_offset_ms_max: float = 0.0
+    wall_drift_max: float = 0.0
+    wall_jump_ms_max: float = 0.0
+    timer_slack_ms: float = 0.0
+    net_base_ms: float = 0.2
+    net_jitter_ms: float = 1.0
+    net_ordered: bool = False
+    loss_max: float = 0.0
+    duplicate_max: float = 0.0
+    net_slow_ms: float = 50.0
+    sync_ms_max: float = 2.0
+    stall_rate: float = 0.0
+    keep_rate: float = 0.5
+    verify_at_start: bool = True
+    clients: int = 3
+    client_pace_ms: float = 50.0
+    jobs: int = 40
+    read_share: float = 0.2
+    delete_share: float = 0.2
+    due_ms_max: float = 3_000.0
+    mood: str = "healthy"
+    safety_ms: float = 20_000.0
+    liveness_ms: float = 15_000.0
+    fault_pace_ms: float = 1_000.0
+    restart_ms_max: float = 1_500.0
+    fault_kinds: int = 99
+
+    def __str__(self) -> str:
+        """All of them, `name=value`, in one line."""
+        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+    @property
+    def election_ms(self) -> float:
+        """The shortest election time-out."""
+        return self.election_tick * self.tick_ms
+
+    @property
+    def lease_ms_max(self) -> float:
+        """A lease must end before this, measured on any clock within the drift bound."""
+        return (self.election_tick - 1) * self.tick_ms * (1 - self.drift_bound) ** 2
+
+    def changed(self, **values: Any) -> "Knobs":
+        """The same but for some. Raises TypeError for a name that is none."""
+        return replace(self, **values)
+
+    def validate(self) -> "Knobs":
+        """Itself. Raises AssertionError when no cluster could live with these."""
+        assert NODES_MIN <= self.nodes <= NODES_MAX
+        assert self.election_tick > self.heartbeat_tick >= 1
+        assert 0.0 <= self.drift_max <= self.drift_bound < 1.0
+        round_ms = 2 * (self.net_base_ms + self.net_jitter_ms) + 2 * self.sync_ms_max
+        assert _ROUND_TRIPS_MIN * round_ms <= self.election_ms, "no election could succeed"
+        return self
+
+
+def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
+    """The knobs of a seed; `nodes` and others may be fixed, the rest stays what the seed draws."""
+    rng = random.Random(f"{seed}/knobs")
+
+    def one(*choices: _T) -> _T:
+        return rng.choice(choices)
+
+    tick_ms = one(10.0, 50.0, 100.0, 100.0)
+    election_tick = one(5, 10, 10, 20)
+    share = tick_ms * election_tick / _ROUND_TRIPS_MIN / 4
+    quick = one(True, False)
+    most_bytes = rng.random() < 0.4
+    drift_bound = one(0.001, 0.01)
+    knobs = Knobs(
+        seed=seed,
+        nodes=one(3, 3, 3, 3, 4, 5, 5, 7),
+        num_vnodes=one(1, 1, 2, 3, 12),
+        tick_ms=tick_ms,
+        election_tick=election_tick,
+        heartbeat_tick=one(1, 1, 2),
+        message_bytes_max=one(1, 1, 512, limits.RAFT_MESSAGE_BYTES_MAX),
+        inflight_messages_max=one(1, 2, 8, limits.RAFT_INFLIGHT_MESSAGES_MAX),
+        inflight_bytes_max=limits.RAFT_INFLIGHT_BYTES_MAX if most_bytes else one(1, 4_096),
+        committed_size_per_ready_max=one(1, 1_024, limits.RAFT_COMMITTED_BYTES_PER_READY_MAX),
+        uncommitted_size_max=one(1, 4_096, *[limits.RAFT_UNCOMMITTED_BYTES_MAX] * 3),
+        entry_bytes_target=one(1, 1, 1_024, limits.ENTRY_BYTES_TARGET),
+        log_entries_kept=one(0, 1, 5, 100, 10_000),
+        snapshot_chunk_bytes=one(64, 1_024, 64 * 1024),
+        sleeps=one(True, False),
+        beat_ms=tick_ms * one(1, 1, 2),
+        claim_lead_ms=one(0, limits.CLAIM_LEAD_MS, 100),
+        max_in_flight=one(1, 4, 64),
+        drift_bound=drift_bound,
+        drift_max=drift_bound * one(0.0, 0.5, 1.0),
+        wall_offset_ms_max=one(0.0, 20.0, 200.0),
+        wall_drift_max=one(0.0, 0.0, 0.001),
+        wall_jump_ms_max=one(0.0, 200.0, 5_000.0, 3_600_000.0),
+        timer_slack_ms=one(0.0, 0.0, 1.0, tick_ms / 10),
+        net_base_ms=one(0.05, 0.2, min(5.0, share / 2)),
+        net_jitter_ms=one(0.0, 1.0, min(20.0, share / 2)) if share > 2.0 else 0.5,
+        net_ordered=one(True, False, False),
+        loss_max=one(0.0, 0.05, 0.3),
+        duplicate_max=one(0.0, 0.1, 0.5),
+        net_slow_ms=one(5.0, 50.0, 500.0),
+        sync_ms_max=0.5 if quick else min(10.0, share),
+        stall_rate=one(0.0, 0.0, 0.001, 0.02),
+        keep_rate=one(0.0, 0.5, 1.0),
+        verify_at_start=one(True, False),
+        clients=one(1, 3, 10),
+        client_pace_ms=one(5.0, 30.0, 100.0),
+        jobs=one(3, 20, 200),
+        read_share=one(0.0, 0.2, 0.6),
+        delete_share=one(0.0, 0.2, 0.5),
+        due_ms_max=one(50.0, 1_000.0, 5_000.0),
+        mood=one("healthy", "healthy", "flaky", "failing", "slow", "overloaded", "deaf"),
+        safety_ms=one(5_000.0, 15_000.0, 30_000.0),
+        liveness_ms=max(8_000.0, 20.0 * tick_ms * election_tick),
+        fault_pace_ms=one(100.0, 400.0, 1_000.0, 3_000.0),
+        restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
+        fault_kinds=one(1, 2, 4, 8, 99, 99),
+    )
+    if nodes is not None:
+        fixed["nodes"] = nodes
+    return knobs.changed(**fixed).validate()
+
+
+def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:
+    """What to type to run a seed again, with the knobs that were fixed."""
+    given = "".join(f" --{name} {getattr(knobs, name)}" for name in names)
+    return f"python -m tests.sim --seed {knobs.seed}{given}"

@@ -56,7 +56,11 @@ class Redrive(NamedTuple):
     """Send a dead or delivered job again."""
 
 
-Asked = Put | Patch | Get | Delete | Run | Redrive
+class Bulk(NamedTuple):
+    """A bulk task that may move or cancel this job; one that redrives is a `Redrive`."""
+
+
+Asked = Put | Patch | Get | Delete | Run | Redrive | Bulk
 
 # --- what is answered ------------------------------------------------------------------------
 

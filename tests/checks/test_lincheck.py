@@ -266,33 +266,33 @@ BAD: dict[str, list[Call]] = {
 @pytest.mark.parametrize("name", GOOD)
 def test_good_history(name: str) -> None:
     """It has an order."""
-    assert check(GOOD[name], MODEL).verdict is Verdict.LINEARIZABLE
+    assert Verdict.LINEARIZABLE is check(GOOD[name], MODEL).verdict
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_history(name: str) -> None:
     """It has none."""
-    assert check(BAD[name], MODEL).verdict is Verdict.NOT_LINEARIZABLE
+    assert Verdict.NOT_LINEARIZABLE is check(BAD[name], MODEL).verdict
 
 
 def test_order_of_the_list_does_not_matter() -> None:
     """A history is a set of operations."""
     for history in GOOD.values():
-        assert check(history[::-1], MODEL).verdict is Verdict.LINEARIZABLE
+        assert Verdict.LINEARIZABLE is check(history[::-1], MODEL).verdict
     for history in BAD.values():
-        assert check(history[::-1], MODEL).verdict is Verdict.NOT_LINEARIZABLE
+        assert Verdict.NOT_LINEARIZABLE is check(history[::-1], MODEL).verdict
 
 
 def test_redrives_are_not_judged() -> None:
     """The model takes them as they come."""
     history = [op(0, 1, Put("a"), Written(1)), op(2, 3, Redrive(), Refused("job_not_dead"))]
-    assert check(history, MODEL).verdict is Verdict.LINEARIZABLE
+    assert Verdict.LINEARIZABLE is check(history, MODEL).verdict
 
 
 def test_says_where_it_got_stuck() -> None:
     """The stale read is named, not what came after it."""
     history = [*BAD["a stale read"], op(6, 7, Put("c"), replaced(3))]
-    assert check(history, MODEL).stuck == 2
+    assert 2 == check(history, MODEL).stuck
 
 
 def test_budget_bounds_the_search() -> None:
@@ -300,8 +300,8 @@ def test_budget_bounds_the_search() -> None:
     history = [op(0, NEVER, Put(number)) for number in range(20)]
     history.append(op(1, 2, Get(), Found(30, "x")))
     finding = check(history, MODEL, budget=1_000)
-    assert finding.verdict is Verdict.UNKNOWN
-    assert finding.steps == 1_001
+    assert Verdict.UNKNOWN is finding.verdict
+    assert 1_001 == finding.steps
 
 
 def test_long_history_of_one_job_is_cheap() -> None:
@@ -311,7 +311,7 @@ def test_long_history_of_one_job_is_cheap() -> None:
         answered = replaced(number + 1) if number else Written(1)
         history.append(op(number, number + 2.5, Put(number), answered))
     finding = check(history, MODEL)
-    assert finding.verdict is Verdict.LINEARIZABLE
+    assert Verdict.LINEARIZABLE is finding.verdict
     assert finding.steps < 20_000
 
 
@@ -403,4 +403,4 @@ def test_finds_what_brute_force_finds(history: list[Call]) -> None:
     """The same verdict as trying every order."""
     expected = any(explains(order) for order in orders(history))
     found = check(history, MODEL).verdict
-    assert found is (Verdict.LINEARIZABLE if expected else Verdict.NOT_LINEARIZABLE)
+    assert (Verdict.LINEARIZABLE if expected else Verdict.NOT_LINEARIZABLE) is found

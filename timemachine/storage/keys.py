@@ -9,6 +9,7 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     h  hard state        -                                       term, vote, commit
     l  log               index (8)                               entry
     s  machine state     -                                       applied, offset, counters
+    b  members           -                                       who belongs to the group
     c  meta record       kind (1) + its key                      database, collection, route, ...
     j  job               job id                                  JobRecord
     m  meta              job id                                  the creator's bytes
@@ -109,6 +110,7 @@ class ReplicaKeys:
         "job",
         "log",
         "log_stop",
+        "members",
         "meta",
         "prefix",
         "record",
@@ -133,6 +135,7 @@ class ReplicaKeys:
         self.log = prefix + b"l"
         self.log_stop = prefix + b"m"
         self.state = prefix + b"s"
+        self.members = prefix + b"b"
         self.record = prefix + b"c"
         self.job = prefix + b"j"
         self.meta = prefix + b"m"

@@ -7,7 +7,16 @@ import pytest
 from timemachine.storage import keys as k
 from timemachine.storage.keys import ReplicaKeys
 
-TABLES = "hlscjmdwiraafqxn"
+TABLES = "hlsbcjmdwirtaykfqxn"
+
+
+def test_every_table_has_its_own_letter() -> None:
+    """No two tables share a range, and the list above is complete."""
+    own = ReplicaKeys(7)
+    prefixes = {getattr(own, name) for name in ReplicaKeys.__slots__ if not name.endswith("stop")}
+    letters = prefixes - {own.prefix}
+    assert sorted(TABLES) == sorted(row[len(own.prefix) :].decode() for row in letters)
+    assert len(TABLES) == len(set(TABLES))
 
 
 def test_due_rows_sort_by_time_and_then_by_id() -> None:

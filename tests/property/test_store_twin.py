@@ -1,15 +1,17 @@
 """LevelDB against its twin in memory: the same answers to everything, also after reopening."""
 
 import tempfile
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from timemachine.storage.leveldb import FORMAT, Identity, open_store
-from timemachine.storage.memory import MemoryStore
+from timemachine.errors import StoreError
+from timemachine.storage.leveldb import FORMAT, Identity, LevelDBView, open_store
+from timemachine.storage.memory import MemoryStore, MemoryStoreView
 from timemachine.storage.overlay import Overlay
 
 IDENTITY = Identity(FORMAT, "c", "n", 1, b"")
@@ -31,6 +33,7 @@ class Twins(RuleBasedStateMachine):
         self.real, _ = open_store(self.path, create=IDENTITY)
         self.overlay = Overlay(self.real)
         self.twin = MemoryStore()
+        self.views: list[tuple[LevelDBView, MemoryStoreView, dict[bytes, bytes]]] = []
 
     @rule(batch=BATCHES)
     def write(self, batch: dict[bytes, bytes | None]) -> None:
@@ -81,6 +84,45 @@ class Twins(RuleBasedStateMachine):
         """Any key."""
         assert self.twin.get(key) == self.real.get(key) == self.overlay.get(key)
 
+    @precondition(lambda self: len(self.views) < 3)
+    @rule()
+    def view(self) -> None:
+        """Views of both, and what they must show for as long as they are open."""
+        self.views.append((self.real.view(), self.twin.view(), self.twin.image()))
+
+    @precondition(lambda self: self.views)
+    @rule(number=st.integers(0, 2))
+    def close_view(self, number: int) -> None:
+        """Let go of one view; the others stay."""
+        real, twin, _ = self.views.pop(number % len(self.views))
+        for view in (real, twin):
+            view.close()
+            view.close()
+            with pytest.raises(StoreError):
+                view.get(b"k")
+
+    @precondition(lambda self: self.views)
+    @rule(
+        start=KEYS,
+        stop=KEYS,
+        limit=LIMITS,
+        reverse=st.booleans(),
+        bytes_max=st.none() | st.integers(1, 60_000),
+    )
+    def scan_views(
+        self, start: bytes, stop: bytes, limit: int, *, reverse: bool, bytes_max: int | None
+    ) -> None:
+        """Any range of what was there when the view was made, and no more than was asked for."""
+        for real, twin, image in self.views:
+            rows = sorted(((k, v) for k, v in image.items() if start <= k < stop), reverse=reverse)
+            rows = rows[: max(0, limit)]
+            if bytes_max is not None:
+                ends = list(accumulate(len(key) + len(value) for key, value in rows))
+                rows = rows[: 1 + sum(end < bytes_max for end in ends)]
+            for view in (real, twin):
+                assert rows == view.scan(start, stop, limit, reverse=reverse, bytes_max=bytes_max)
+                assert image.get(start) == view.get(start)
+
     @rule()
     def compact(self) -> None:
         """Compaction changes nothing that can be read."""
@@ -88,8 +130,14 @@ class Twins(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        """A restart."""
+        """A restart, which closes the views that are open."""
         self.real.close()
+        for real, twin, _ in self.views:
+            with pytest.raises(StoreError):
+                real.scan(b"k", b"l")
+            real.close()
+            twin.close()
+        self.views.clear()
         self.real, identity = open_store(self.path)
         assert IDENTITY == identity
         self.overlay = Overlay(self.real)
@@ -100,6 +148,8 @@ class Twins(RuleBasedStateMachine):
         rows = self.twin.scan(b"k", b"l")
         assert rows == self.real.scan(b"k", b"l")
         assert rows[::-1] == self.real.scan(b"k", b"l", reverse=True)
+        for real, twin, image in self.views:
+            assert sorted(image.items()) == real.scan(b"k", b"l") == twin.scan(b"k", b"l")
 
     def teardown(self) -> None:
         """Close and remove it."""

@@ -20,6 +20,43 @@ class Prepared(Protocol):
     """An opaque batch in the engine's own form, made by `Store.prepare`."""
 
 
+class Reading(Protocol):
+    """What a store and a view of one have in common."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """See Store."""
+
+    def scan(
+        self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False
+    ) -> list[Row]:
+        """See Store."""
+
+
+class View(Protocol):
+    """A store as it was when the view was made; writes since then do not show.
+
+    A view keeps the engine from forgetting what it shows, so whoever made it closes it. It is
+    closed with its store at the latest. Reading a closed view raises StoreError.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """See Store."""
+
+    def scan(
+        self,
+        start: bytes,
+        stop: bytes,
+        limit: int = 1000,
+        *,
+        reverse: bool = False,
+        bytes_max: int | None = None,
+    ) -> list[Row]:
+        """See Store. With `bytes_max`, the row that brings keys and values to it is the last."""
+
+    def close(self) -> None:
+        """Let go of it; harmless when repeated, and after the store was closed."""
+
+
 class Store(Protocol):
     """A sorted, durable byte map. Reads may run while one write is under way in another thread."""
 
@@ -41,6 +78,9 @@ class Store(Protocol):
         one iterator that seeks costs a fraction of one for each of them. Raises StoreDamaged when
         a row fails its checksum.
         """
+
+    def view(self) -> View:
+        """What is durable now, to be read for as long as it takes. The caller closes it."""
 
     def prepare(self, batch: Batch) -> Prepared:
         """Turn `batch` into the engine's form: the part of writing that needs the interpreter."""

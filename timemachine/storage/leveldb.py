@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 import plyvel
@@ -44,6 +45,7 @@ _OPTIONS: dict[str, Any] = {
     "bloom_filter_bits": 10,
     "paranoid_checks": True,
 }
+_BYTES_UNBOUNDED = 1 << 62
 _STORE_DIRECTORY = "store"
 _LOCK_FILE = "node.lock"
 _BALLAST_FILE = "ballast"
@@ -76,6 +78,69 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
 _read_identity = codec.decoder(Identity)
 
 
+class LevelDBView:
+    """A `View`: a snapshot of LevelDB's. What it reads does not push others out of the cache."""
+
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+
+    def _open(self) -> Any:
+        if self._snapshot is None:
+            raise StoreError("The view is closed.")
+        return self._snapshot
+
+    def get(self, key: bytes) -> bytes | None:
+        """See View."""
+        snapshot = self._open()
+        try:
+            value: bytes | None = snapshot.get(key, verify_checksums=True, fill_cache=False)
+        except plyvel.Error as error:
+            raise StoreDamaged(f"A row cannot be read: {error}") from error
+        return value
+
+    def scan(
+        self,
+        start: bytes,
+        stop: bytes,
+        limit: int = 1000,
+        *,
+        reverse: bool = False,
+        bytes_max: int | None = None,
+    ) -> list[Row]:
+        """See View."""
+        snapshot = self._open()
+        rows: list[Row] = []
+        if start >= stop or limit <= 0:
+            return rows
+        room = _BYTES_UNBOUNDED if bytes_max is None else bytes_max
+        try:
+            # Backwards as in LevelDBStore.scan.
+            with snapshot.iterator(
+                start=None if reverse else start,
+                stop=stop,
+                reverse=reverse,
+                verify_checksums=True,
+                fill_cache=False,
+            ) as iterator:
+                for row in iterator:
+                    key, value = row
+                    if key < start:
+                        break
+                    rows.append(row)
+                    room -= len(key) + len(value)
+                    if room <= 0 or len(rows) >= limit:
+                        break
+        except plyvel.Error as error:
+            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+        return rows
+
+    def close(self) -> None:
+        """See View."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.close()
+
+
 class LevelDBStore:
     """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock."""
 
@@ -84,6 +149,7 @@ class LevelDBStore:
         self._lock: int | None = lock
         self._smoother = smoother
         self._dead: str | None = None
+        self._views: WeakSet[LevelDBView] = WeakSet()
 
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
@@ -137,6 +203,15 @@ class LevelDBStore:
             raise StoreDamaged(f"Rows cannot be read: {error}") from error
         return keys
 
+    def view(self) -> LevelDBView:
+        """See Store."""
+        try:
+            view = LevelDBView(self._database.snapshot())
+        except RuntimeError as error:
+            raise StoreError("The store is closed.") from error
+        self._views.add(view)
+        return view
+
     def prepare(self, batch: Batch) -> Any:
         """See Store."""
         prepared = self._database.write_batch(sync=True)
@@ -174,6 +249,9 @@ class LevelDBStore:
 
     def close(self) -> None:
         """See Store."""
+        # Before the database: a snapshot belongs to it and cannot be released later.
+        for view in list(self._views):
+            view.close()
         self._database.close()
         self._smoother.stop()
         if self._lock is not None:

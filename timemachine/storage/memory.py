@@ -3,9 +3,74 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
-from timemachine.errors import StoreFailed
+from timemachine.errors import StoreError, StoreFailed
 from timemachine.storage.api import Batch, Row
+
+_CLOSED = "The view is closed."
+
+
+def _scan(
+    rows: dict[bytes, bytes],
+    keys: list[bytes],
+    start: bytes,
+    stop: bytes,
+    limit: int,
+    *,
+    reverse: bool,
+) -> list[Row]:
+    low = bisect_left(keys, start)
+    high = max(low, bisect_left(keys, stop))
+    limit = max(0, limit)
+    if reverse:
+        found = keys[max(low, high - limit) : high][::-1]
+    else:
+        found = keys[low : min(high, low + limit)]
+    return [(key, rows[key]) for key in found]
+
+
+class MemoryStoreView:
+    """A `View` of a MemoryStore: the rows themselves, until the store has to change them."""
+
+    def __init__(self, rows: dict[bytes, bytes], keys: list[bytes]) -> None:
+        self._content: tuple[dict[bytes, bytes], list[bytes]] | None = (rows, keys)
+
+    def _open(self) -> tuple[dict[bytes, bytes], list[bytes]]:
+        if self._content is None:
+            raise StoreError(_CLOSED)
+        return self._content
+
+    def get(self, key: bytes) -> bytes | None:
+        """See View."""
+        return self._open()[0].get(key)
+
+    def scan(
+        self,
+        start: bytes,
+        stop: bytes,
+        limit: int = 1000,
+        *,
+        reverse: bool = False,
+        bytes_max: int | None = None,
+    ) -> list[Row]:
+        """See View."""
+        found = _scan(*self._open(), start, stop, limit, reverse=reverse)
+        if bytes_max is not None:
+            size = 0
+            for number, (key, value) in enumerate(found, 1):
+                size += len(key) + len(value)
+                if size >= bytes_max:
+                    return found[:number]
+        return found
+
+    def shows(self, rows: dict[bytes, bytes]) -> bool:
+        """Whether it is open and of these very rows."""
+        return self._content is not None and self._content[0] is rows
+
+    def close(self) -> None:
+        """See View."""
+        self._content = None
 
 
 class MemoryStore:
@@ -14,6 +79,8 @@ class MemoryStore:
     def __init__(self, rows: dict[bytes, bytes] | None = None) -> None:
         self._rows: dict[bytes, bytes] = dict(rows or {})
         self._keys: list[bytes] = sorted(self._rows)
+        self._views: WeakSet[MemoryStoreView] = WeakSet()
+        self._shared = False
         self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -24,14 +91,7 @@ class MemoryStore:
         self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False
     ) -> list[Row]:
         """See Store."""
-        low = bisect_left(self._keys, start)
-        high = max(low, bisect_left(self._keys, stop))
-        limit = max(0, limit)
-        if reverse:
-            keys = self._keys[max(low, high - limit) : high][::-1]
-        else:
-            keys = self._keys[low : min(high, low + limit)]
-        return [(key, self._rows[key]) for key in keys]
+        return _scan(self._rows, self._keys, start, stop, limit, reverse=reverse)
 
     def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:
         """See Store."""
@@ -42,6 +102,15 @@ class MemoryStore:
             for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)][:at_most]
         ]
 
+    def view(self) -> MemoryStoreView:
+        """See Store. The rows are copied once, and only if they are written while it is open."""
+        if self._closed:
+            raise StoreError("The store is closed.")
+        view = MemoryStoreView(self._rows, self._keys)
+        self._views.add(view)
+        self._shared = True
+        return view
+
     def prepare(self, batch: Batch) -> Any:
         """See Store."""
         return dict(batch)
@@ -50,6 +119,11 @@ class MemoryStore:
         """See Store."""
         if self._closed:
             raise StoreFailed("The store is closed.")
+        if self._shared:
+            if any(view.shows(self._rows) for view in self._views):
+                self._rows = dict(self._rows)
+                self._keys = list(self._keys)
+            self._shared = False
         for key, value in prepared.items():
             if value is not None:
                 if key not in self._rows:
@@ -77,3 +151,5 @@ class MemoryStore:
     def close(self) -> None:
         """See Store."""
         self._closed = True
+        for view in list(self._views):
+            view.close()

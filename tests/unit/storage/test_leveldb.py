@@ -1,11 +1,12 @@
 """The LevelDB engine refuses what it must not serve, and keeps what it acknowledged."""
 
+import gc
 import shutil
 from pathlib import Path
 
 import pytest
 
-from timemachine.errors import StoreDamaged, StoreFailed, StoreForeign, StoreInUse
+from timemachine.errors import StoreDamaged, StoreError, StoreFailed, StoreForeign, StoreInUse
 from timemachine.storage.leveldb import FORMAT, Identity, LevelDBStore, is_new, open_store
 from timemachine.storage.overlay import Overlay
 from timemachine.storage.pacing import pause_ms
@@ -136,6 +137,59 @@ def test_the_overlay_shows_what_is_on_its_way(tmp_path: Path) -> None:
     assert b"1" == overlay.get(b"a")
     overlay.discard()
     assert overlay.get(b"c") is None
+    store.close()
+
+
+def test_a_view_shows_what_was_there(tmp_path: Path) -> None:
+    """Whatever is written, deleted and compacted meanwhile."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    store.write(store.prepare({b"k%03d" % number: b"old" for number in range(100)}))
+    view = store.view()
+    store.write(store.prepare({b"k%03d" % number: None for number in range(0, 100, 2)}))
+    store.write(store.prepare({b"k%03d" % number: b"new" for number in range(51, 150)}))
+    store.compact(b"k", b"l")
+    assert 100 == len(view.scan(b"k", b"l"))
+    assert {b"old"} == {value for _, value in view.scan(b"k", b"l")}
+    assert (b"old", None) == (view.get(b"k050"), view.get(b"k149"))
+    assert (None, b"new") == (store.get(b"k050"), store.get(b"k149"))
+    view.close()
+    store.close()
+
+
+def test_a_view_that_outlives_its_store_is_closed(tmp_path: Path) -> None:
+    """Also in the middle of a transfer: an error, not the end of the process."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    store.write(store.prepare({b"k": b"v"}))
+    view = store.view()
+    assert b"v" == view.get(b"k")
+    store.close()
+    with pytest.raises(StoreError):
+        view.get(b"k")
+    with pytest.raises(StoreError):
+        view.scan(b"k", b"l")
+    with pytest.raises(StoreError):
+        store.view()
+    view.close()
+    del view, store
+    gc.collect()
+
+
+def test_a_view_sees_damage(tmp_path: Path) -> None:
+    """An image is not made of what happens to be readable."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    store.write(store.prepare({b"k%06d" % number: b"v" * 100 for number in range(20_000)}))
+    store.compact(b"k", b"l")
+    store.close()
+    table = max((tmp_path / "data" / "store").glob("*.ldb"), key=lambda file: file.stat().st_size)
+    content = bytearray(table.read_bytes())
+    content[400_000:404_096] = bytes(4_096)
+    table.write_bytes(content)
+    store, _ = open_store(tmp_path / "data")
+    view = store.view()
+    with pytest.raises(StoreDamaged):
+        view.scan(b"k", b"l", 20_000)
+    with pytest.raises(StoreDamaged):
+        [view.get(b"k%06d" % number) for number in range(20_000)]
     store.close()
 
 

@@ -172,6 +172,22 @@ assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_B
 # A leader's whole backlog may be on its way to a follower.
 assert RAFT_MESSAGE_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX
 
+# --- snapshots between nodes -------------------------------------------------------------------
+SNAPSHOT_CHUNK_BYTES = 128 * 1024  # of rows; one more row may come on top
+SNAPSHOT_CHUNK_ROWS_MAX = 1_000  # read from the store before the loop gets its turn
+SNAPSHOT_CHUNK_TIMEOUT_MS = 2_000  # until a chunk that is not acknowledged is sent again
+SNAPSHOT_CHUNK_TRIES_MAX = 5
+SNAPSHOT_PAUSE_MS = 5  # between two chunks of one transfer
+SNAPSHOT_SILENCE_MS = 15_000  # until a receiver gives a transfer up
+SNAPSHOTS_OUT_MAX = 2  # sent at once by one node; the others wait
+SNAPSHOTS_IN_MAX = 4  # received at once by one node; others are refused
+
+# A chunk is no larger than a full APPEND, and is read within about 2 ms.
+assert SNAPSHOT_CHUNK_BYTES + META_BYTES_MAX < RAFT_MESSAGE_BYTES_MAX
+assert SNAPSHOT_CHUNK_ROWS_MAX <= SCAN_ROWS_MAX
+# A receiver has more patience than a sender, so that only a sender that is gone wears it out.
+assert SNAPSHOT_CHUNK_TIMEOUT_MS * SNAPSHOT_CHUNK_TRIES_MAX < SNAPSHOT_SILENCE_MS
+
 # --- the HTTP server -------------------------------------------------------------------------
 HTTP_REQUESTS_OPEN_MAX = 8_192  # beyond: 503; each is some KiB, and waits for a disk at most
 HTTP_BODY_BYTES_OPEN_MAX = 256 * 1024 * 1024  # bodies that are being received, together

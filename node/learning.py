@@ -32,7 +32,7 @@ class Learning:
         self._open: deque[Iterator[None]] = deque()
 
     def add(self, vnode: Vnode) -> None:
-        """Learn what the rows of this vnode say."""
+        """Learn what the rows of this vnode say; once more when its machine was rebased."""
         if not self._open:
             self._world.call_later(_PAUSE_MS, self._step)
         self._open.append(self._learn(vnode))
@@ -49,13 +49,15 @@ class Learning:
 
     def _learn(self, vnode: Vnode) -> Iterator[None]:
         machine = job_machine(vnode)
-        for _ in chain(self._ids(vnode, machine), self._due(vnode, machine)):
-            if vnode.group not in self._runtime.vnodes:
-                return
+        keys = machine.keys
+        for _ in chain(self._ids(machine), self._due(machine)):
             yield
+            if vnode.group not in self._runtime.vnodes or machine.keys is not keys:
+                # Gone, or it goes on with the rows of a snapshot and is to be added again.
+                return
 
-    def _ids(self, vnode: Vnode, machine: JobMachine) -> Iterator[None]:
-        prefix = vnode.keys.job
+    def _ids(self, machine: JobMachine) -> Iterator[None]:
+        prefix = machine.keys.job
         cursor, stop = prefix, after_prefix(prefix)
         while not machine.ids.complete:
             rows = self._store.scan(cursor, stop, _ROWS)
@@ -67,8 +69,8 @@ class Learning:
                 machine.ids.complete = True
             yield
 
-    def _due(self, vnode: Vnode, machine: JobMachine) -> Iterator[None]:
-        keys = vnode.keys
+    def _due(self, machine: JobMachine) -> Iterator[None]:
+        keys = machine.keys
         at = len(keys.due)
         cursor = keys.due
         while not machine.due_counts.complete:

@@ -18,10 +18,12 @@ from timemachine.errors import ReplicaStopped
 from timemachine.model import Collection, Database, Node, Route, Settings, Task, TaskState
 from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.commands import Command, Request
-from timemachine.storage.keys import ReplicaKeys
+from timemachine.storage.api import Reading
+from timemachine.storage.keys import ReplicaKeys, after_prefix
 from timemachine.storage.overlay import Overlay
 
 DEFAULT_DATABASE = "default"
+_ROWS_MAX = 1_000_000
 
 
 class Bootstrap(Command, frozen=True, tag=100):
@@ -263,6 +265,26 @@ class MetaMachine:
         at = len(self.keys.record)
         for key, value in rows:
             self._hold(_readers[key[at : at + 1]](value))
+
+    def rebase(self, keys: ReplicaKeys, store: Reading) -> None:
+        """Go on with the rows of another range: a snapshot was installed there.
+
+        `store` shows all of them. The tables in memory stay the same objects.
+        """
+        self.keys = keys
+        for table in (
+            self.databases,
+            self.collections,
+            self.routes,
+            self.routes_by_uid,
+            self.nodes,
+            self.tasks,
+        ):
+            table.clear()
+        self.settings = Settings()
+        rows = store.scan(keys.record, after_prefix(keys.record), _ROWS_MAX)
+        self.load(store.get(keys.state), rows)
+        self.changes += 1
 
     @property
     def applied_index(self) -> int:

@@ -19,9 +19,11 @@ from timemachine.replica.records import (
 )
 from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
 from timemachine.replica.states import DUE, FIRING, MOVES, SCHEDULED, TERMINAL, WAITING
-from timemachine.storage.keys import ReplicaKeys, due_value, read_u64, u32, u64
+from timemachine.storage.api import Reading
+from timemachine.storage.keys import ReplicaKeys, after_prefix, due_value, read_u64, u32, u64
 from timemachine.storage.overlay import Overlay
 
+_ROUTES_MAX = 1_000_000
 _SCHEDULED_BYTE = bytes((SCHEDULED,))
 
 _encode = codec.encode
@@ -74,6 +76,20 @@ class JobRows:
         self.due_counts = DueCounts(complete=state is None)
         start = len(self.keys.route_counters)
         self.routes = {read_u64(key[start:]): read_route_counts(row) for key, row in route_rows}
+
+    def rebase(self, keys: ReplicaKeys, store: Reading) -> None:
+        """Go on with the rows of another range, as after a start: a snapshot was installed there.
+
+        `store` shows all of them. What was not flushed belongs to the range that is left, and so
+        do the effects that nobody took. `ids` and `due_counts` are new objects, to be filled anew.
+        """
+        self.keys = keys
+        rows = store.scan(keys.route_counters, after_prefix(keys.route_counters), _ROUTES_MAX)
+        self.load(store.get(keys.state), rows)
+        self.firing = {}
+        self.effects = []
+        self.index = self.term = self.settles = 0
+        self._touched_routes = set()
 
     def flush(self) -> None:
         """Write what changed beside the job rows: once per batch, after its last `apply`."""

@@ -13,6 +13,7 @@ import msgspec
 from timemachine import codec
 from timemachine.errors import StoreDamaged
 from timemachine.group import GroupConfig
+from timemachine.members import members_row, read_members
 from timemachine.raft import (
     ConfState,
     Entry,
@@ -98,7 +99,10 @@ class LogRows:
         row = store.get(keys.hard_state)
         state: LogState = LogState() if row is None else _read_log_state(row)
         self.base = (state.base_index, state.base_term)
-        members = ConfState(voters=config.voters)
+        row = store.get(keys.members)
+        members = ConfState(voters=config.voters) if row is None else read_members(row)
+        if row is None:
+            overlay.put(keys.members, members_row(members))
         self.storage = storage = GroupStorage(members)
         metadata = SnapshotMetadata(members, *self.base)
         storage.apply_snapshot(Snapshot(metadata=metadata))
@@ -176,6 +180,8 @@ class LogRows:
     def switch(self, keys: ReplicaKeys, metadata: SnapshotMetadata) -> None:
         """Go on with other rows: those of a snapshot that is installed, without a log."""
         self._keys = keys
+        self._overlay.put(keys.members, members_row(metadata.conf_state))
+        self.storage.members = metadata.conf_state
         self.base = (metadata.index, metadata.term)
         self.last = metadata.index
         self._bytes = 0

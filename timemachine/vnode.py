@@ -49,7 +49,7 @@ from timemachine.raft import (
     SnapshotMetadata,
 )
 from timemachine.raft.election import TRANSFER_CONTEXT
-from timemachine.storage.api import Store
+from timemachine.storage.api import Reading, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.overlay import Overlay
 
@@ -76,6 +76,8 @@ class Machine(Protocol):
     def flush(self) -> None: ...  # noqa: D102
 
     def take_effects(self) -> list[Any]: ...  # noqa: D102
+
+    def rebase(self, keys: ReplicaKeys, store: Reading) -> None: ...  # noqa: D102
 
 
 class Outcome(NamedTuple):
@@ -146,7 +148,6 @@ class Vnode:
         self.keys = keys
         self.overlay = overlay
         self.machine = machine
-        self.sole = len(config.voters) == 1
         self.early: list[Message] = []
         self.switched: Callable[[ReplicaKeys, ReplicaKeys], None] = lambda *_: None
         self._store = store
@@ -166,6 +167,8 @@ class Vnode:
         self._staged: tuple[SnapshotMetadata, ReplicaKeys] | None = None
         self._log = log = LogRows(group, keys, overlay, store, config)
         self._hard_state = state = log.hard_state
+        voters = log.storage.members.voters
+        self.sole = len(voters) == 1
         applied = machine.applied_index
         base_index = log.base[0]
         if not base_index <= applied <= state.commit <= log.last:
@@ -174,9 +177,9 @@ class Vnode:
                 f" ({base_index} to {log.last}) contradict each other."
             )
         log.storage.applied = (applied, log.storage.term(applied))
-        self.lease = Lease(config.id, config.voters, config.lease_ms)
+        self.lease = Lease(config.id, voters, config.lease_ms)
         self.promise = Promise(config.vote_wait_ms, config.started_ms)
-        self.core = RawNode(_core_config(config, applied), log.storage)
+        self.core = RawNode(_core_config(config, applied, sole=self.sole), log.storage)
         if self.sole:
             self.core.campaign()
 
@@ -431,8 +434,7 @@ class Vnode:
         self._staged = None
         before, self.keys = self.keys, keys
         self._log.switch(keys, metadata)
-        machine: Any = self.machine
-        machine.rebase(keys, self._store)
+        self.machine.rebase(keys, self._store)
         self._applied_term = metadata.term
         self.switched(before, keys)
 
@@ -495,8 +497,8 @@ class Vnode:
         return [(done, error) for done in waiting]
 
 
-def _core_config(config: GroupConfig, applied: int) -> Config:
-    if len(config.voters) == 1:
+def _core_config(config: GroupConfig, applied: int, *, sole: bool) -> Config:
+    if sole:
         return Config(id=config.id, applied=applied)
     return Config(
         id=config.id,

@@ -106,7 +106,6 @@ class ReplicaKeys:
         "due_stop",
         "finished",
         "hard_state",
-        "incarnation",
         "job",
         "log",
         "log_stop",
@@ -128,7 +127,6 @@ class ReplicaKeys:
     )
 
     def __init__(self, incarnation: int) -> None:
-        self.incarnation = incarnation
         self.prefix = prefix = replica_prefix(incarnation)
         self.stop = after_prefix(prefix)
         self.hard_state = prefix + b"h"
@@ -152,6 +150,11 @@ class ReplicaKeys:
         self.route_attempts = prefix + b"y"
         self.tag = prefix + b"t"
         self.task = prefix + b"k"
+
+    @property
+    def incarnation(self) -> int:
+        """The number that the prefix is made of."""
+        return int.from_bytes(self.prefix, "big")
 
     def waiting_range(self, route_uid: int) -> tuple[bytes, bytes]:
         """Bounds of one route's waiting index."""

@@ -10,6 +10,7 @@ from node.forwarding import Forwarding
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
+from node.sleeping import Sleeping
 from timemachine.errors import (
     CodecError,
     ProposalDropped,
@@ -35,6 +36,7 @@ class Consensus:
         self._runtime = runtime
         self._peers = peers
         self._rhythm = rhythm
+        self.sleeping = Sleeping(world, runtime, peers, rhythm)
         self.forwarding = Forwarding(world, runtime, peers)
         self.dropped = 0
 
@@ -44,9 +46,14 @@ class Consensus:
 
     def added(self, vnode: Vnode, first: int) -> None:
         """A replica was taken up. Of a new group, the one on the node `first` should lead."""
+        self.sleeping.added(vnode)
         if vnode.newborn and first == self._peers.number:
             # A little later, for the others have to hear of the group as well.
             self._world.call_later(self._rhythm.tick_ms, partial(self._campaign, vnode))
+
+    def removed(self, vnode: Vnode) -> None:
+        """A replica is gone."""
+        self.sleeping.removed(vnode)
 
     def _campaign(self, vnode: Vnode) -> None:
         if vnode.newborn and self._runtime.vnodes.get(vnode.group) is vnode:
@@ -63,9 +70,7 @@ class Consensus:
         if not runtime.working:
             return
         self.start()
-        for vnode in list(runtime.vnodes.values()):
-            vnode.tick()
-            runtime.stepped(vnode)
+        self.sleeping.tick()
 
     def receive(self, data: bytes) -> None:
         """Take a frame of another node. What makes no sense is dropped and counted."""
@@ -80,6 +85,10 @@ class Consensus:
             self.dropped += 1
             return
         self._take_messages(frame)
+        if frame.beat is not None:
+            self.sleeping.receive_beat(frame.sender, frame.beat)
+        if frame.answer is not None:
+            self.sleeping.receive_answer(frame.sender, frame.answer)
         for forward in frame.forwards:
             self.forwarding.take(frame.sender, forward)
         for number in frame.forwarded:
@@ -98,6 +107,8 @@ class Consensus:
             self._step(vnode, message, mono_ms)
 
     def _step(self, vnode: Vnode, message: Message, mono_ms: float) -> None:
+        resting = vnode.resting
+        before = vnode.position() if resting else None
         try:
             vnode.step(message, mono_ms)
         except (ProposalDropped, PeerUnknown, ReplicaStopped):
@@ -106,4 +117,6 @@ class Consensus:
         except StoreDamaged as error:
             self._runtime.fail(error)
             return
+        if resting and vnode.position() != before:
+            self.sleeping.rouse(vnode, message.from_)
         self._runtime.stepped(vnode)

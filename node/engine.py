@@ -137,6 +137,7 @@ class Engine(Reader):
         self._started = started
         self.runtime.add(self._meta_vnode)
         if self.consensus is not None:
+            self.consensus.added(self._meta_vnode, first=0)
             self.runtime.when_written(self.consensus.start)
             self._meta_changed()
             return
@@ -217,6 +218,8 @@ class Engine(Reader):
         for vnode in self._vnodes.pop(uid, []):
             self.delivery.leave(vnode)
             self.runtime.remove(vnode)
+            if self.consensus is not None:
+                self.consensus.removed(vnode)
             self._expiry.forget_vnode(vnode.group)
 
     def _reconcile_routes(self) -> None:

@@ -4,18 +4,21 @@ from collections.abc import Callable, Sequence
 
 from node.env import Network
 from timemachine.frames import Forward, Frame, GroupMessage, write_frame
+from timemachine.liveness import Answer, Beat
 from timemachine.raft import Message, MessageType
 
 
 class _Outbox:
     """What waits for one peer."""
 
-    __slots__ = ("forwarded", "forwards", "messages")
+    __slots__ = ("answer", "beat", "forwarded", "forwards", "messages")
 
     def __init__(self) -> None:
         self.messages: list[GroupMessage] = []
         self.forwards: list[Forward] = []
         self.forwarded: list[int] = []
+        self.beat: Beat | None = None
+        self.answer: Answer | None = None
 
 
 class Peers:
@@ -61,6 +64,20 @@ class Peers:
         self._outboxes[to].forwarded.append(number)
         self._full[to] = None
 
+    def beat(self, to: int, beat: Beat) -> None:
+        """This node is alive, and leads what it leads."""
+        self._outboxes[to].beat = beat
+        self._full[to] = None
+
+    def answer(self, to: int, answer: Answer) -> None:
+        """What follows nodes as `to` still does so."""
+        outbox = self._outboxes[to]
+        if outbox.answer is not None:
+            self.flush()
+            outbox = self._outboxes[to]
+        outbox.answer = answer
+        self._full[to] = None
+
     def flush(self) -> None:
         """Send what waits."""
         if not self._full:
@@ -70,7 +87,13 @@ class Peers:
             outbox = self._outboxes[other]
             self._outboxes[other] = _Outbox()
             frame = Frame(
-                self.number, self.epoch, outbox.messages, outbox.forwards, outbox.forwarded
+                self.number,
+                self.epoch,
+                outbox.messages,
+                outbox.forwards,
+                outbox.forwarded,
+                outbox.beat,
+                outbox.answer,
             )
             self.frames += 1
             self._network.send(other, write_frame(frame))

@@ -74,6 +74,7 @@ class Runtime:
         self._row_waiters: list[tuple[int, Callable[[], None]]] = []
         self.failure: TimeMachineError | None = None
         self._closed = False
+        self.rouse: Callable[[Vnode], None] = lambda _: None
         self.cycles = 0
         self.commands = 0
         self.rows = 0
@@ -195,6 +196,8 @@ class Runtime:
             if done is not None:
                 done(NotLeader(vnode.leader))
             return
+        if vnode.resting:
+            self.rouse(vnode)
         vnode.propose(command, done)
         self._wake(vnode)
 
@@ -210,6 +213,8 @@ class Runtime:
         elif not vnode.is_leader():
             done(NotLeader(vnode.leader))
         else:
+            if vnode.resting:
+                self.rouse(vnode)
             vnode.read(done)
             self.stepped(vnode)
 

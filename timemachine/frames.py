@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from timemachine import codec
+from timemachine.liveness import Answer, Beat
 from timemachine.raft import Message
 
 
@@ -40,6 +41,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sender, epoch  who sends, and in which of its lives
     forwards       commands that the receiver should propose
     forwarded      numbers of forwards of the receiver that are committed
+    beat, answer   see `timemachine.liveness`
     """
 
     sender: int
@@ -47,6 +49,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     messages: Sequence[GroupMessage] = ()
     forwards: Sequence[Forward] = ()
     forwarded: Sequence[int] = ()
+    beat: Beat | None = None
+    answer: Answer | None = None
 
 
 def write_frame(frame: Frame) -> bytes:

@@ -164,6 +164,7 @@ RAFT_INFLIGHT_BYTES_MAX = 16 * 1024 * 1024  # entries in them
 RAFT_READS_WAITING_MAX = 4_096  # of one group: beyond, requests are lost and asked again
 LOG_ENTRIES_MAX = 2_000  # of one group with several voters: beyond, the older half is dropped
 LOG_BYTES_MAX = 16 * 1024 * 1024  # likewise
+LIVENESS_ANNOUNCED_PER_BEAT_MAX = 500
 FORWARDS_MAX = 10_000  # commands of this node for leaders elsewhere: beyond, the oldest are lost
 FORWARD_MS = 10 * 60_000  # how long one is repeated
 

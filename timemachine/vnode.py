@@ -64,6 +64,11 @@ _VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 _STAMP_BYTES: Final = 8
 _STAMPS_PER_MS: Final = 1_000
 
+RESTING_LEADER: Final = 1
+"""It leads, and its host has offered to let the group sleep, or does."""
+RESTING_FOLLOWER: Final = 2
+"""It sleeps under its leader, whose node speaks for it."""
+
 
 class Machine(Protocol):
     """What a vnode needs of its state machine; see `JobMachine`."""
@@ -98,7 +103,9 @@ class Vnode:
 
     `sole` says that nobody else votes, `early` holds what may leave before the batch of this cycle
     is durable, `promise` is what this replica owes leaders that it has answered, `lease` what
-    others owe to it. `switched` hears of a snapshot: the keys before, those from now on.
+    others owe to it. `resting` says that the replica is asleep or may fall asleep, and `acked_ms`
+    what its node was answered meanwhile (`timemachine/liveness.py`). `switched` hears of a
+    snapshot: the keys before, those from now on.
     """
 
     __slots__ = (
@@ -119,6 +126,7 @@ class Vnode:
         "_staged",
         "_stalled",
         "_store",
+        "acked_ms",
         "core",
         "early",
         "group",
@@ -127,6 +135,7 @@ class Vnode:
         "machine",
         "overlay",
         "promise",
+        "resting",
         "sole",
         "switched",
     )
@@ -149,6 +158,8 @@ class Vnode:
         self.overlay = overlay
         self.machine = machine
         self.early: list[Message] = []
+        self.resting = 0
+        self.acked_ms: Callable[[tuple[int, int]], dict[int, float]] = lambda _: {}
         self.switched: Callable[[ReplicaKeys, ReplicaKeys], None] = lambda *_: None
         self._store = store
         self._pending: list[tuple[Any, Done | None]] = []
@@ -217,7 +228,7 @@ class Vnode:
                 self.lease.answered(message.term, message.from_, sent_ms)
         elif (
             kind in _VOTES
-            and mono_ms < self.promise.until_ms
+            and (mono_ms < self.promise.until_ms or self.resting == RESTING_FOLLOWER)
             and message.context != TRANSFER_CONTEXT
         ):
             return
@@ -286,7 +297,41 @@ class Vnode:
             return False
         if self.sole:
             return True
-        return mono_ms < self.lease.until_ms and not self.core.lease_given_up
+        if self.core.lease_given_up:
+            return False
+        if mono_ms < self.lease.until_ms:
+            return True
+        return self.resting == RESTING_LEADER and mono_ms < self.lease.until(
+            self.term, self.acked_ms(self.group)
+        )
+
+    def idle(self) -> bool:
+        """Whether it leads, and nothing is to be done for any voter whose node is alive."""
+        if not self.serving or self._ready is not None or self._pending or self._gathered:
+            return False
+        return not self._reads and not self._reads_known and self.core.replicated
+
+    def follows(self, leader: int, term: int, index: int) -> bool:
+        """Whether it follows that leader in that term, with just that log, all of it applied."""
+        core = self.core
+        return (
+            core.leader == leader
+            and core.term == term
+            and not core.leads
+            and self._ready is None
+            and not core.has_ready()
+            and self.machine.applied_index == index == self.last_index
+        )
+
+    def position(self) -> tuple[int, int, int, int]:
+        """What a message may change that concerns others: term, leader, end of log, commit."""
+        core = self.core
+        return core.term, core.leader, core.last_index, core.commit
+
+    @property
+    def last_index(self) -> int:
+        """Index of the newest entry of the log, durable or not."""
+        return self.core.last_index
 
     def takes_proposals(self) -> bool:
         """Whether a proposal made now could be committed."""

@@ -165,6 +165,14 @@ class RawNode:
         """
         self._raft.step(Message(MessageType.TRANSFER_LEADER, from_=to))
 
+    def elapse(self, ticks: int) -> None:
+        """Go on as if the leader had last been heard of so many ticks ago, `election_tick` at most.
+
+        A leader's next look for a majority is as far off as after that many ticks. For a host that
+        does not tick replicas which need no ticks.
+        """
+        self._raft.election_elapsed = ticks
+
     def resign(self) -> None:
         """As a leader, step down, as a leader without a majority does; the term goes on.
 
@@ -349,6 +357,32 @@ class RawNode:
     def leader(self) -> int:
         """Whom this replica follows, itself while it leads; NO_NODE if nobody is known."""
         return self._raft.leader
+
+    @property
+    def last_index(self) -> int:
+        """Index of the newest entry, stored or not."""
+        return self._raft.log.last_index()
+
+    @property
+    def commit(self) -> int:
+        """Up to where the log is known to be committed."""
+        return self._raft.log.committed
+
+    @property
+    def replicated(self) -> bool:
+        """Whether a leader has committed its whole log, and knows who has all of it as well.
+
+        Who was not heard of since the last check for a majority need not have it; the others must.
+        No transfer is under way.
+        """
+        raft = self._raft
+        log = raft.log
+        last = log.last_index()
+        if log.applied != last or raft.transferee != NO_NODE:
+            return False
+        return all(
+            each.match == last or not each.recent_active for each in raft.tracker.progress.values()
+        )
 
     @property
     def hands_over(self) -> bool:

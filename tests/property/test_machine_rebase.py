@@ -30,7 +30,7 @@ def _install(store: Store, old: ReplicaKeys, chunk_bytes: int) -> None:
         if isinstance(part, ImageEnd):
             taking.finish(part)
         else:
-            store.write(store.prepare(taking.chunk(part)))
+            store.write(store.prepare({**taking.chunk(part)}))
     view.close()
 
 

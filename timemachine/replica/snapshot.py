@@ -18,7 +18,7 @@ import msgspec
 
 from timemachine import codec, limits
 from timemachine.errors import CodecError
-from timemachine.storage.api import Batch, Row, View
+from timemachine.storage.api import Row, View
 from timemachine.storage.keys import ReplicaKeys, u64
 
 _NOT_IN_AN_IMAGE = frozenset((b"b", b"h", b"l"))
@@ -124,7 +124,7 @@ class ImageIn:
         self._keys = keys
         self._chunks = self._rows = self._checksum = 0
 
-    def chunk(self, data: bytes) -> Batch:
+    def chunk(self, data: bytes) -> dict[bytes, bytes]:
         """The rows of the next chunk, to be written in one batch.
 
         Raises CodecError when the chunk is damaged or out of turn; it is not taken then.

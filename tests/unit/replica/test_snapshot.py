@@ -40,7 +40,7 @@ def test_an_image_installs_under_another_incarnation(chunk_bytes: int) -> None:
     chunks, end = _image(store, old, chunk_bytes)
     taking = ImageIn(new)
     for chunk in chunks:
-        store.write(store.prepare(taking.chunk(chunk)))
+        store.write(store.prepare({**taking.chunk(chunk)}))
     taking.finish(end)
     before = {k[4:]: v for k, v in store.scan(old.prefix, old.stop, 9_999)}
     after = {k[4:]: v for k, v in store.scan(new.prefix, new.stop, 9_999)}

@@ -1,0 +1,233 @@
+"""The leader's side of a transfer: a view, read and sent chunk by chunk.
+
+The core says that a follower needs a snapshot; what it gets is newer: whatever the store holds
+when the transfer begins. So nothing is prepared in advance and nothing waits for an image.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from msgspec.structs import replace
+
+from node.env import Timer, World
+from timemachine import limits
+from timemachine.errors import StoreError
+from timemachine.members import read_members
+from timemachine.raft import Message, SnapshotMetadata
+from timemachine.replica.snapshot import ImageEnd, applied_in, image_out
+from timemachine.storage.api import View
+from timemachine.storage.keys import ReplicaKeys
+from timemachine.transfers import Group, SnapshotAnswer, SnapshotChunk, TransferId
+
+_Way = tuple[Group, int]
+"""A group, and the node that its image goes to."""
+
+
+class _Transfer:
+    """One image under way."""
+
+    __slots__ = ("frame", "id", "index", "message", "number", "parts", "timer", "tries", "view")
+
+    def __init__(
+        self, id: TransferId, message: Message, view: View, parts: Iterator[bytes | ImageEnd]
+    ) -> None:
+        assert message.snapshot is not None
+        self.id = id
+        self.message = message
+        self.view = view
+        self.parts = parts
+        self.index = message.snapshot.metadata.index
+        self.number = 0
+        self.tries = 0
+        self.frame: SnapshotChunk | None = None
+        self.timer: Timer | None = None
+
+
+class SnapshotsOut:
+    """Sends images of this node's replicas.
+
+    view     makes a view of the node's store
+    keys_of  the keys of this node's replica of a group, None if there is none any more
+    send     gives a chunk to the network, for a node; it may be lost
+    report   how a transfer ended, (group, to, failed): for the core's `report_snapshot`
+
+    Of its transfers SNAPSHOTS_OUT_MAX go on at once; the others wait, one for each group and node,
+    and take their view when it is their turn. Nothing is called from within `start`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        view: Callable[[], View],
+        keys_of: Callable[[Group], ReplicaKeys | None],
+        send: Callable[[int, SnapshotChunk], None],
+        report: Callable[[Group, int, bool], None],
+        chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES,
+    ) -> None:
+        self._world = world
+        self._view = view
+        self._keys_of = keys_of
+        self._send = send
+        self._report = report
+        self._chunk_bytes = chunk_bytes
+        self._waiting: dict[_Way, Message] = {}
+        self._open: dict[_Way, _Transfer] = {}
+        self._number = 0
+        self._closed = False
+
+    # --- what the host asks ----------------------------------------------------------------
+
+    def start(self, group: Group, to: int, message: Message) -> None:
+        """Send node `to` what the core's SNAPSHOT `message` promises it, or something newer.
+
+        A transfer of the group to that node that is still under way ends without a report: the
+        core has given it up.
+        """
+        if self._closed:
+            return
+        way = (group, to)
+        self._drop(way)
+        self._waiting[way] = message
+        self._world.call_soon(self._fill)
+
+    def answered(self, sender: int, answer: SnapshotAnswer) -> None:
+        """Node `sender` says how far it is. What is not about the chunk under way is ignored."""
+        way = (answer.group, sender)
+        transfer = self._open.get(way)
+        if transfer is None or transfer.id != answer.transfer:
+            return
+        if answer.refused:
+            self._end(way, failed=True)
+            return
+        frame = transfer.frame
+        if frame is None or answer.following != frame.number + 1:
+            return
+        self._stop_timer(transfer)
+        transfer.frame = None
+        if frame.end is not None:
+            self._end(way, failed=False)
+        else:
+            following = partial(self._read, way, transfer)
+            transfer.timer = self._world.call_later(limits.SNAPSHOT_PAUSE_MS, following)
+
+    def cancel(self, group: Group) -> None:
+        """Stop all transfers of a group without a report: this replica leads it no more."""
+        for way in [way for way in (*self._open, *self._waiting) if way[0] == group]:
+            self._drop(way)
+        self._world.call_soon(self._fill)
+
+    def keep_from(self, group: Group) -> int | None:
+        """The lowest index at which an image under way ends.
+
+        Entries behind it should stay in the log: who installs the image needs them next.
+        """
+        indexes = [transfer.index for way, transfer in self._open.items() if way[0] == group]
+        return min(indexes, default=None)
+
+    def close(self) -> None:
+        """Stop everything, without reports: the store is about to be closed."""
+        self._closed = True
+        for way in [*self._open, *self._waiting]:
+            self._drop(way)
+
+    # --- one transfer ----------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Begin transfers, as many as there is room for."""
+        while self._waiting and len(self._open) < limits.SNAPSHOTS_OUT_MAX:
+            way = next(iter(self._waiting))
+            self._begin(way, self._waiting.pop(way))
+
+    def _begin(self, way: _Way, message: Message) -> None:
+        keys = self._keys_of(way[0])
+        transfer = None if keys is None else self._take_view(keys, message)
+        if transfer is None:
+            self._report(*way, True)
+            return
+        self._open[way] = transfer
+        self._read(way, transfer)
+
+    def _take_view(self, keys: ReplicaKeys, message: Message) -> _Transfer | None:
+        """The transfer of what the store shows now; None when that is less than was promised."""
+        snapshot = message.snapshot
+        assert snapshot is not None, "not a SNAPSHOT"
+        try:
+            view = self._view()
+        except StoreError:
+            return None
+        try:
+            index, term = applied_in(view, keys)
+            row = view.get(keys.members)
+        except StoreError:
+            view.close()
+            return None
+        if index < max(1, snapshot.metadata.index):
+            view.close()
+            return None
+        # The membership as of that index, which may have changed since the core's message.
+        members = snapshot.metadata.conf_state if row is None else read_members(row)
+        metadata = SnapshotMetadata(members, index, term)
+        self._number += 1
+        return _Transfer(
+            (message.term, self._number),
+            replace(message, snapshot=replace(snapshot, metadata=metadata)),
+            view,
+            image_out(view, keys, chunk_bytes=self._chunk_bytes),
+        )
+
+    def _read(self, way: _Way, transfer: _Transfer) -> None:
+        """Read the next chunk and send it."""
+        try:
+            part = next(transfer.parts)
+        except StoreError:
+            self._end(way, failed=True)
+            return
+        number = transfer.number
+        transfer.number = number + 1
+        transfer.tries = 0
+        transfer.frame = SnapshotChunk(
+            way[0],
+            transfer.id,
+            number,
+            part if isinstance(part, bytes) else b"",
+            transfer.message if number == 0 else None,
+            part if isinstance(part, ImageEnd) else None,
+        )
+        self._try(way, transfer)
+
+    def _try(self, way: _Way, transfer: _Transfer) -> None:
+        """Send the chunk under way, once more if it was not answered in time."""
+        if transfer.tries == limits.SNAPSHOT_CHUNK_TRIES_MAX:
+            self._give_up(way)
+            return
+        transfer.tries += 1
+        again = partial(self._try, way, transfer)
+        transfer.timer = self._world.call_later(limits.SNAPSHOT_CHUNK_TIMEOUT_MS, again)
+        assert transfer.frame is not None
+        self._send(way[1], transfer.frame)
+
+    def _give_up(self, way: _Way) -> None:
+        """A node does not answer: what waits for it fails too, or it would hold up the others."""
+        self._end(way, failed=True)
+        for other in [other for other in self._waiting if other[1] == way[1]]:
+            if other in self._waiting:
+                self._end(other, failed=True)
+
+    def _end(self, way: _Way, *, failed: bool) -> None:
+        self._drop(way)
+        self._world.call_soon(self._fill)
+        self._report(*way, failed)
+
+    def _drop(self, way: _Way) -> None:
+        """Forget a transfer, wherever it is."""
+        self._waiting.pop(way, None)
+        transfer = self._open.pop(way, None)
+        if transfer is not None:
+            self._stop_timer(transfer)
+            transfer.view.close()
+
+    def _stop_timer(self, transfer: _Transfer) -> None:
+        if transfer.timer is not None:
+            transfer.timer.cancel()
+            transfer.timer = None

@@ -1,0 +1,1 @@
+"""Both sides of a transfer of an image, each alone."""

@@ -7,6 +7,7 @@ from functools import partial
 
 from node.env import World
 from node.forwarding import Forwarding
+from node.images import Images
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
@@ -30,11 +31,13 @@ class Consensus:
         world: World,
         runtime: Runtime,
         peers: Peers,
+        images: Images,
         rhythm: Rhythm,
     ) -> None:
         self._world = world
         self._runtime = runtime
         self._peers = peers
+        self._images = images
         self._rhythm = rhythm
         self.sleeping = Sleeping(world, runtime, peers, rhythm)
         self.forwarding = Forwarding(world, runtime, peers)
@@ -89,6 +92,10 @@ class Consensus:
             self.sleeping.receive_beat(frame.sender, frame.beat)
         if frame.answer is not None:
             self.sleeping.receive_answer(frame.sender, frame.answer)
+        for chunk in frame.chunks:
+            self._images.incoming.take(frame.sender, chunk)
+        for answer in frame.chunk_answers:
+            self._images.outgoing.answered(frame.sender, answer)
         for forward in frame.forwards:
             self.forwarding.take(frame.sender, forward)
         for number in frame.forwarded:

@@ -12,6 +12,7 @@ from node.delivery import Delivery
 from node.env import Disk, World
 from node.example import send_example
 from node.expiry import Expiry
+from node.images import Images
 from node.learning import Learning
 from node.members import Cluster
 from node.reading import Reader
@@ -84,8 +85,6 @@ class Engine(Reader):
         self._members = config.voters
         self.number = config.id
         self.consensus: Consensus | None = None
-        if cluster is not None and peers is not None:
-            self.consensus = Consensus(world, self.runtime, peers, cluster.rhythm)
         self._started: Callable[[], None] | None = None
         self._first_settings = Settings()
         self._known_routes: dict[int, int] = {}
@@ -93,7 +92,19 @@ class Engine(Reader):
         self._bootstrapped = False
         self._meta_changes = -1
         self._replicas = Replicas(world, store, overlay, self.runtime, config)
+        if cluster is not None and peers is not None:
+            images = Images(
+                world,
+                store,
+                overlay,
+                self.runtime,
+                peers,
+                self._replicas,
+                chunk_bytes=cluster.snapshot_chunk_bytes,
+            )
+            self.consensus = Consensus(world, self.runtime, peers, images, cluster.rhythm)
         self._learning = Learning(world, store, overlay, self.runtime)
+        self._replicas.on_switched = self._switched
         self._meta_vnode, self.meta = self._replicas.load_meta()
         self.delivery = Delivery(
             world,
@@ -262,6 +273,13 @@ class Engine(Reader):
         if collection is not None and vnode.serving:
             self.delivery.lead(vnode, collection)
             self.tasks.tidy(vnode)
+
+    def _switched(self, vnode: Vnode) -> None:
+        """A replica goes on from a snapshot: what was learned of it is to be learned again."""
+        if vnode is self._meta_vnode:
+            self._meta_changes = -1
+        else:
+            self._learning.add(vnode)
 
     def receive(self, frame: bytes) -> None:
         """Take what another node has sent."""

@@ -40,6 +40,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     members  the numbers of all nodes, this one among them
     log_entries_max, log_bytes_max, message_bytes_max, inflight_messages_max, uncommitted_size_max
              see `timemachine.group.GroupConfig`
+    snapshot_chunk_bytes
+             about how much of an image is sent at once
     """
 
     number: int
@@ -51,6 +53,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     message_bytes_max: int = limits.RAFT_MESSAGE_BYTES_MAX
     inflight_messages_max: int = limits.RAFT_INFLIGHT_MESSAGES_MAX
     uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+    snapshot_chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES
 
     def peers(self, store: Store, overlay: Overlay) -> Peers:
         """The way to the others, in a new epoch, which the first batch makes durable."""

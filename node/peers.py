@@ -6,12 +6,21 @@ from node.env import Network
 from timemachine.frames import Forward, Frame, GroupMessage, write_frame
 from timemachine.liveness import Answer, Beat
 from timemachine.raft import Message, MessageType
+from timemachine.transfers import SnapshotAnswer, SnapshotChunk
 
 
 class _Outbox:
     """What waits for one peer."""
 
-    __slots__ = ("answer", "beat", "forwarded", "forwards", "messages")
+    __slots__ = (
+        "answer",
+        "beat",
+        "chunk_answers",
+        "chunks",
+        "forwarded",
+        "forwards",
+        "messages",
+    )
 
     def __init__(self) -> None:
         self.messages: list[GroupMessage] = []
@@ -19,6 +28,8 @@ class _Outbox:
         self.forwarded: list[int] = []
         self.beat: Beat | None = None
         self.answer: Answer | None = None
+        self.chunks: list[SnapshotChunk] = []
+        self.chunk_answers: list[SnapshotAnswer] = []
 
 
 class Peers:
@@ -78,6 +89,18 @@ class Peers:
         outbox.answer = answer
         self._full[to] = None
 
+    def chunk(self, to: int, chunk: SnapshotChunk) -> None:
+        """A part of an image, sent at once."""
+        self._outboxes[to].chunks.append(chunk)
+        self._full[to] = None
+        self.flush()
+
+    def chunk_answer(self, to: int, answer: SnapshotAnswer) -> None:
+        """How far this node has an image that `to` sends, sent at once."""
+        self._outboxes[to].chunk_answers.append(answer)
+        self._full[to] = None
+        self.flush()
+
     def flush(self) -> None:
         """Send what waits."""
         if not self._full:
@@ -94,6 +117,8 @@ class Peers:
                 outbox.forwarded,
                 outbox.beat,
                 outbox.answer,
+                outbox.chunks,
+                outbox.chunk_answers,
             )
             self.frames += 1
             self._network.send(other, write_frame(frame))

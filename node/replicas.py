@@ -4,7 +4,7 @@ Every replica has a range of keys of its own, by the number of its incarnation. 
 which, and which ranges are to be erased, are rows of the node itself, so a crash forgets neither.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from functools import partial
 
 from node.env import World
@@ -43,7 +43,10 @@ def job_machine(vnode: Vnode) -> JobMachine:
 
 
 class Replicas:
-    """Loads and erases replicas. A group is (collection uid, vnode index)."""
+    """Loads and erases replicas. A group is (collection uid, vnode index).
+
+    `on_switched` hears of a replica that goes on from a snapshot.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Replicas:
         self._runtime = runtime
         self._erasing = False
         self._staged: set[int] = set()
+        self.on_switched: Callable[[Vnode], None] = lambda _: None
         row = store.get(INCARNATION_KEY)
         self._next_incarnation = 1 if row is None else int.from_bytes(row, "big")
         self._incarnations = {
@@ -85,17 +89,19 @@ class Replicas:
 
     def _replica(self, group: tuple[int, int], keys: ReplicaKeys, machine: Machine) -> Vnode:
         vnode = Vnode(group, keys, self._overlay, machine, self._store, self._config)
-        vnode.switched = partial(self._switched, group)
+        vnode.switched = partial(self._switched, vnode)
         return vnode
 
-    def _switched(self, group: tuple[int, int], before: ReplicaKeys, keys: ReplicaKeys) -> None:
+    def _switched(self, vnode: Vnode, before: ReplicaKeys, keys: ReplicaKeys) -> None:
         """A replica goes on from the rows of a snapshot: in the batch being gathered, keep that."""
+        group = vnode.group
         self._incarnations[group] = keys.incarnation
         self._overlay.put(group_key(*group), u32(keys.incarnation))
         self._overlay.delete(erase_key(keys.incarnation))
         self._overlay.put(erase_key(before.incarnation), b"")
         self._staged.discard(keys.incarnation)
         self._erase_after(_RETIRE_PAUSE_MS)
+        self.on_switched(vnode)
 
     def stage(self) -> ReplicaKeys:
         """Keys for an image that comes in: a range that is erased unless it is switched to."""

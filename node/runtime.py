@@ -48,8 +48,8 @@ class Runtime:
         overlay: Overlay,
         *,
         on_effects: EffectsListener,
-        on_moved: Callable[[Vnode], None],
         on_failure: Callable[[TimeMachineError], None],
+        on_moved: Callable[[Vnode], None] = lambda _: None,
         peers: Peers | None = None,
     ) -> None:
         self._world = world

@@ -12,6 +12,7 @@ import msgspec
 from timemachine import codec
 from timemachine.liveness import Answer, Beat
 from timemachine.raft import Message
+from timemachine.transfers import SnapshotAnswer, SnapshotChunk
 
 
 class GroupMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,6 +43,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     forwards       commands that the receiver should propose
     forwarded      numbers of forwards of the receiver that are committed
     beat, answer   see `timemachine.liveness`
+    chunks, chunk_answers
+                   see `timemachine.transfers`
     """
 
     sender: int
@@ -51,6 +54,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     forwarded: Sequence[int] = ()
     beat: Beat | None = None
     answer: Answer | None = None
+    chunks: Sequence[SnapshotChunk] = ()
+    chunk_answers: Sequence[SnapshotAnswer] = ()
 
 
 def write_frame(frame: Frame) -> bytes:

@@ -1,0 +1,87 @@
+"""What replicas need when their log does not reach back far enough: images, out and in.
+
+`node/snapshots/` carries them; here it is joined with the replicas of this node.
+"""
+
+from node.env import World
+from node.peers import Peers
+from node.replicas import Replicas
+from node.runtime import Runtime
+from node.snapshots.receiving import SnapshotsIn
+from node.snapshots.sending import SnapshotsOut
+from timemachine.raft import Message
+from timemachine.storage.api import Store
+from timemachine.storage.keys import ReplicaKeys
+from timemachine.storage.overlay import Overlay
+from timemachine.transfers import Group
+
+
+class Images:
+    """Sends what cores ask for, and installs what comes."""
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        overlay: Overlay,
+        runtime: Runtime,
+        peers: Peers,
+        replicas: Replicas,
+        *,
+        chunk_bytes: int,
+    ) -> None:
+        self._runtime = runtime
+        self._replicas = replicas
+        self.outgoing = SnapshotsOut(
+            world,
+            view=store.view,
+            keys_of=self._keys_of,
+            send=peers.chunk,
+            report=self._report,
+            chunk_bytes=chunk_bytes,
+        )
+        self.incoming = SnapshotsIn(
+            world,
+            overlay,
+            stage=self._stage,
+            discard=replicas.unstage,
+            install=self._install,
+            send=peers.chunk_answer,
+            when_written=runtime.when_written,
+        )
+        peers.send_snapshot = self._send
+
+    def _send(self, group: Group, message: Message) -> None:
+        self.outgoing.start(group, message.to, message)
+
+    def _keys_of(self, group: Group) -> ReplicaKeys | None:
+        vnode = self._runtime.vnodes.get(group)
+        return None if vnode is None or not vnode.is_leader() else vnode.keys
+
+    def _report(self, group: Group, to: int, failed: bool) -> None:  # noqa: FBT001 - a callback
+        vnode = self._runtime.vnodes.get(group)
+        if vnode is not None:
+            vnode.core.report_snapshot(to, failed=failed)
+            self._runtime.stepped(vnode)
+
+    def _stage(self, group: Group, message: Message) -> ReplicaKeys | None:
+        """Only what this replica may need has a place here."""
+        vnode = self._runtime.vnodes.get(group)
+        snapshot = message.snapshot
+        if vnode is None or snapshot is None or message.term < vnode.core.term:
+            return None
+        if snapshot.metadata.index <= vnode.core.commit:
+            return None
+        return self._replicas.stage()
+
+    def _install(self, group: Group, message: Message, keys: ReplicaKeys) -> None:
+        vnode = self._runtime.vnodes.get(group)
+        if vnode is None or not vnode.install(message, keys):
+            self._replicas.unstage(keys)
+            return
+        self._runtime.stepped(vnode)
+
+    def close(self) -> None:
+        """The store is about to be closed."""
+        self.outgoing.close()
+        self.incoming.close()

@@ -125,6 +125,9 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `index` is the log index of the claim: with the restore epoch it is the fence number, which
     rises over all leaders. `deadline_ms` bounds the send on the leader's wall clock.
+    `handed_over` says that this leader gave its leadership away while the send was open, and tells
+    its outcome to the next. `delivered` says that an earlier attempt, given up as unknown, turned
+    out to have succeeded: after this one there is none.
     """
 
     term: int
@@ -134,6 +137,8 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     claimed_ms: int
     deadline_ms: int
     prior: int
+    handed_over: bool = False
+    delivered: bool = False
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

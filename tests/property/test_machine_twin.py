@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from timemachine.model import AttemptRecord, JobState, Queue
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.records import RouteCounts, read_attempt, read_job
-from timemachine.replica.results import BulkProgress
+from timemachine.replica.results import BulkProgress, ClaimResult
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
@@ -32,6 +33,7 @@ class Bench:
         self.index = 0
         self.log: list[bytes] = []
         self.bulk_at = b""
+        self.redriven: set[str] = set()
 
     def apply(self, *batch: Any) -> list[Any]:
         """Apply one entry, and make it durable."""
@@ -45,7 +47,21 @@ class Bench:
         for result in results:
             if isinstance(result, BulkProgress):
                 self.bulk_at = result.cursor
+        for command, result in zip(batch, results, strict=True):
+            if isinstance(command, c.RedriveJob | c.Bulk):
+                self.redriven |= self.jobs().keys()
+            elif isinstance(command, c.Claim):
+                self.check_claims(command, result)
         return results
+
+    def check_claims(self, command: c.Claim, results: list[ClaimResult]) -> None:
+        """Nothing is sent again that has succeeded, whenever that was known, unless redriven."""
+        for item, result in zip(command.items, results, strict=True):
+            if result.holds and item.job_id not in self.redriven:
+                start, stop = self.keys.attempts_range(item.job_id.encode())
+                rows = [read_attempt(row) for _, row in self.store.scan(start, stop, 1000)]
+                done = [row for row in rows if row.version == item.version]
+                assert not any(row.status == "succeeded" for row in done)
 
     def jobs(self) -> dict[str, Any]:
         """All job rows."""
@@ -103,7 +119,8 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     """A random history: (action, job id, time, choice)."""
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
-        " unclaim wait release give_up offset purge_old late bulk forget_content".split()
+        " unclaim wait release give_up offset purge_old late orphan handover bulk"
+        " forget_content".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -159,27 +176,33 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 job_id, job.uid if job else uid, job.version if job else 1, attempt, now
             )
             return c.Claim(now_ms=now, term=1, items=[item])
-        case "settle_ok" | "settle_retry" | "settle_dead" | "late":
-            verdict = {"settle_retry": 1, "settle_dead": 2}.get(action, 0)
-            attempt = 1 if job is None else max(1, job.attempts - (action == "late"))
+        case "settle_ok" | "settle_retry" | "settle_dead" | "orphan" | "late":
+            verdict = {"settle_retry": 1, "settle_dead": 2, "orphan": 1}.get(action, 0)
+            back = choice if action == "late" and job and choice < job.attempts else 0
+            attempt = 1 if job is None else max(1, job.attempts - back)
+            serial = max(1, job.serial - back) if job else 1
+            status = "unknown" if action == "orphan" else "failed" if verdict else "succeeded"
             settle = c.SettleItem(
                 job_id,
                 job.uid if job else uid,
                 job.version if job else 1,
                 attempt,
-                job.serial if job else 1,
+                serial,
                 verdict,
-                b"",
+                _record(attempt, job.version if job else 1, status, fence=bench.index),
                 time,
                 "exhausted" if verdict == 2 else None,
             )
+            if job is None or not job.attempts:
+                settle = msgspec.structs.replace(settle, record=b"")  # there was no such attempt
             return c.Settle(now_ms=now, items=[settle])
-        case "unclaim":
+        case "unclaim" | "handover":
             attempt = 1 if job is None else job.attempts
             item = c.ClaimItem(
-                job_id, job.uid if job else uid, job.version if job else 1, attempt, 0
+                job_id, job.uid if job else uid, job.version if job else 1, attempt, time
             )
-            return c.Unclaim(now_ms=now, items=[item])
+            made = c.Handover if action == "handover" else c.Unclaim
+            return made(now_ms=now, items=[item])
         case "wait":
             return c.Wait(now_ms=now, items=seen, held=choice > 1)
         case "release":
@@ -196,6 +219,23 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             return c.MoveOffset(now_ms=now, due_ms=low, job_id="", seen_index=seen_index)
         case _:
             return c.Purge(now_ms=now, before_ms=now - choice, job_ids=list(IDS))
+
+
+def _record(attempt: int, version: int, status: str, *, fence: int) -> bytes:
+    return codec.encode(
+        AttemptRecord(
+            attempt=attempt,
+            version=version,
+            status=status,
+            node="n",
+            term=1,
+            fence=fence,
+            url="http://hook.example/",
+            claimed_ms=2,
+            started_ms=2,
+            ended_ms=3,
+        )
+    )
 
 
 @settings(max_examples=200, deadline=None)

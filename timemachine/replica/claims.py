@@ -3,7 +3,7 @@
 import msgspec
 
 from timemachine import codec
-from timemachine.model import ClaimMark
+from timemachine.model import AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
 from timemachine.replica.records import read_attempt, read_job
 from timemachine.replica.results import ClaimResult
@@ -14,6 +14,7 @@ from timemachine.storage.keys import u32, u64
 
 _encode = codec.encode
 _replace = msgspec.structs.replace
+_UNKNOWN = AttemptStatus.UNKNOWN.value
 
 
 def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
@@ -81,24 +82,61 @@ def _settle_one(
     before = rows.firing.get(job_id) or rows.read(job_id)
     if before is None:
         return
-    if item.record and (
-        before.uid == item.uid or read_attempt(item.record).fence > before.born_index
+    claim = before.claim
+    if (
+        claim is None
+        or claim.attempt != item.attempt
+        or before.version != item.version
+        or before.uid != item.uid
     ):
+        _settle_late(rows, item, raw_id, before, now_ms, by_route)
+        return
+    if item.record:
         rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
         # Not before.route_uid alone: the job may have been given another one meanwhile.
         route_uid = item.route_uid or before.route_uid
         by_route.setdefault(route_uid, []).append((job_id, item.serial))
-    if before.uid != item.uid or before.version != item.version:
-        return
-    if before.claim is not None and before.claim.attempt == item.attempt:
-        rows.store(job_id, raw_id, before, settled(before, item, now_ms))
-    elif (
-        item.verdict == c.VERDICT_DELIVERED
-        and before.state not in (FIRING, DELIVERED)
-        and item.attempt <= before.attempts
+    rows.store(job_id, raw_id, before, settled(before, item, now_ms))
+
+
+def _settle_late(
+    rows: JobRows,
+    item: c.SettleItem,
+    raw_id: bytes,
+    before: JobRecord,
+    now_ms: int,
+    by_route: dict[int, list[tuple[str, int]]],
+) -> None:
+    """The outcome of an attempt that is not open: of an old version, given up, or told twice."""
+    job_id = item.job_id
+    if item.record:
+        if before.uid != item.uid and read_attempt(item.record).fence <= before.born_index:
+            return  # of a job that was purged
+        key = rows.keys.attempts + raw_id + b"\0" + u32(item.serial)
+        known = rows.overlay.get(key)
+        if known is None:
+            route_uid = item.route_uid or before.route_uid
+            by_route.setdefault(route_uid, []).append((job_id, item.serial))
+        elif read_attempt(known).status != _UNKNOWN:
+            # Told already. Since then the job may have been redriven, and must be sent once more.
+            return
+        rows.overlay.put(key, item.record)
+    if (
+        before.uid != item.uid
+        or before.version != item.version
+        or item.verdict != c.VERDICT_DELIVERED
+        or item.attempt > before.attempts
+        or before.state == DELIVERED
     ):
-        # An attempt that was given up as unknown did succeed, and no later one is under way.
+        return
+    # An attempt that was given up as unknown did succeed.
+    claim = before.claim
+    if claim is None:
         rows.store(job_id, raw_id, before, delivered(before, now_ms))
+    else:
+        # A later one is under way, and is the last, however it ends.
+        after = _replace(before, claim=_replace(claim, delivered=True))
+        rows.store_mark(job_id, raw_id, after)
 
 
 def unclaim(rows: JobRows, command: c.Unclaim) -> None:
@@ -106,6 +144,24 @@ def unclaim(rows: JobRows, command: c.Unclaim) -> None:
     for item in command.items:
         revoked = c.Revoked(item.uid, item.version, item.attempt)
         take_back(rows, item.job_id, revoked, command.now_ms)
+
+
+def hand_over(rows: JobRows, command: c.Handover) -> None:
+    """Mark open claims: their outcomes will be told by a node that does not lead any more."""
+    for item in command.items:
+        before = rows.read(item.job_id)
+        if before is None:
+            continue
+        claim = before.claim
+        if (
+            claim is None
+            or claim.attempt != item.attempt
+            or before.version != item.version
+            or before.uid != item.uid
+        ):
+            continue
+        mark = _replace(claim, handed_over=True, deadline_ms=item.deadline_ms)
+        rows.store_mark(item.job_id, item.job_id.encode(), _replace(before, claim=mark))
 
 
 def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> None:
@@ -125,7 +181,9 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
         or mark.attempt != revoked.attempt
     ):
         return
-    if before.outcome is not None:
+    if mark.delivered:
+        after = delivered(before, now_ms)
+    elif before.outcome is not None:
         # Deleted while claimed, and then never sent: nothing is left to wait for.
         after = cancelled(before, before.outcome, now_ms)
     else:

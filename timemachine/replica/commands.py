@@ -252,6 +252,15 @@ class ForgetContent(Command, frozen=True, tag=17):
     request: Request | None = None
 
 
+class Handover(Command, frozen=True, tag=18):
+    """The leader is about to give its leadership away, and these sends of its are open.
+
+    It forwards their outcomes, so the next leader waits for each until `deadline_ms`.
+    """
+
+    items: list[ClaimItem]
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -270,6 +279,7 @@ AnyCommand = (
     | Bulk
     | BulkForget
     | ForgetContent
+    | Handover
 )
 
 VERDICT_DELIVERED = 0

@@ -41,6 +41,7 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.Claim: claims.claim,
     c.Settle: claims.settle,
     c.Unclaim: claims.unclaim,
+    c.Handover: claims.hand_over,
     c.Wait: waiting.wait,
     c.Release: waiting.release,
     c.GiveUp: waiting.give_up,

@@ -194,6 +194,11 @@ class JobRows:
         self.firing[job_id] = after
         self.overlay.put(self.keys.job + raw_id, _encode(after))
 
+    def store_mark(self, job_id: str, raw_id: bytes, after: JobRecord) -> None:
+        """What `store` does where only the mark of an open claim has changed: no index tells."""
+        self.firing[job_id] = after
+        self.overlay.put(self.keys.job + raw_id, _encode(after))
+
     def erase(self, job_id: str, raw_id: bytes, record: JobRecord) -> None:
         """Delete every row of a job, those of its attempts too."""
         keys = self.keys

@@ -132,7 +132,8 @@ def unclaimed(before: JobRecord, claim: ClaimMark) -> JobRecord:
 
 def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
     """What follows from how its open attempt ended."""
-    if item.verdict == c.VERDICT_DELIVERED:
+    claim = before.claim
+    if item.verdict == c.VERDICT_DELIVERED or (claim is not None and claim.delivered):
         return delivered(before, now_ms)
     tries = before.tries + 1 if item.counts else before.tries
     if before.outcome is not None:

@@ -1,0 +1,155 @@
+"""Attempts over changes of leader: what is settled late, twice, or by another leader's node."""
+
+import msgspec
+import pytest
+
+from tests.unit.replica.machines import UID, Driven
+from timemachine import codec
+from timemachine.model import AttemptStatus, ClaimMark, JobState
+from timemachine.replica import commands as c
+from timemachine.replica.records import read_job
+
+SUCCEEDED, FAILED, UNKNOWN = AttemptStatus
+
+
+def _orphaned() -> tuple[Driven, ClaimMark]:
+    """A job whose first attempt the leader of term 2 has given up as unknown."""
+    log = Driven()
+    log.put("a")
+    first = log.claim("a")
+    log.term = 2
+    log.settle("a", first, UNKNOWN)
+    assert JobState.RETRYING == log.job("a").state
+    return log, first
+
+
+def test_a_late_success_completes_a_job_whose_retry_was_not_claimed() -> None:
+    """Whatever the term: it is the attempt that counts."""
+    log, first = _orphaned()
+    log.settle("a", first, SUCCEEDED)
+    assert JobState.DELIVERED == log.job("a").state
+    assert "succeeded" == log.status("a", 1)
+    assert 1 == log.listed(), "an attempt is listed once with its route"
+
+
+@pytest.mark.parametrize("second", [FAILED, UNKNOWN, SUCCEEDED])
+def test_the_attempt_after_a_late_success_is_the_last(second: AttemptStatus) -> None:
+    """It was under way when the success of the one before became known; nothing follows it."""
+    log, first = _orphaned()
+    mark = log.claim("a")
+    log.settle("a", first, SUCCEEDED)
+    assert JobState.FIRING == log.job("a").state
+    log.settle("a", mark, second)
+    assert JobState.DELIVERED == log.job("a").state
+    assert second.value == log.status("a", 2)
+
+
+def test_a_claim_taken_back_after_a_late_success_is_not_made_again() -> None:
+    """The job has been delivered, by the attempt before."""
+    log, first = _orphaned()
+    mark = log.claim("a")
+    log.settle("a", first, SUCCEEDED)
+    log.apply(c.Unclaim(now_ms=5, items=[c.ClaimItem("a", UID, 1, mark.attempt, 0)]))
+    assert JobState.DELIVERED == log.job("a").state
+
+
+def test_a_late_failure_corrects_the_record_and_nothing_else() -> None:
+    """The retry that unknown led to goes its own way."""
+    log, first = _orphaned()
+    before = log.job("a")
+    log.settle("a", first, FAILED)
+    assert before == log.job("a")
+    assert "failed" == log.status("a", 1)
+    assert 1 == log.listed()
+
+
+def test_what_is_known_of_an_attempt_is_not_given_up_as_unknown() -> None:
+    """Its outcome overtook the new leader, which had found the claim open."""
+    log = Driven()
+    log.put("a")
+    first = log.claim("a")
+    log.settle("a", first, FAILED)
+    log.term = 2
+    before = log.job("a")
+    log.settle("a", first, UNKNOWN)
+    assert before == log.job("a")
+    assert "failed" == log.status("a", 1)
+    assert 1 == log.listed()
+
+
+def test_an_outcome_told_twice_does_not_end_a_redriven_job() -> None:
+    """Forwarded once more after the job was delivered, and a human asked for another delivery."""
+    log = Driven()
+    log.put("a")
+    first = log.claim("a")
+    log.settle("a", first, SUCCEEDED)
+    log.apply(c.RedriveJob(now_ms=5, job_id="a", route_uid=1, force=True))
+    log.settle("a", first, SUCCEEDED)
+    assert JobState.SCHEDULED == log.job("a").state
+
+
+def test_a_late_settle_never_touches_another_version() -> None:
+    """Neither one that waits nor one that is under way."""
+    log, first = _orphaned()
+    log.put("a", 20)
+    before = log.job("a")
+    log.settle("a", first, SUCCEEDED)
+    assert before == log.job("a")
+    mark = log.claim("a")
+    assert mark.attempt == first.attempt
+    before = log.job("a")
+    log.settle("a", first, SUCCEEDED)
+    assert before == log.job("a")
+
+
+def test_handover_marks_the_claim_and_nothing_else() -> None:
+    """The next leader reads of it until when to wait; indexes and delivery learn nothing."""
+    log = Driven()
+    log.put("a")
+    mark = log.claim("a")
+    log.machine.take_effects()
+    before = log.store.image()
+    log.hand_over("a", mark, 777)
+    claim = log.job("a").claim
+    assert claim is not None
+    assert (True, 777) == (claim.handed_over, claim.deadline_ms)
+    assert [] == log.machine.take_effects()
+    changed = {key for key, row in log.store.image().items() if before.get(key) != row}
+    assert {log.keys.job + b"a", log.keys.state} == changed
+    log.term = 2
+    log.settle("a", mark, SUCCEEDED)
+    assert JobState.DELIVERED == log.job("a").state
+
+
+def test_handover_of_what_is_not_open_changes_nothing() -> None:
+    """Another attempt, another version, a job that is settled, or gone."""
+    log = Driven()
+    log.put("a")
+    mark = log.claim("a")
+    before = log.job("a")
+    for uid, version, attempt in [(b"x" * 16, 1, 1), (UID, 2, 1), (UID, 1, 2)]:
+        item = c.ClaimItem("a", uid, version, attempt, 777)
+        log.apply(c.Handover(now_ms=3, items=[item, c.ClaimItem("b", UID, 1, 1, 777)]))
+        assert before == log.job("a")
+    log.settle("a", mark, SUCCEEDED)
+    before = log.job("a")
+    log.hand_over("a", mark, 777)
+    assert before == log.job("a")
+
+
+def test_claims_of_before_are_read() -> None:
+    """A job that was stored while a claim had neither of its two last fields, byte for byte."""
+    log = Driven()
+    log.put("a")
+    log.claim("a")
+    now = log.job("a")
+    claim = now.claim
+    assert claim is not None
+    assert (False, False) == (claim.handed_over, claim.delivered)
+    fields = list(msgspec.to_builtins(claim))
+    assert [1, 2, 1, 1, 2, 100, 0, False, False] == fields
+    assert bytes.fromhex("9901020101026400c2c2") in codec.encode(now)
+    stored = codec.encode(now).replace(
+        bytes.fromhex("9901020101026400c2c2"), bytes.fromhex("9701020101026400")
+    )
+    assert now == read_job(stored)

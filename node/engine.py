@@ -227,7 +227,7 @@ class Engine(Reader):
     def _drop_collection(self, uid: int) -> None:
         del self._collections[uid]
         for vnode in self._vnodes.pop(uid, []):
-            self.delivery.leave(vnode)
+            self.delivery.forget(vnode)
             self.runtime.remove(vnode)
             if self.consensus is not None:
                 self.consensus.removed(vnode)

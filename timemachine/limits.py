@@ -76,6 +76,10 @@ SCAN_ROWS_MAX = 1_000  # rows read from the store before the loop gets its turn
 SCAN_AHEAD_MS = 100
 LAG_TO_WAITING_MS = 60_000
 SHUTDOWN_GRACE_MS = 10_000
+HANDOVER_MARGIN_MS = 5_000  # beyond its deadline, until a send of the leader before is given up
+LATE_SETTLES_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
+LATE_SETTLES_KEPT_MS = 120_000
+LATE_SETTLES_RETRY_MS = 250
 
 # --- lists -----------------------------------------------------------------------------------
 LIST_LIMIT_DEFAULT = 100
@@ -92,6 +96,9 @@ TASKS_KEPT_MS = 7 * 86_400_000  # after their end
 TASK_SAMPLE_JOBS = 10  # shown by a dry run
 
 assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
+# All sends that end while nobody leads find room, and are told of for longer than is waited.
+assert SENDS_PER_NODE_MAX < LATE_SETTLES_MAX
+assert LATE_SETTLES_RETRY_MS < HANDOVER_MARGIN_MS < LATE_SETTLES_KEPT_MS
 assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 # A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
 assert ATTEMPT_BODY_BYTES_MAX * 4 // 3 + 16 * 1024 < ATTEMPT_RECORD_BYTES_MAX < ENTRY_BYTES_MAX

@@ -7,6 +7,8 @@
     sending     at the due moment, the request of an attempt that is claimed
     settling    what follows from how it ended is committed
 
+    leading      vnodes come, go, and are given away, with what is open of them
+    orphans      claims of leaders that are gone are closed: what became of them is unknown
     parking     what its route cannot take moves to the route's waiting index, or ends with it
     sweeping    the same for many jobs, in the background
     routes      what a change of a route means for its jobs

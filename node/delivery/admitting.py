@@ -75,12 +75,13 @@ class Admission:
         else:
             # Until then the route may still come.
             head.moving[job_id] = due_ms
-            again = partial(self._admit_again, head, due_ms, job_id, key)
+            again = partial(self._admit_again, head, due_ms, job_id)
             self._world.call_later(due_ms - now_ms, again)
 
-    def _admit_again(self, head: VnodeHead, due_ms: int, job_id: str, key: bytes) -> None:
-        """Its time has come; whatever happened to the job meanwhile took the mark away."""
-        if head.vnode in self._window.heads and head.moving.get(job_id) == due_ms:
+    def _admit_again(self, head: VnodeHead, due_ms: int, job_id: str) -> None:
+        """Its time has come; whatever happened to the job meanwhile took it from `moving`."""
+        if head.fires and head.moving.get(job_id) == due_ms:
+            key = head.vnode.keys.due + u64(due_ms) + job_id.encode()
             del head.moving[job_id]
             value = self._store.get(key)
             if value is not None:

@@ -1,41 +1,45 @@
 """Gives free slots to due jobs, and commits the intent of their attempts."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from node.delivery.orphans import Orphans
 from node.delivery.sending import Sends
-from node.delivery.settling import Settles
 from node.env import World
 from node.runtime import Runtime
 from timemachine import limits
 from timemachine.delivery.item import CLAIMED, CLAIMING, Item
 from timemachine.delivery.routequeue import TURN_JOBS
-from timemachine.delivery.settlement import settle_orphan
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
 from timemachine.replica.commands import Claim, ClaimItem
 from timemachine.replica.results import ClaimResult
+from timemachine.vnode import Vnode
 
 
 class Claims:
-    """Asks for claims, and hands those that hold over to be sent."""
+    """Asks for claims, and hands those that hold over to be sent.
+
+    `suspend` is told of a vnode that leads and may not fire.
+    """
 
     def __init__(
         self,
         window: Window,
         sends: Sends,
-        settles: Settles,
+        orphans: Orphans,
         world: World,
         runtime: Runtime,
         *,
-        node_id: str,
+        suspend: Callable[[Vnode], None],
     ) -> None:
         self._window = window
         self._sends = sends
-        self._settles = settles
+        self._orphans = orphans
         self._world = world
         self._runtime = runtime
-        self._node_id = node_id
+        self._suspend = suspend
 
     def grant(self, now_ms: int) -> None:
         """Give free slots to due jobs, one route after the other, and ask for their claims."""
@@ -53,6 +57,12 @@ class Claims:
                     following.append(queue)
             ready = following
         for head, items in granted.items():
+            vnode = head.vnode
+            if not vnode.sole and not vnode.may_fire(self._world.mono_ms()):
+                for item in items:
+                    window.forget(item)
+                self._suspend(vnode)
+                continue
             for start in range(0, len(items), limits.CLAIMS_PER_COMMAND_MAX):
                 self._claim(head, items[start : start + limits.CLAIMS_PER_COMMAND_MAX], now_ms)
 
@@ -87,25 +97,17 @@ class Claims:
                 held.append(item)
             else:
                 self._failed(item, result)
-        self._sends.hold(held)
+        if items[0].head.fires:
+            self._sends.hold(held)
+        else:
+            for item in held:
+                self._sends.withdraw(item)
         self._window.wake()
 
     def _failed(self, item: Item, result: ClaimResult) -> None:
         """The job is not what was seen. If it is an orphan of a dead leader, close its attempt."""
         self._window.forget(item)
         record = result.record
-        if record is None or record.claim is None:
+        if record is None or record.uid != item.uid or record.version != item.version:
             return
-        if record.uid != item.uid or record.version != item.version:
-            return
-        if record.claim.term >= item.head.vnode.term:
-            return
-        settle = settle_orphan(
-            item.job_id,
-            record,
-            record.claim,
-            item.queue.route,
-            node_id=self._node_id,
-            now_ms=self._world.wall_ms(),
-        )
-        self._settles.add(item.head, settle)
+        self._orphans.close(item.head, item.due_ms, item.job_id, record)

@@ -6,14 +6,16 @@ from typing import Any
 from node.delivery.admitting import Admission
 from node.delivery.alarm import Alarm
 from node.delivery.claiming import Claims
+from node.delivery.leading import Leading
 from node.delivery.offsets import Offsets
+from node.delivery.orphans import Orphans
 from node.delivery.parking import Parking
 from node.delivery.pump import Pump
 from node.delivery.refilling import Refill
 from node.delivery.routes import RouteChanges
 from node.delivery.scanning import Scanner
 from node.delivery.sending import Sends
-from node.delivery.settling import Settles
+from node.delivery.settling import Late, Settles
 from node.delivery.sweeping import Sweeps
 from node.env import World
 from node.runtime import Runtime
@@ -21,7 +23,6 @@ from node.webhook import Prepared
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, SENDING
 from timemachine.delivery.lateness import Lateness
 from timemachine.delivery.routequeue import RouteQueue
-from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
 from timemachine.model import Collection, Route
 from timemachine.outbound import Sender
@@ -36,7 +37,8 @@ from timemachine.vnode import Vnode
 class Delivery:
     """All vnodes that this node leads, all routes.
 
-    `prepare` opens a route for sending; `disable_route` is asked for what recipients ask for.
+    `prepare` opens a route for sending; `disable_route` is asked for what recipients ask for;
+    `late` gets what became of sends of groups that this node leads no more.
     """
 
     def __init__(
@@ -50,15 +52,12 @@ class Delivery:
         node_id: str,
         prepare: Callable[[Route], Prepared],
         disable_route: Callable[[DisableRoute], None],
+        late: Late = lambda _group, _settles: None,
     ) -> None:
         self._world = world
         self._runtime = runtime
         self._alarm = Alarm(world, self._pump_now)
         self._window = window = Window(self._alarm.wake)
-        self._parking = Parking(window, world, runtime, meta)
-        self._admission = Admission(window, self._parking, world, store, meta)
-        self._scanner = Scanner(window, self._admission, store)
-        refill = Refill(window, self._admission, store)
         self._settles = Settles(
             window,
             world,
@@ -66,31 +65,77 @@ class Delivery:
             node_id=node_id,
             disable_route=disable_route,
             flushed=self._check_drained,
+            late=late,
         )
+        orphans = Orphans(self._settles, world, meta, node_id=node_id)
+        self._parking = Parking(window, orphans, world, runtime, meta)
+        self._admission = Admission(window, self._parking, world, store, meta)
+        self._scanner = Scanner(window, self._admission, store)
+        refill = Refill(window, self._admission, store)
         self._sends = Sends(
             window, self._settles, world, store, runtime, meta, sender, prepare=prepare
         )
-        claims = Claims(window, self._sends, self._settles, world, runtime, node_id=node_id)
-        sweeps = Sweeps(window, self._admission, self._parking, world, store, runtime, meta)
+        sweeps = Sweeps(
+            window, self._admission, self._parking, orphans, world, store, runtime, meta
+        )
         self._routes = RouteChanges(window, self._sends, self._parking, sweeps, meta)
+        self._leading = Leading(
+            window,
+            self._scanner,
+            self._routes,
+            self._sends,
+            self._settles,
+            world,
+            store,
+            runtime,
+        )
+        claims = Claims(
+            window,
+            self._sends,
+            orphans,
+            world,
+            runtime,
+            suspend=self._leading.suspend,
+        )
         offsets = Offsets(window, world, runtime)
         self._pump = Pump(
-            window, self._scanner, refill, claims, self._sends, sweeps, offsets, world
+            window,
+            self._leading,
+            self._scanner,
+            refill,
+            claims,
+            self._sends,
+            sweeps,
+            offsets,
+            world,
         )
         self._when_drained: Callable[[], None] | None = None
 
     # --- vnodes and routes come and go -----------------------------------------------------
 
     def lead(self, vnode: Vnode, collection: Collection) -> None:
-        """Start firing for a vnode, from its committed offset on."""
-        head = self._window.heads[vnode] = VnodeHead(vnode, collection)
-        self._scanner.look_at(head, 0)
-        self._routes.take_up(head)
-        self._alarm.wake()
+        """Start firing for a vnode that serves, from its committed offset on."""
+        self._leading.lead(vnode, collection)
 
     def leave(self, vnode: Vnode) -> None:
-        """Stop firing for a vnode that is gone."""
-        self._window.forget_vnode(vnode)
+        """Stop firing for a vnode that another node leads, or may lead. Open sends go on."""
+        self._leading.leave(vnode)
+
+    def forget(self, vnode: Vnode) -> None:
+        """Stop firing for a vnode that is gone for good."""
+        self._leading.forget(vnode)
+
+    def hand_over(self, vnode: Vnode, done: Callable[[], None]) -> None:
+        """Stop firing for a vnode that is to be led elsewhere: before a transfer.
+
+        Nothing of it is claimed any more, what was not sent is taken back, and the log tells which
+        sends are open. Then `done` is called; also if this node has ceased to lead meanwhile.
+        """
+        self._leading.hand_over(vnode, done)
+
+    def resume(self, vnode: Vnode) -> None:
+        """Fire for it again: the transfer that it was handed over for has failed."""
+        self._leading.resume(vnode)
 
     def route_changed(self, uid: int) -> None:
         """A route was created, replaced, paused, resumed, disabled or deleted."""

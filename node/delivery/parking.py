@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from node.delivery.orphans import Orphans
 from node.env import World
 from node.runtime import Runtime
 from timemachine.delivery.vnodehead import VnodeHead
@@ -20,8 +21,16 @@ from timemachine.storage.keys import u64
 class Parking:
     """Commits that due jobs wait for their route, or that their route is gone for good."""
 
-    def __init__(self, window: Window, world: World, runtime: Runtime, meta: MetaMachine) -> None:
+    def __init__(
+        self,
+        window: Window,
+        orphans: Orphans,
+        world: World,
+        runtime: Runtime,
+        meta: MetaMachine,
+    ) -> None:
         self._window = window
+        self._orphans = orphans
         self._world = world
         self._runtime = runtime
         self._meta = meta
@@ -42,7 +51,7 @@ class Parking:
 
         A closed route's is read when it opens; a deleted route's nobody reads any more.
         """
-        if head.vnode not in self._window.heads:
+        if not head.fires:
             return
         route = self._meta.routes_by_uid.get(seen.route_uid)
         if route is None:

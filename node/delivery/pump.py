@@ -1,6 +1,7 @@
 """Does all steps of firing in order, and says when to do so again."""
 
 from node.delivery.claiming import Claims
+from node.delivery.leading import Leading
 from node.delivery.offsets import Offsets
 from node.delivery.refilling import Refill
 from node.delivery.scanning import Scanner
@@ -12,6 +13,8 @@ from timemachine.delivery.window import Window
 
 _IDLE_MS = 500.0
 _TICK_MS = 1.0
+_LEASE_MS = 10.0
+"""How soon a lease that was missing is looked for again."""
 _STEP_BACK_MS = 1_000
 _OFFSETS_MS = 1_000.0
 
@@ -22,6 +25,7 @@ class Pump:
     def __init__(
         self,
         window: Window,
+        leading: Leading,
         scanner: Scanner,
         refill: Refill,
         claims: Claims,
@@ -31,6 +35,7 @@ class Pump:
         world: World,
     ) -> None:
         self._window = window
+        self._leading = leading
         self._scanner = scanner
         self._refill = refill
         self._claims = claims
@@ -50,6 +55,8 @@ class Pump:
         self._last_wall_ms = now_ms
         self._sends.send_due(now_ms)
         if not self._window.stopping:
+            if self._leading.suspended:
+                self._leading.end_suspensions()
             self._scanner.scan(now_ms)
             self._refill.refill()
             self._claims.grant(now_ms)
@@ -65,7 +72,7 @@ class Pump:
         if not self._sweeps.idle:
             return _TICK_MS
         now_ms = self._world.wall_ms()
-        rest_ms = _IDLE_MS
+        rest_ms = _LEASE_MS if self._leading.suspended else _IDLE_MS
         send_ms = self._sends.next_ms()
         if send_ms is not None:
             rest_ms = min(rest_ms, send_ms - now_ms)

@@ -56,7 +56,7 @@ class Refill:
             at = len(start)
             for key, value in rows:
                 job_id = key[at + 8 :].decode()
-                if job_id in head.known:
+                if job_id in head.known or job_id in head.moving:
                     continue
                 _, version, attempts, uid = read_due_value(value)
                 due_ms = int.from_bytes(key[at : at + 8], "big")

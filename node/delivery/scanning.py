@@ -42,7 +42,7 @@ class Scanner:
         # Not each vnode at each tick: what a scan costs is mostly its beginning.
         while moments and moments[0][0] <= soon_ms and budget > 0:
             due_ms, _, head = heappop(moments)
-            if due_ms != head.next_due_ms or head.vnode not in self._window.heads:
+            if due_ms != head.next_due_ms or not head.fires:
                 continue
             if self._window.queued() >= limits.WINDOW_JOBS_MAX:
                 self.look_at(head, now_ms)

@@ -75,6 +75,13 @@ class Sends:
         command = Unclaim(now_ms=self._world.wall_ms(), items=[asked])
         self._runtime.propose(item.head.vnode, command)
 
+    def withdraw(self, item: Item) -> None:
+        """Do not send what is claimed: take the claim back, or leave it to the next leader."""
+        if item.head.vnode.is_leader():
+            self.unclaim(item)
+        elif item.stage == CLAIMED:
+            self._window.forget(item)
+
     def unclaim_after(self, due_ms: int) -> None:
         """Take back the claims of jobs that are due later than that."""
         for item in [item for at_ms, _, item in self._timed if at_ms > due_ms]:
@@ -111,11 +118,15 @@ class Sends:
         head = item.head
         vnode = head.vnode
         route = self._meta.routes_by_uid.get(item.queue.route.uid)
-        if route is None or not route.open or claim.term != vnode.term:
-            self.unclaim(item)
-            return
-        if vnode not in self._window.heads:
-            self._window.forget(item)
+        if (
+            route is None
+            or not route.open
+            or claim.term != vnode.term
+            or not head.fires
+            # Looked at now, for the process may have been asleep since the claim.
+            or not (vnode.sole or vnode.may_fire(self._world.mono_ms()))
+        ):
+            self.withdraw(item)
             return
         prepared = self._prepared.get(route.uid)
         if prepared is None or not prepared.holds(route, now_ms):
@@ -146,7 +157,6 @@ class Sends:
 
     def abort_open(self) -> None:
         """Cut what is still open. It counts as our own fault."""
-        for head in self._window.heads.values():
-            for item in head.sending():
-                if item.handle is not None:
-                    item.handle.abort()
+        for item in self._window.sending():
+            if item.handle is not None:
+                item.handle.abort()

@@ -1,6 +1,8 @@
 """Commits what follows from attempts that ended: delivered, tried again, or dead."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from node.env import World
 from node.runtime import Runtime
@@ -9,15 +11,20 @@ from timemachine.delivery.item import GONE, SENDING, Item
 from timemachine.delivery.settlement import settle_outcome
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
+from timemachine.errors import TimeMachineError
 from timemachine.outbound import Outcome
 from timemachine.replica.commands import Settle, SettleItem
 from timemachine.replica.meta import DisableRoute
 from timemachine.retry import Verdict
 
+Late = Callable[[tuple[int, int], list[SettleItem]], None]
+"""Takes what became of attempts of a group that another node leads."""
+
 
 class Settles:
     """Settles of one turn of the loop become one command a vnode; `flushed` hears of each turn.
 
+    `late` gets those of a group that this node cannot commit, or may not have committed.
     `outcomes` counts attempts by what followed: delivered, or the reason of failure.
     """
 
@@ -30,6 +37,7 @@ class Settles:
         node_id: str,
         disable_route: Callable[[DisableRoute], None],
         flushed: Callable[[], None],
+        late: Late,
     ) -> None:
         self._window = window
         self._world = world
@@ -37,6 +45,7 @@ class Settles:
         self._node_id = node_id
         self._disable_route = disable_route
         self._flushed = flushed
+        self._late = late
         self._waiting: dict[VnodeHead, list[SettleItem]] = {}
         self.outcomes: dict[str, int] = {}
 
@@ -83,18 +92,31 @@ class Settles:
         """Commit a settle with the others of this turn."""
         waiting = self._waiting
         if not waiting:
-            self._world.call_soon(self._flush)
+            self._world.call_soon(self.flush)
         settles = waiting.get(head)
         if settles is None:
             waiting[head] = [settle]
         else:
             settles.append(settle)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Make commands of what waits, now."""
         waiting, self._waiting = self._waiting, {}
         now_ms = self._world.wall_ms()
         for head, settles in waiting.items():
+            vnode = head.vnode
             for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
                 chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
-                self._runtime.propose(head.vnode, Settle(now_ms=now_ms, items=chunk))
+                done = None if vnode.sole else partial(self._settled, vnode.group, chunk)
+                self._runtime.propose(vnode, Settle(now_ms=now_ms, items=chunk), done)
+            if not head.fires:
+                self._window.leave_open(vnode.group, [])
         self._flushed()
+
+    def _settled(self, group: tuple[int, int], settles: list[SettleItem], result: Any) -> None:
+        if isinstance(result, TimeMachineError) and self._runtime.working:
+            self._late(group, settles)
+
+    def forget(self, head: VnodeHead) -> None:
+        """Nobody asks any more what became of a vnode's attempts."""
+        self._waiting.pop(head, None)

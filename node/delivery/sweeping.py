@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from node.delivery.admitting import Admission
+from node.delivery.orphans import Orphans
 from node.delivery.parking import Parking
 from node.env import World
 from node.runtime import Runtime
@@ -28,6 +29,7 @@ class Sweeps:
         window: Window,
         admission: Admission,
         parking: Parking,
+        orphans: Orphans,
         world: World,
         store: Store,
         runtime: Runtime,
@@ -36,6 +38,7 @@ class Sweeps:
         self._window = window
         self._admission = admission
         self._parking = parking
+        self._orphans = orphans
         self._world = world
         self._store = store
         self._runtime = runtime
@@ -76,15 +79,12 @@ class Sweeps:
         self._walks.append(self._give_up(head, route_uid))
         self._window.wake()
 
-    def _leads(self, head: VnodeHead) -> bool:
-        return head.vnode in self._window.heads
-
     def _release(self, head: VnodeHead, route_uid: int) -> Iterator[None]:
         cursor, stop = head.vnode.keys.waiting_range(route_uid)
         at = len(cursor)
         while True:
             route = self._meta.routes_by_uid.get(route_uid)
-            if route is None or not route.open or not self._leads(head):
+            if route is None or not route.open or not head.fires:
                 return
             rows = self._store.scan(cursor, stop, _ROWS)
             if not rows:
@@ -99,7 +99,7 @@ class Sweeps:
 
     def _park_lag(self, head: VnodeHead, route_uid: int, *, held: bool) -> Iterator[None]:
         at = len(head.vnode.keys.due)
-        while self._leads(head):
+        while head.fires:
             if route_uid not in self._meta.routes_by_uid:
                 return  # `_give_up` ends what is left
             # Asked anew at each step: an insert meanwhile may have lowered it.
@@ -131,14 +131,16 @@ class Sweeps:
         keys = head.vnode.keys
         cursor, stop = keys.route_range(route_uid)
         at = len(cursor)
-        while self._leads(head):
+        while head.fires:
             rows = self._store.scan(cursor, stop, _ROWS)
             items = []
             for key, _ in rows:
                 job_id = key[at + 8 :].decode()
                 data = self._store.get(keys.job + job_id.encode())
                 record = None if data is None else read_job(data)
-                if record is not None and record.queue and record.claim is None:
+                if record is None or not record.queue:
+                    continue
+                if record.claim is None:
                     items.append(PendingItem(job_id, record.uid, record.version, record.attempts))
             if items:
                 self._parking.give_up_all(head, items, "The route was deleted.")
@@ -147,6 +149,6 @@ class Sweeps:
             cursor = rows[-1][0] + b"\0"
             yield
         # What stayed behind and is not listed, or came meanwhile, does not hold the offset either.
-        while self._leads(head) and route_uid in head.lag:
+        while head.fires and route_uid in head.lag:
             self._admission.admit_lag(head, route_uid, _ROWS)
             yield

@@ -99,13 +99,20 @@ def settle_outcome(
 
 
 def settle_orphan(
-    job_id: str, record: JobRecord, claim: ClaimMark, route: Route, *, node_id: str, now_ms: int
+    job_id: str,
+    record: JobRecord,
+    claim: ClaimMark,
+    route: Route | None,
+    *,
+    node_id: str,
+    now_ms: int,
 ) -> SettleItem:
     """The claim of a leader that is gone, never settled: its outcome is unknown.
 
     It is tried again at once; of a route that delivers at most once it is left to a human.
+    Without a route, which was deleted, it is due at once too, and that ends it.
     """
-    once = route.delivery == "at_most_once"
+    once = route is not None and route.delivery == "at_most_once"
     attempt = AttemptRecord(
         attempt=claim.attempt,
         version=record.version,
@@ -113,7 +120,7 @@ def settle_orphan(
         node=node_id,
         term=claim.term,
         fence=claim.index,
-        url=route.webhook_url,
+        url="" if route is None else route.webhook_url,
         claimed_ms=claim.claimed_ms,
         started_ms=claim.claimed_ms,
         ended_ms=now_ms,
@@ -133,5 +140,5 @@ def settle_orphan(
         reason=DeadReason.UNKNOWN.value if once else "unknown",
         error=attempt.error_message,
         counts=False,
-        route_uid=route.uid,
+        route_uid=0 if route is None else route.uid,
     )

@@ -17,10 +17,11 @@ _OFFSET_STEP_MS = 1_000
 class VnodeHead:
     """The next moments of one vnode, from its committed offset on.
 
-    Every row below `cursor` is either in `known`, behind the `lag` mark of its route, on its way
-    to a waiting index or to its end (`moving`), or gone. Rows from `cursor` on have not been
-    looked at.
+    Every row below `cursor` is either in `known`, behind the `lag` mark of its route, in `moving`,
+    or gone. In `moving` are those on their way to a waiting index or to their end, and those whose
+    claim by a leader of before is being closed. Rows from `cursor` on have not been looked at.
 
+    fires         whether its vnode is fired for; one that is fired for again has a new head
     scanned_ms    the due time of the cursor or later, for a quick look
     next_due_ms   when the index is to be looked at next
     seen_index    up to where in the log this view is complete
@@ -32,6 +33,7 @@ class VnodeHead:
         "collection",
         "cursor",
         "db",
+        "fires",
         "known",
         "lag",
         "machine",
@@ -44,18 +46,20 @@ class VnodeHead:
         "vnode",
     )
 
-    def __init__(self, vnode: Vnode, collection: Collection) -> None:
+    def __init__(self, vnode: Vnode, collection: Collection, seen_index: int) -> None:
+        """Begin at the committed offset; `seen_index` is what the store that is read has."""
         machine = vnode.machine
         assert isinstance(machine, JobMachine)
         state = machine.state
         self.vnode = vnode
+        self.fires = True
         self.machine = machine
         self.db = collection.db
         self.collection = collection.name
         self.cursor = vnode.keys.due + u64(state.offset_due_ms) + state.offset_job_id.encode()
         self.scanned_ms = state.offset_due_ms
         self.next_due_ms = 0
-        self.seen_index = machine.applied_index
+        self.seen_index = seen_index
         self.known: dict[str, Item] = {}
         self.lag: dict[int, bytes] = {}
         self.moving: dict[str, int] = {}
@@ -69,6 +73,25 @@ class VnodeHead:
             item.queue.drop(item)
         elif item.stage != GONE:
             self.overtaken = [each for each in self.overtaken if each.stage != GONE]
+            self.overtaken.append(item)
+
+    def take_over(self, item: Item) -> None:
+        """Take up a request that began when this node led before; its outcome settles as usual.
+
+        While the job's open claim is its own, nobody else is to claim the job.
+        """
+        item.head = self
+        record = self.machine.read(item.job_id)
+        claim = None if record is None else record.claim
+        if (
+            record is not None
+            and claim is not None
+            and record.uid == item.uid
+            and record.version == item.version
+            and claim.attempt == item.attempts + 1
+        ):
+            self.known[item.job_id] = item
+        else:
             self.overtaken.append(item)
 
     def sending(self) -> list[Item]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from timemachine import limits
-from timemachine.delivery.item import GONE, QUEUED, Item
+from timemachine.delivery.item import GONE, QUEUED, SENDING, Item
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.model import Route
 from timemachine.vnode import Vnode
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 class Window:
     """The heads of the vnodes, the queues of the routes by uid, and the slots of the node.
 
+    `left` has the requests under way of groups that this node does not fire for at the moment.
     `in_flight` counts the jobs that hold a slot. `stopping` says that none shall get one any more.
     `wake` asks for a look at what can be done now.
     """
 
-    __slots__ = ("heads", "in_flight", "queues", "stopping", "wake")
+    __slots__ = ("heads", "in_flight", "left", "queues", "stopping", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self.heads: dict[Vnode, VnodeHead] = {}
+        self.left: dict[tuple[int, int], list[Item]] = {}
         self.queues: dict[int, RouteQueue] = {}
         self.in_flight = 0
         self.stopping = False
@@ -58,16 +60,38 @@ class Window:
         if known.get(item.job_id) is item:
             del known[item.job_id]
 
-    def forget_vnode(self, vnode: Vnode) -> None:
-        """Drop all that is known of a vnode that is not led any more."""
+    # --- vnodes that go --------------------------------------------------------------------
+
+    def take_out(self, vnode: Vnode) -> "VnodeHead | None":
+        """Fire for a vnode no more; its head, whose jobs are the caller's to see to."""
         head = self.heads.pop(vnode, None)
-        if head is None:
-            return
-        for item in list(head.known.values()):
+        if head is not None:
+            head.fires = False
+            for queue in self.queues.values():
+                queue.lagging.pop(head, None)
+                queue.waiting.pop(head, None)
+        return head
+
+    def leave_open(self, group: tuple[int, int], items: list[Item]) -> None:
+        """Remember the requests under way of a group that is fired for no more."""
+        left = [item for item in self.left.pop(group, []) if item.stage == SENDING]
+        left += items
+        if left:
+            self.left[group] = left
+
+    def sending(self) -> list[Item]:
+        """All requests under way."""
+        items = [item for head in self.heads.values() for item in head.sending()]
+        return items + [item for left in self.left.values() for item in left]
+
+    def forget_vnode(self, vnode: Vnode) -> None:
+        """Drop all that is known of a vnode that is gone, what becomes of its sends too."""
+        for item in self.left.pop(vnode.group, []):
             self.forget(item)
-        for queue in self.queues.values():
-            queue.lagging.pop(head, None)
-            queue.waiting.pop(head, None)
+        head = self.take_out(vnode)
+        if head is not None:
+            for item in [*head.known.values(), *head.overtaken]:
+                self.forget(item)
 
 
 assert limits.ROUTE_WINDOW_JOBS_MAX <= limits.WINDOW_JOBS_MAX

@@ -41,7 +41,7 @@ def head() -> VnodeHead:
     keys = ReplicaKeys(1)
     machine = JobMachine(keys, overlay)
     machine.load(None, [])
-    return VnodeHead(Vnode((1, 0), keys, overlay, machine, store), _COLLECTION)
+    return VnodeHead(Vnode((1, 0), keys, overlay, machine, store), _COLLECTION, 0)
 
 
 def due(queue: RouteQueue, due_ms: int, name: str, *, attempts: int = 0) -> Item:

@@ -2,7 +2,7 @@
 
 from tests.unit.delivery.made import due, head, route
 from timemachine import limits
-from timemachine.delivery.item import CLAIMED, GONE
+from timemachine.delivery.item import CLAIMED, GONE, SENDING
 from timemachine.delivery.window import Window
 
 
@@ -33,6 +33,27 @@ def test_a_slot_of_a_full_node_is_told_of() -> None:
     assert [True] == woken
     window.free(item)
     assert [True] == woken
+
+
+def test_requests_of_a_vnode_that_is_left_go_on() -> None:
+    """They are among those under way, and hold their slots, until they end."""
+    window = Window(lambda: None)
+    item, ended = (due(window.queue(route()), 1, name) for name in "ab")
+    of = item.head
+    window.heads[of.vnode] = of
+    item.stage = ended.stage = SENDING
+    assert window.take_out(of.vnode) is of
+    assert not of.fires
+    assert window.take_out(of.vnode) is None
+    window.leave_open((1, 0), of.sending())
+    window.leave_open((1, 0), [ended])
+    assert [item, ended] == window.sending()
+    ended.stage = GONE
+    window.leave_open((1, 0), [])
+    assert [item] == window.sending()
+    item.stage = GONE
+    window.leave_open((1, 0), [])
+    assert {} == window.left
 
 
 def test_nothing_is_left_of_a_vnode_that_is_gone() -> None:

@@ -1,0 +1,154 @@
+"""Outcomes for groups that another node leads: offered until they are taken, and not for ever."""
+
+from typing import Any
+
+import pytest
+
+from node.latesettles import LateSettles
+from tests.unit.node.cluster import GROUP, Cluster, FiringNode
+from timemachine import limits
+from timemachine.errors import NotLeader
+from timemachine.replica import commands as c
+from timemachine.replica.commands import SettleItem
+
+
+def _settles(count: int = 1) -> list[SettleItem]:
+    return [SettleItem(f"job-{n}", b"u" * 16, 1, 1, 1, 0, b"") for n in range(count)]
+
+
+class _Told:
+    """Late settles whose forwards are noted, and go nowhere."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.node: FiringNode = self.cluster.nodes[1]
+        self.forwarded: list[tuple[Any, int, int]] = []
+        self.dropped: list[int] = []
+        self.late = LateSettles(
+            self.cluster.world,
+            self.node.delivery._runtime,
+            forward=lambda group, number, items: self.forwarded.append((group, number, len(items))),
+            on_dropped=self.dropped.append,
+        )
+
+
+def test_they_are_offered_until_they_are_acknowledged() -> None:
+    """At once, and again at every interval, under the same number."""
+    told = _Told()
+    told.late.add(GROUP, _settles(2))
+    assert 1 == len(told.forwarded)
+    told.cluster.run(limits.LATE_SETTLES_RETRY_MS * 2 + 1)
+    assert 3 == len(told.forwarded)
+    [(group, number, count)] = set(told.forwarded)
+    assert (GROUP, 2, 2) == (group, count, told.late.waiting)
+    told.late.acknowledged(number + 1)
+    assert 2 == told.late.waiting
+    told.late.acknowledged(number)
+    told.late.acknowledged(number)
+    told.cluster.run(1_000)
+    assert (3, 0, 0) == (len(told.forwarded), told.late.waiting, told.late.dropped)
+
+
+def test_they_are_offered_when_the_leader_becomes_known() -> None:
+    """Without waiting for the next interval, and no other group's."""
+    told = _Told()
+    told.late.add(GROUP, _settles())
+    told.late.add((9, 9), _settles())
+    told.late.wake(GROUP)
+    assert [GROUP, (9, 9), GROUP] == [group for group, _, _ in told.forwarded]
+
+
+def test_a_node_that_leads_by_now_commits_them_itself() -> None:
+    """Once, however often they would be offered meanwhile."""
+    told = _Told()
+    told.late.add(GROUP, _settles())
+    told.cluster.elect(1)
+    told.late.wake(GROUP)
+    told.late.wake(GROUP)
+    told.cluster.run(5)
+    assert [c.Settle] == [type(command) for command in told.cluster.committed]
+    assert (0, 1) == (told.late.waiting, len(told.forwarded))
+
+
+def test_they_are_kept_where_the_leadership_ends_before_they_are_committed() -> None:
+    """And offered to the next leader."""
+    told = _Told()
+    told.cluster.elect(1)
+    told.late.add(GROUP, _settles())
+    told.cluster.elect(2)
+    told.cluster.run(limits.LATE_SETTLES_RETRY_MS + 10)
+    assert [] == told.cluster.committed
+    assert (1, 1) == (told.late.waiting, len(told.forwarded))
+
+
+@pytest.mark.parametrize("leader", [0, 1, 2])
+def test_received_ones_are_taken_where_the_group_is_served(leader: int) -> None:
+    """Whoever forwards them hears whether they are committed."""
+    told = _Told()
+    told.cluster.elect(leader)
+    heard: list[Any] = []
+    taken = told.late.receive(GROUP, _settles(), heard.append)
+    assert taken == (leader == 1)
+    assert not told.late.receive((9, 9), _settles(), heard.append)
+    told.cluster.run(5)
+    assert ([None] if taken else []) == heard
+
+
+def test_received_ones_that_are_not_committed_are_not_acknowledged() -> None:
+    """The leadership went while they were on their way."""
+    told = _Told()
+    told.cluster.elect(1)
+    heard: list[Any] = []
+    assert told.late.receive(GROUP, _settles(), heard.append)
+    told.cluster.elect(2)
+    told.cluster.run(5)
+    assert [NotLeader] == [type(error) for error in heard]
+
+
+def test_they_are_dropped_in_time_and_counted() -> None:
+    """The oldest first, and nothing is asked any more when none is left."""
+    told = _Told()
+    told.late.add(GROUP, _settles(3))
+    told.cluster.run(60_000)
+    told.late.add(GROUP, _settles(2))
+    told.cluster.run(limits.LATE_SETTLES_KEPT_MS - 59_000)
+    assert ([3], 3, 2) == (told.dropped, told.late.dropped, told.late.waiting)
+    told.cluster.run(limits.LATE_SETTLES_KEPT_MS)
+    assert ([3, 2], 5, 0) == (told.dropped, told.late.dropped, told.late.waiting)
+    count = len(told.forwarded)
+    told.cluster.run(10_000)
+    assert count == len(told.forwarded)
+
+
+def test_they_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes later takes the place of the oldest."""
+    monkeypatch.setattr(limits, "LATE_SETTLES_MAX", 5)
+    told = _Told()
+    for _ in range(4):
+        told.late.add(GROUP, _settles(2))
+    assert ([2, 2], 4) == (told.dropped, told.late.waiting)
+
+
+def test_numbers_of_two_lives_differ() -> None:
+    """An answer to a forward of the process before takes nothing away."""
+    cluster = Cluster()
+    numbers: list[int] = []
+    for _ in range(2):
+        late = LateSettles(
+            cluster.world,
+            cluster.nodes[1].delivery._runtime,
+            forward=lambda _group, number, _items: numbers.append(number),
+            on_dropped=lambda _: None,
+        )
+        late.add(GROUP, _settles())
+    assert abs(numbers[0] - numbers[1]) > 1_000_000
+
+
+def test_nothing_is_offered_by_a_node_that_has_stopped() -> None:
+    """Its store is closed."""
+    told = _Told()
+    told.late.add(GROUP, _settles())
+    runtime: Any = told.node.delivery._runtime
+    runtime.working = False
+    told.cluster.run(10_000)
+    assert 1 == len(told.forwarded)

@@ -44,7 +44,8 @@ class Parking:
 
     def _parked(self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any) -> None:
         head.moving.pop(seen.job_id, None)
-        self.read_again(head, due_ms, seen)
+        if not self._orphans.look(head, due_ms, seen):
+            self.read_again(head, due_ms, seen)
 
     def read_again(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> None:
         """A job stands in its route's waiting index: what is read of it next must include its row.
@@ -70,6 +71,7 @@ class Parking:
 
         def given_up(_: Any) -> None:
             head.moving.pop(seen.job_id, None)
+            self._orphans.look(head, due_ms, seen)
 
         self.give_up_all(head, [seen], "The route does not exist any more.", given_up)
 

@@ -142,6 +142,8 @@ class Sweeps:
                     continue
                 if record.claim is None:
                     items.append(PendingItem(job_id, record.uid, record.version, record.attempts))
+                elif job_id not in head.known and job_id not in head.moving:
+                    self._orphans.close(head, record.due_ms, job_id, record)
             if items:
                 self._parking.give_up_all(head, items, "The route was deleted.")
             if len(rows) < _ROWS:

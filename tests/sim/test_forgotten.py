@@ -65,3 +65,54 @@ def test_jobs_of_a_late_route_end_when_it_is_deleted(count: int) -> None:
     assert count == counts["delivered"] + counts["dead"]
     assert 0 == node.engine.delivery.in_flight
     assert [] == node.failures
+
+
+class _Silent:
+    """A request that nobody answers."""
+
+    def abort_if_unsent(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+def _orphan(node: SimNode, jobs: Collection, route: Route) -> None:
+    """A job whose send is open when the power goes."""
+    node.sender.send = lambda *_: _Silent()  # type: ignore[assignment, method-assign]
+    _put(node, jobs, 1, node.now_ms(), route)
+    node.world.run_until(lambda: node.engine.delivery.sends == 1)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_orphan_of_a_closed_route(deleted: bool, held: bool) -> None:
+    """A send that was open at a crash is closed after it, though its route is paused or deleted.
+
+    (Named: such a job was `firing` until the next restart, or for ever, if the offset passed it.)
+    """
+    node, jobs = _started()
+    route = node.put_route(paused=held)
+    assert route is not None
+    if held:  # it comes out of the waiting index
+        _put(node, jobs, 1, node.now_ms(), route)
+        node.world.run_until(lambda: node.engine.counts(jobs)["held"] == 1)
+        node.sender.send = lambda *_: _Silent()  # type: ignore[assignment, method-assign]
+        assert node.put_route(paused=False)
+        node.world.run_until(lambda: node.engine.delivery.sends == 1)
+    else:
+        _orphan(node, jobs, route)
+    assert node.delete_route() if deleted else node.put_route(paused=True)
+    node.crash()
+    del node.sender.send
+    assert node.start()
+    node.world.run_for(5_000)
+    counts = node.engine.counts(jobs)
+    if deleted:
+        assert 1 == counts["dead"]
+        return
+    assert 1 == counts["firing" if held else "held"]
+    assert node.put_route(paused=False)
+    node.world.run_for(5_000)
+    assert 1 == node.engine.counts(jobs)["delivered"]
+    assert 1 == len(node.sender.received)

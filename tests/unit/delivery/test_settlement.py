@@ -131,3 +131,10 @@ def test_an_orphan_is_unknown(delivery: str, verdict: int, next_ms: int | None) 
         attempt.error_code,
         attempt.next_attempt_ms,
     )
+
+
+def test_an_orphan_whose_route_was_deleted_is_due_at_once() -> None:
+    """It ends with the route when it is looked at next; it is listed with the route it had."""
+    settle = settle_orphan("job", _RECORD, _CLAIM, None, node_id="n", now_ms=2_000)
+    assert (VERDICT_RETRY, 2_000, 0) == (settle.verdict, settle.retry_ms, settle.route_uid)
+    assert "" == _read(settle.record).url

@@ -4,22 +4,29 @@ What goes to them leaves through `node/peers.py`, out of the cycles of `node/run
 """
 
 from functools import partial
+from typing import Any
 
+from node.delivery import Delivery
 from node.env import World
 from node.forwarding import Forwarding
+from node.handover import Handovers
 from node.images import Images
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
 from node.sleeping import Sleeping
+from timemachine import codec
 from timemachine.errors import (
     CodecError,
     ProposalDropped,
     ReplicaStopped,
     StoreDamaged,
+    TimeMachineError,
 )
-from timemachine.frames import Frame, read_frame
+from timemachine.frames import Forward, Frame, read_frame
 from timemachine.raft import Message, PeerUnknown
+from timemachine.replica.machine import read_commands
+from timemachine.replica.meta import read_meta_commands
 from timemachine.vnode import Vnode
 
 
@@ -32,6 +39,7 @@ class Consensus:
         runtime: Runtime,
         peers: Peers,
         images: Images,
+        delivery: Delivery,
         rhythm: Rhythm,
     ) -> None:
         self._world = world
@@ -40,7 +48,12 @@ class Consensus:
         self._images = images
         self._rhythm = rhythm
         self.sleeping = Sleeping(world, runtime, peers, rhythm)
-        self.forwarding = Forwarding(world, runtime, peers)
+        self.forwarding = Forwarding(
+            world, runtime, forward=self._forward, on_dropped=lambda _: None
+        )
+        self.handovers = Handovers(
+            world, runtime, rhythm, prepare=delivery.hand_over, resume=delivery.resume
+        )
         self.dropped = 0
 
     def start(self) -> None:
@@ -97,9 +110,30 @@ class Consensus:
         for answer in frame.chunk_answers:
             self._images.outgoing.answered(frame.sender, answer)
         for forward in frame.forwards:
-            self.forwarding.take(frame.sender, forward)
+            self._take_forward(frame.sender, forward)
         for number in frame.forwarded:
-            self.forwarding.done(number)
+            self.forwarding.acknowledged(number)
+
+    def _forward(self, group: tuple[int, int], number: int, command: Any) -> None:
+        vnode = self._runtime.vnodes.get(group)
+        if vnode is not None and vnode.leader in self._peers.others:
+            data = codec.encode([command])
+            self._peers.forward(vnode.leader, Forward(number, *group, data))
+            self._peers.flush()
+
+    def _take_forward(self, sender: int, forward: Forward) -> None:
+        def done(error: TimeMachineError | None) -> None:
+            if error is None:
+                self._peers.forwarded(sender, forward.number)
+                self._peers.flush()
+
+        read = read_commands if forward.uid else read_meta_commands
+        try:
+            (command,) = read(forward.commands)
+        except (CodecError, ValueError):
+            self.dropped += 1
+            return
+        self.forwarding.receive((forward.uid, forward.index), command, done)
 
     def _take_messages(self, frame: Frame) -> None:
         runtime = self._runtime

@@ -92,17 +92,6 @@ class Engine(Reader):
         self._bootstrapped = False
         self._meta_changes = -1
         self._replicas = Replicas(world, store, overlay, self.runtime, config)
-        if cluster is not None and peers is not None:
-            images = Images(
-                world,
-                store,
-                overlay,
-                self.runtime,
-                peers,
-                self._replicas,
-                chunk_bytes=cluster.snapshot_chunk_bytes,
-            )
-            self.consensus = Consensus(world, self.runtime, peers, images, cluster.rhythm)
         self._learning = Learning(world, store, overlay, self.runtime)
         self._replicas.on_switched = self._switched
         self._meta_vnode, self.meta = self._replicas.load_meta()
@@ -115,7 +104,21 @@ class Engine(Reader):
             node_id=node.id,
             prepare=self._prepare,
             disable_route=self._disable_route,
+            late=self._late,
         )
+        if cluster is not None and peers is not None:
+            images = Images(
+                world,
+                store,
+                overlay,
+                self.runtime,
+                peers,
+                self._replicas,
+                chunk_bytes=cluster.snapshot_chunk_bytes,
+            )
+            self.consensus = Consensus(
+                world, self.runtime, peers, images, self.delivery, cluster.rhythm
+            )
         self.tasks = Tasks(
             world,
             store,
@@ -314,11 +317,16 @@ class Engine(Reader):
 
         self.runtime.submit(self._meta_vnode, command, answered, _META_COMMAND_BYTES)
 
+    def _late(self, group: tuple[int, int], settles: list[c.SettleItem]) -> None:
+        """What became of sends of a vnode that this node has ceased to lead."""
+        if self.consensus is not None:
+            self.consensus.forwarding.add(group, c.Settle(now_ms=self.now_ms(), items=settles))
+
     def _disable_route(self, command: m.DisableRoute) -> None:
         if self.consensus is None:
             self.propose_meta(command, lambda _: None)
         else:
-            self.consensus.forwarding.add(self._meta_vnode.group, [command])
+            self.consensus.forwarding.add(self._meta_vnode.group, command)
 
     def propose_job(self, collection: Collection, job_id: str, command: Any, done: Done) -> None:
         """Put a creator's command through the log of the job's vnode."""
@@ -380,6 +388,14 @@ class Engine(Reader):
             done(self.read_job(collection, job_id) if result is None else result)
 
         self.runtime.read(vnode, answered)
+
+    def hand_over(self, vnode: Vnode, to: int, done: Callable[[bool], None]) -> None:
+        """Have another node lead a vnode; `done` hears whether this one has ceased to.
+
+        What is under way is known to the next leader, so nothing is sent twice for it.
+        """
+        assert self.consensus is not None
+        self.consensus.handovers.start(vnode, to, done)
 
     def revoke(self, collection: Collection, job_id: str) -> c.Revoked | None:
         """Remove a claimed, unsent attempt; the next command for the job must carry the answer."""

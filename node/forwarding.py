@@ -1,107 +1,159 @@
 """Commands that this node wants committed in groups that other nodes may lead.
 
-A forward is repeated until its leader, whoever that is by then, says that it is committed. So only
-such commands are forwarded to which a repeat adds nothing: how an attempt ended, that a recipient
-wants no more. Creators' requests carry a request id for that, and are answered NotLeader instead.
+What became of a send that ended when another node led its group, and that a recipient wants no
+more: nobody else knows it, and it belongs into the log. So each is offered to whoever leads the
+group, again and again, until it is committed. Only such commands are forwarded to which a repeat
+adds nothing; settles are matched by attempt. (Creators' requests carry a request id for that, and
+are answered NotLeader instead.)
+
+What cannot be told in time is dropped and counted: then an attempt stays `unknown`, which is what
+it was called meanwhile.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
-from node.env import World
-from node.peers import Peers
+from node.env import Timer, World
 from node.runtime import Runtime
-from timemachine import codec, limits
-from timemachine.errors import CodecError, TimeMachineError
-from timemachine.frames import Forward
-from timemachine.replica.machine import read_commands
-from timemachine.replica.meta import read_meta_commands
+from timemachine import limits
+from timemachine.errors import TimeMachineError
 
-_AGAIN_MS: Final = 300.0
+Group = tuple[int, int]
+"""(collection uid, vnode index)."""
+
+Forward = Callable[[Group, int, Any], None]
+"""Sends a command to the leader of a group, with the number to acknowledge; it may be lost."""
+
+
+class _Open:
+    """A command that is not known to be committed. `size` counts the settles in it."""
+
+    __slots__ = ("command", "group", "proposed", "since_ms", "size")
+
+    def __init__(self, group: Group, command: Any, since_ms: float) -> None:
+        self.group = group
+        self.command = command
+        self.size = len(getattr(command, "items", (None,)))
+        self.since_ms = since_ms
+        self.proposed = False
 
 
 class Forwarding:
-    """Keeps what is to be forwarded until it is done, or given up as too old or too much."""
+    """What this node has for the leaders of groups, and what others have for it.
 
-    def __init__(self, world: World, runtime: Runtime, peers: Peers) -> None:
+    `on_dropped` hears how many settles were given up at once; `dropped` counts all of them.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        runtime: Runtime,
+        *,
+        forward: Forward,
+        on_dropped: Callable[[int], None],
+    ) -> None:
         self._world = world
         self._runtime = runtime
-        self._peers = peers
-        self._open: OrderedDict[int, tuple[tuple[int, int], bytes, float]] = OrderedDict()
-        self._numbers = 0
-        self._timed = False
-        self.given_up = 0
+        self._forward = forward
+        self._on_dropped = on_dropped
+        self._open: dict[int, _Open] = {}
+        # An answer that was meant for a life of this process before must not fit.
+        self._number = int.from_bytes(world.random_bytes(6), "big")
+        self._count = 0
+        self._timer: Timer | None = None
+        self.dropped = 0
 
-    def add(self, group: tuple[int, int], commands: list[Any]) -> None:
-        """Have these commands committed in a group."""
-        self._numbers += 1
-        until_ms = self._world.mono_ms() + limits.FORWARD_MS
-        self._open[self._numbers] = (group, codec.encode(commands), until_ms)
-        if len(self._open) > limits.FORWARDS_MAX:
-            self._open.popitem(last=False)
-            self.given_up += 1
-        self._try(self._numbers)
-        self._peers.flush()
-        self._try_later()
+    @property
+    def waiting(self) -> int:
+        """Settles and other commands that nobody has taken yet."""
+        return self._count
 
-    def _try_later(self) -> None:
-        if self._open and not self._timed:
-            self._timed = True
-            self._world.call_later(_AGAIN_MS, self._try_all)
+    # --- for other nodes -------------------------------------------------------------------
 
-    def _try_all(self) -> None:
-        self._timed = False
+    def add(self, group: Group, command: Any) -> None:
+        """Keep a command, and offer it at once."""
+        self._number += 1
+        waiting = self._open[self._number] = _Open(group, command, self._world.mono_ms())
+        self._count += waiting.size
+        self._drop_oldest()
+        if self._number in self._open:
+            self._offer(self._number, waiting)
+        self._wait()
+
+    def wake(self, group: Group) -> None:
+        """The leader of a group has become known, or is this node: offer what there is."""
+        for number, waiting in list(self._open.items()):
+            if waiting.group == group:
+                self._offer(number, waiting)
+
+    def acknowledged(self, number: int) -> None:
+        """Another node has committed what was forwarded with this number."""
+        waiting = self._open.pop(number, None)
+        if waiting is not None:
+            self._count -= waiting.size
+
+    def _offer(self, number: int, waiting: _Open) -> None:
+        """Commit it here, where this node leads its group by now, else send it to who does."""
+        if waiting.proposed:
+            return
+        waiting.proposed = self.receive(
+            waiting.group, waiting.command, partial(self._proposed, number)
+        )
+        if not waiting.proposed:
+            self._forward(waiting.group, number, waiting.command)
+
+    def _proposed(self, number: int, error: TimeMachineError | None) -> None:
+        waiting = self._open.get(number)
+        if error is None:
+            self.acknowledged(number)
+        elif waiting is not None:
+            waiting.proposed = False
+
+    def _drop_oldest(self) -> None:
+        """Give up what is too old, and the oldest of what is too much."""
+        oldest_ms = self._world.mono_ms() - limits.FORWARDS_KEPT_MS
+        dropped = 0
+        for number, waiting in list(self._open.items()):
+            if waiting.since_ms > oldest_ms and self._count <= limits.FORWARDS_MAX:
+                break
+            dropped += waiting.size
+            self.acknowledged(number)
+        if dropped:
+            self.dropped += dropped
+            self._on_dropped(dropped)
+
+    def _wait(self) -> None:
+        if self._open and self._timer is None:
+            self._timer = self._world.call_later(limits.FORWARDS_RETRY_MS, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
         if not self._runtime.working:
             return
-        now_ms = self._world.mono_ms()
-        for number in list(self._open):
-            if self._open[number][2] < now_ms:
-                del self._open[number]
-                self.given_up += 1
-            else:
-                self._try(number)
-        self._peers.flush()
-        self._try_later()
+        self._drop_oldest()
+        for number, waiting in list(self._open.items()):
+            self._offer(number, waiting)
+        self._wait()
 
-    def _try(self, number: int) -> None:
-        (uid, index), commands, _ = self._open[number]
-        vnode = self._runtime.vnodes.get((uid, index))
-        if vnode is None:
-            return
-        if vnode.is_leader():
-            self._propose(vnode.group, commands, lambda: self.done(number))
-        elif vnode.leader:
-            self._peers.forward(vnode.leader, Forward(number, uid, index, commands))
+    # --- of other nodes --------------------------------------------------------------------
 
-    def take(self, sender: int, forward: Forward) -> None:
-        """`sender` asks for commands to be committed."""
+    def receive(
+        self,
+        group: Group,
+        command: Any,
+        done: Callable[[TimeMachineError | None], None],
+    ) -> bool:
+        """Commit a command here; False, and nothing is done, where the group is not served.
 
-        def committed() -> None:
-            self._peers.forwarded(sender, forward.number)
-            self._peers.flush()
-
-        self._propose((forward.uid, forward.index), forward.commands, committed)
-
-    def _propose(self, group: tuple[int, int], data: bytes, committed: Callable[[], None]) -> None:
+        Else `done` gets None when it is committed, and may be acknowledged, or an error.
+        """
         vnode = self._runtime.vnodes.get(group)
-        if vnode is None or not vnode.is_leader():
-            return
-        try:
-            commands = read_commands(data) if group[0] else read_meta_commands(data)
-        except CodecError:
-            return
-        left = len(commands)
+        if vnode is None or not vnode.serving or not self._runtime.working:
+            return False
 
         def answered(result: Any) -> None:
-            nonlocal left
-            left -= not isinstance(result, TimeMachineError)
-            if not left:
-                committed()
+            done(result if isinstance(result, TimeMachineError) else None)
 
-        for command in commands:
-            self._runtime.propose(vnode, command, answered)
-
-    def done(self, number: int) -> None:
-        """That one is committed."""
-        self._open.pop(number, None)
+        self._runtime.propose(vnode, command, answered)
+        return True

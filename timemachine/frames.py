@@ -24,9 +24,9 @@ class GroupMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Commands for the leader of the group (`uid`, `index`): a list of them, encoded.
+    """A command for the leader of the group (`uid`, `index`), as an entry of the log holds it.
 
-    They may arrive more than once, so only such are forwarded to which a repeat adds nothing.
+    It may arrive more than once, so only such are forwarded to which a repeat adds nothing.
     `number` is the sender's, for the acknowledgement.
     """
 

@@ -77,9 +77,9 @@ SCAN_AHEAD_MS = 100
 LAG_TO_WAITING_MS = 60_000
 SHUTDOWN_GRACE_MS = 10_000
 HANDOVER_MARGIN_MS = 5_000  # beyond its deadline, until a send of the leader before is given up
-LATE_SETTLES_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
-LATE_SETTLES_KEPT_MS = 120_000
-LATE_SETTLES_RETRY_MS = 250
+FORWARDS_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
+FORWARDS_KEPT_MS = 120_000
+FORWARDS_RETRY_MS = 250
 
 # --- lists -----------------------------------------------------------------------------------
 LIST_LIMIT_DEFAULT = 100
@@ -97,8 +97,8 @@ TASK_SAMPLE_JOBS = 10  # shown by a dry run
 
 assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
 # All sends that end while nobody leads find room, and are told of for longer than is waited.
-assert SENDS_PER_NODE_MAX < LATE_SETTLES_MAX
-assert LATE_SETTLES_RETRY_MS < HANDOVER_MARGIN_MS < LATE_SETTLES_KEPT_MS
+assert SENDS_PER_NODE_MAX < FORWARDS_MAX
+assert FORWARDS_RETRY_MS < HANDOVER_MARGIN_MS < FORWARDS_KEPT_MS
 assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 # A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
 assert ATTEMPT_BODY_BYTES_MAX * 4 // 3 + 16 * 1024 < ATTEMPT_RECORD_BYTES_MAX < ENTRY_BYTES_MAX
@@ -171,9 +171,7 @@ RAFT_INFLIGHT_BYTES_MAX = 16 * 1024 * 1024  # entries in them
 RAFT_READS_WAITING_MAX = 4_096  # of one group: beyond, requests are lost and asked again
 LOG_ENTRIES_MAX = 2_000  # of one group with several voters: beyond, the older half is dropped
 LOG_BYTES_MAX = 16 * 1024 * 1024  # likewise
-LIVENESS_ANNOUNCED_PER_BEAT_MAX = 500
-FORWARDS_MAX = 10_000  # commands of this node for leaders elsewhere: beyond, the oldest are lost
-FORWARD_MS = 10 * 60_000  # how long one is repeated
+LIVENESS_ANNOUNCED_PER_BEAT_MAX = 1_000  # idle groups that one node names to another
 
 # A full entry fits both, with room for the next ones to queue behind it.
 assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_BYTES_MAX

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from node.delivery import Delivery
-from node.latesettles import LateSettles
+from node.forwarding import Forwarding
 from node.webhook import Prepared
 from tests.sim.world import SimWorld
 from tests.unit.replica.machines import UID, Driven
@@ -124,7 +124,7 @@ class FiringNode:
         self.sender = _Sender()
         runtime: Any = _Runtime(cluster, self)
         self.dropped: list[int] = []
-        self.late = LateSettles(
+        self.late = Forwarding(
             cluster.world,
             runtime,
             forward=lambda *told: cluster.forward(self, *told),
@@ -139,8 +139,11 @@ class FiringNode:
             node_id=f"n{number}",
             prepare=cluster.prepare,
             disable_route=lambda _: None,
-            late=self.late.add,
+            late=self._late,
         )
+
+    def _late(self, group: tuple[int, int], items: list[c.SettleItem]) -> None:
+        self.late.add(group, c.Settle(now_ms=0, items=items))
 
 
 class Cluster:

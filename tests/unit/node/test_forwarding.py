@@ -1,10 +1,10 @@
-"""Outcomes for groups that another node leads: offered until they are taken, and not for ever."""
+"""Commands for groups that another node leads: offered until they are taken, and not for ever."""
 
 from typing import Any
 
 import pytest
 
-from node.latesettles import LateSettles
+from node.forwarding import Forwarding
 from tests.unit.node.cluster import GROUP, Cluster, FiringNode
 from timemachine import limits
 from timemachine.errors import NotLeader
@@ -12,22 +12,25 @@ from timemachine.replica import commands as c
 from timemachine.replica.commands import SettleItem
 
 
-def _settles(count: int = 1) -> list[SettleItem]:
-    return [SettleItem(f"job-{n}", b"u" * 16, 1, 1, 1, 0, b"") for n in range(count)]
+def _settles(count: int = 1) -> c.Settle:
+    items = [SettleItem(f"job-{n}", b"u" * 16, 1, 1, 1, 0, b"") for n in range(count)]
+    return c.Settle(now_ms=1, items=items)
 
 
 class _Told:
-    """Late settles whose forwards are noted, and go nowhere."""
+    """A forwarding whose forwards are noted, and go nowhere."""
 
     def __init__(self) -> None:
         self.cluster = Cluster()
         self.node: FiringNode = self.cluster.nodes[1]
         self.forwarded: list[tuple[Any, int, int]] = []
         self.dropped: list[int] = []
-        self.late = LateSettles(
+        self.forwarding = Forwarding(
             self.cluster.world,
             self.node.delivery._runtime,
-            forward=lambda group, number, items: self.forwarded.append((group, number, len(items))),
+            forward=lambda group, number, settle: self.forwarded.append(
+                (group, number, len(settle.items))
+            ),
             on_dropped=self.dropped.append,
         )
 
@@ -35,50 +38,50 @@ class _Told:
 def test_they_are_offered_until_they_are_acknowledged() -> None:
     """At once, and again at every interval, under the same number."""
     told = _Told()
-    told.late.add(GROUP, _settles(2))
+    told.forwarding.add(GROUP, _settles(2))
     assert 1 == len(told.forwarded)
-    told.cluster.run(limits.LATE_SETTLES_RETRY_MS * 2 + 1)
+    told.cluster.run(limits.FORWARDS_RETRY_MS * 2 + 1)
     assert 3 == len(told.forwarded)
     [(group, number, count)] = set(told.forwarded)
-    assert (GROUP, 2, 2) == (group, count, told.late.waiting)
-    told.late.acknowledged(number + 1)
-    assert 2 == told.late.waiting
-    told.late.acknowledged(number)
-    told.late.acknowledged(number)
+    assert (GROUP, 2, 2) == (group, count, told.forwarding.waiting)
+    told.forwarding.acknowledged(number + 1)
+    assert 2 == told.forwarding.waiting
+    told.forwarding.acknowledged(number)
+    told.forwarding.acknowledged(number)
     told.cluster.run(1_000)
-    assert (3, 0, 0) == (len(told.forwarded), told.late.waiting, told.late.dropped)
+    assert (3, 0, 0) == (len(told.forwarded), told.forwarding.waiting, told.forwarding.dropped)
 
 
 def test_they_are_offered_when_the_leader_becomes_known() -> None:
     """Without waiting for the next interval, and no other group's."""
     told = _Told()
-    told.late.add(GROUP, _settles())
-    told.late.add((9, 9), _settles())
-    told.late.wake(GROUP)
+    told.forwarding.add(GROUP, _settles())
+    told.forwarding.add((9, 9), _settles())
+    told.forwarding.wake(GROUP)
     assert [GROUP, (9, 9), GROUP] == [group for group, _, _ in told.forwarded]
 
 
 def test_a_node_that_leads_by_now_commits_them_itself() -> None:
     """Once, however often they would be offered meanwhile."""
     told = _Told()
-    told.late.add(GROUP, _settles())
+    told.forwarding.add(GROUP, _settles())
     told.cluster.elect(1)
-    told.late.wake(GROUP)
-    told.late.wake(GROUP)
+    told.forwarding.wake(GROUP)
+    told.forwarding.wake(GROUP)
     told.cluster.run(5)
     assert [c.Settle] == [type(command) for command in told.cluster.committed]
-    assert (0, 1) == (told.late.waiting, len(told.forwarded))
+    assert (0, 1) == (told.forwarding.waiting, len(told.forwarded))
 
 
 def test_they_are_kept_where_the_leadership_ends_before_they_are_committed() -> None:
     """And offered to the next leader."""
     told = _Told()
     told.cluster.elect(1)
-    told.late.add(GROUP, _settles())
+    told.forwarding.add(GROUP, _settles())
     told.cluster.elect(2)
-    told.cluster.run(limits.LATE_SETTLES_RETRY_MS + 10)
+    told.cluster.run(limits.FORWARDS_RETRY_MS + 10)
     assert [] == told.cluster.committed
-    assert (1, 1) == (told.late.waiting, len(told.forwarded))
+    assert (1, 1) == (told.forwarding.waiting, len(told.forwarded))
 
 
 @pytest.mark.parametrize("leader", [0, 1, 2])
@@ -87,9 +90,9 @@ def test_received_ones_are_taken_where_the_group_is_served(leader: int) -> None:
     told = _Told()
     told.cluster.elect(leader)
     heard: list[Any] = []
-    taken = told.late.receive(GROUP, _settles(), heard.append)
+    taken = told.forwarding.receive(GROUP, _settles(), heard.append)
     assert taken == (leader == 1)
-    assert not told.late.receive((9, 9), _settles(), heard.append)
+    assert not told.forwarding.receive((9, 9), _settles(), heard.append)
     told.cluster.run(5)
     assert ([None] if taken else []) == heard
 
@@ -99,7 +102,7 @@ def test_received_ones_that_are_not_committed_are_not_acknowledged() -> None:
     told = _Told()
     told.cluster.elect(1)
     heard: list[Any] = []
-    assert told.late.receive(GROUP, _settles(), heard.append)
+    assert told.forwarding.receive(GROUP, _settles(), heard.append)
     told.cluster.elect(2)
     told.cluster.run(5)
     assert [NotLeader] == [type(error) for error in heard]
@@ -108,13 +111,13 @@ def test_received_ones_that_are_not_committed_are_not_acknowledged() -> None:
 def test_they_are_dropped_in_time_and_counted() -> None:
     """The oldest first, and nothing is asked any more when none is left."""
     told = _Told()
-    told.late.add(GROUP, _settles(3))
+    told.forwarding.add(GROUP, _settles(3))
     told.cluster.run(60_000)
-    told.late.add(GROUP, _settles(2))
-    told.cluster.run(limits.LATE_SETTLES_KEPT_MS - 59_000)
-    assert ([3], 3, 2) == (told.dropped, told.late.dropped, told.late.waiting)
-    told.cluster.run(limits.LATE_SETTLES_KEPT_MS)
-    assert ([3, 2], 5, 0) == (told.dropped, told.late.dropped, told.late.waiting)
+    told.forwarding.add(GROUP, _settles(2))
+    told.cluster.run(limits.FORWARDS_KEPT_MS - 59_000)
+    assert ([3], 3, 2) == (told.dropped, told.forwarding.dropped, told.forwarding.waiting)
+    told.cluster.run(limits.FORWARDS_KEPT_MS)
+    assert ([3, 2], 5, 0) == (told.dropped, told.forwarding.dropped, told.forwarding.waiting)
     count = len(told.forwarded)
     told.cluster.run(10_000)
     assert count == len(told.forwarded)
@@ -122,11 +125,11 @@ def test_they_are_dropped_in_time_and_counted() -> None:
 
 def test_they_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes later takes the place of the oldest."""
-    monkeypatch.setattr(limits, "LATE_SETTLES_MAX", 5)
+    monkeypatch.setattr(limits, "FORWARDS_MAX", 5)
     told = _Told()
     for _ in range(4):
-        told.late.add(GROUP, _settles(2))
-    assert ([2, 2], 4) == (told.dropped, told.late.waiting)
+        told.forwarding.add(GROUP, _settles(2))
+    assert ([2, 2], 4) == (told.dropped, told.forwarding.waiting)
 
 
 def test_numbers_of_two_lives_differ() -> None:
@@ -134,20 +137,20 @@ def test_numbers_of_two_lives_differ() -> None:
     cluster = Cluster()
     numbers: list[int] = []
     for _ in range(2):
-        late = LateSettles(
+        forwarding = Forwarding(
             cluster.world,
             cluster.nodes[1].delivery._runtime,
-            forward=lambda _group, number, _items: numbers.append(number),
+            forward=lambda _group, number, _command: numbers.append(number),
             on_dropped=lambda _: None,
         )
-        late.add(GROUP, _settles())
+        forwarding.add(GROUP, _settles())
     assert abs(numbers[0] - numbers[1]) > 1_000_000
 
 
 def test_nothing_is_offered_by_a_node_that_has_stopped() -> None:
     """Its store is closed."""
     told = _Told()
-    told.late.add(GROUP, _settles())
+    told.forwarding.add(GROUP, _settles())
     runtime: Any = told.node.delivery._runtime
     runtime.working = False
     told.cluster.run(10_000)

@@ -224,7 +224,9 @@ class _Visit:
         if self.receiver.stopping.is_set():
             raise _Gone
         self.stream.sendall(data)
-        self.receiver.sent_bytes += len(data)
+        with self.receiver.changed:
+            self.receiver.sent_bytes += len(data)
+            self.receiver.changed.notify_all()
 
     def answer(
         self, code: int, body: bytes = b"", *, headers: list[str] | tuple[str, ...] = ()

@@ -119,9 +119,10 @@ async def test_the_number_of_connections_is_bounded(lab: Lab, receiver: FaultRec
     assert {200} == {outcome.status for outcome in outcomes}
     assert 3 == receiver.connections
     assert outcomes[-1].queue_ms > outcomes[0].queue_ms
-    assert [str(number) for number in range(3, 12)] == sorted(
-        (seen.webhook_id for seen in receiver.requests[3:]), key=int
-    )
+    seen = [int(seen.webhook_id) for seen in receiver.requests]
+    assert [*range(12)] == sorted(seen)
+    # Which of the three that are under way is noted first, the receiver's threads decide.
+    assert all(place >= number - 2 for place, number in enumerate(seen)), seen
 
 
 async def test_the_number_of_connections_to_one_recipient_is_bounded(

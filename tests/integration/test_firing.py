@@ -360,22 +360,25 @@ def test_at_most_once_does_not_repeat_what_may_have_arrived(api: Api, hang: Hang
     job = api.job(api.route(hang.url, **fields))
     assert "unknown" == api.wait(job["id"], "dead")["reason"]
     assert 1 == hang.count
-    free = socket.create_server(("127.0.0.1", 0))
-    closed = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    free.close()
-    refused = api.job(api.route(closed, **fields))
-    assert "exhausted" == api.wait(refused["id"], "dead")["reason"]
+    with socket.socket() as silent:  # its port is nobody else's, and nobody listens there
+        silent.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        refused = api.job(api.route(closed, **fields))
+        assert "exhausted" == api.wait(refused["id"], "dead")["reason"]
     assert 10 == api.ask("GET", f"{JOBS}/{refused['id']}")[1]["attempts"]
 
 
 def test_rate_is_kept(api: Api, recipient: RecordingReceiver) -> None:
-    """No period sees more than `count` starts."""
+    """Each period lets go `count` of them and no more."""
     route = api.route(recipient.url, rate={"count": 5, "period_ms": 500})
+    start_ms = time.time_ns() // 1_000_000
     for _ in range(14):
         api.job(route)
     arrived = sorted(webhook.arrived_ms for webhook in recipient.wait(14))
-    for first, sixth in zip(arrived, arrived[5:], strict=False):
-        assert sixth - first >= 250, arrived
+    # Periods follow one another from the first job on. Two arrivals may be closer than that: the
+    # machine may keep the first of them waiting.
+    for periods in (1, 2):
+        assert arrived[5 * periods] - start_ms >= 500 * periods, arrived
 
 
 def test_redirects_are_not_followed(api: Api, recipient: RecordingReceiver) -> None:

@@ -156,7 +156,7 @@ def test_a_restart_behind_its_own_past_still_fires(node: NodeProcess, clock: Clo
         node.start().set_up(recipient.url)
         clock.set_ms(JUMP_MS)
         done = _create(node, "done", 50, delay_ms=0)
-        later = _create(node, "later", 5, delay_ms=30_000)
+        later = _create(node, "later", 5, delay_ms=HOUR_MS)
         _wait_for(recipient, done)
         delivered = f"{JOBS}?state=delivered"
         wait_until(

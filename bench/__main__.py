@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from bench import bulk, fire, growth, ingest, lateness, memory
+from bench import bulk, fire, growth, ingest, lateness, memory, raft
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -12,6 +12,7 @@ _WORKLOADS = {
     "memory": memory.run,
     "growth": growth.run,
     "bulk": bulk.run,
+    "raft": raft.run,
 }
 
 

@@ -73,6 +73,7 @@ class SnapshotsOut:
         self._chunk_bytes = chunk_bytes
         self._waiting: dict[_Way, Message] = {}
         self._open: dict[_Way, _Transfer] = {}
+        self._arrived: dict[_Way, _Transfer] = {}
         self._number = 0
         self._closed = False
 
@@ -106,6 +107,7 @@ class SnapshotsOut:
         self._stop_timer(transfer)
         transfer.frame = None
         if frame.end is not None:
+            self._remember(way, transfer)
             self._end(way, failed=False)
         else:
             following = partial(self._read, way, transfer)
@@ -115,15 +117,17 @@ class SnapshotsOut:
         """Stop all transfers of a group without a report: this replica leads it no more."""
         for way in [way for way in (*self._open, *self._waiting) if way[0] == group]:
             self._drop(way)
+        for way in [way for way in self._arrived if way[0] == group]:
+            del self._arrived[way]
         self._world.call_soon(self._fill)
 
     def keep_from(self, group: Group) -> int | None:
-        """The lowest index at which an image under way ends.
+        """The lowest index at which an image ends that is under way, or has just arrived.
 
         Entries behind it should stay in the log: who installs the image needs them next.
         """
-        indexes = [transfer.index for way, transfer in self._open.items() if way[0] == group]
-        return min(indexes, default=None)
+        transfers = (*self._open.items(), *self._arrived.items())
+        return min([transfer.index for way, transfer in transfers if way[0] == group], default=None)
 
     def close(self) -> None:
         """Stop everything, without reports: the store is about to be closed."""
@@ -219,8 +223,18 @@ class SnapshotsOut:
         self._world.call_soon(self._fill)
         self._report(*way, failed)
 
+    def _remember(self, way: _Way, transfer: _Transfer) -> None:
+        """Until the follower has installed the image and asked for what comes next."""
+        self._arrived[way] = transfer
+
+        def forget() -> None:
+            if self._arrived.get(way) is transfer:
+                del self._arrived[way]
+
+        self._world.call_later(limits.SNAPSHOT_SILENCE_MS, forget)
+
     def _drop(self, way: _Way) -> None:
-        """Forget a transfer, wherever it is."""
+        """Forget a transfer that has not arrived, wherever it is."""
         self._waiting.pop(way, None)
         transfer = self._open.pop(way, None)
         if transfer is not None:

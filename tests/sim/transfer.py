@@ -187,6 +187,7 @@ class ReceivingNode:
             cast("Disk", self.disk),
             overlay,
             on_effects=lambda *_: None,
+            on_moved=lambda *_: None,
             on_failure=lambda error: None,
         )
         self.installed: list[tuple[Group, Message]] = []

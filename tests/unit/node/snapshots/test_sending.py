@@ -114,7 +114,22 @@ def test_one_chunk_is_under_way() -> None:
         end.chunks,
     )
     assert leader.all_closed()
-    assert leader.out.keep_from(GROUP) is None
+
+
+def test_the_log_behind_an_image_is_kept_until_it_is_asked_for() -> None:
+    """While it is under way, and a little longer; not if it has failed, or another one leads."""
+    for fails, cancelled in [(False, False), (True, False), (False, True)]:
+        leader = Leader()
+        leader.start()
+        while not leader.reports:
+            assert 9 == leader.out.keep_from(GROUP)
+            leader.answer(len(leader.sent), refused=fails)
+        assert leader.out.keep_from(GROUP) == (None if fails else 9)
+        if cancelled:
+            leader.out.cancel(GROUP)
+            assert leader.out.keep_from(GROUP) is None
+        leader.world.run_for(limits.SNAPSHOT_SILENCE_MS)
+        assert leader.out.keep_from(GROUP) is None
 
 
 def test_an_answer_counts_once_and_only_for_its_transfer() -> None:

@@ -63,6 +63,7 @@ class Consensus:
     def added(self, vnode: Vnode, first: int) -> None:
         """A replica was taken up. Of a new group, the one on the node `first` should lead."""
         self.sleeping.added(vnode)
+        vnode.kept_from = self._images.kept_from
         if vnode.newborn and first == self._peers.number:
             # A little later, for the others have to hear of the group as well.
             self._world.call_later(self._rhythm.tick_ms, partial(self._campaign, vnode))
@@ -70,6 +71,17 @@ class Consensus:
     def removed(self, vnode: Vnode) -> None:
         """A replica is gone."""
         self.sleeping.removed(vnode)
+        self._images.removed(vnode)
+
+    def moved(self, vnode: Vnode) -> None:
+        """A replica began or ceased to serve."""
+        if not vnode.is_leader():
+            self._images.left(vnode.group)
+        self.forwarding.wake(vnode.group)
+
+    def close(self) -> None:
+        """The node stops, and its store is about to be closed."""
+        self._images.close()
 
     def _campaign(self, vnode: Vnode) -> None:
         if vnode.newborn and self._runtime.vnodes.get(vnode.group) is vnode:

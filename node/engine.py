@@ -183,6 +183,8 @@ class Engine(Reader):
 
         def idle() -> None:
             self.runtime.close()
+            if self.consensus is not None:
+                self.consensus.close()
             stopped()
 
         def drained() -> None:
@@ -264,6 +266,8 @@ class Engine(Reader):
 
     def _moved(self, vnode: Vnode) -> None:
         """This node began or ceased to serve a vnode, or does so in another term."""
+        if self.consensus is not None:
+            self.consensus.moved(vnode)
         if vnode is self._meta_vnode:
             if self.consensus is not None and vnode.serving and not self.meta.databases:
                 command = m.Bootstrap(

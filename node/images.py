@@ -3,6 +3,8 @@
 `node/snapshots/` carries them; here it is joined with the replicas of this node.
 """
 
+from typing import Final
+
 from node.env import World
 from node.peers import Peers
 from node.replicas import Replicas
@@ -14,6 +16,9 @@ from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.overlay import Overlay
 from timemachine.transfers import Group
+from timemachine.vnode import Vnode
+
+_NO_INDEX: Final = 1 << 63
 
 
 class Images:
@@ -80,6 +85,22 @@ class Images:
             self._replicas.unstage(keys)
             return
         self._runtime.stepped(vnode)
+
+    def kept_from(self, group: Group) -> int:
+        """The log behind this index is needed by who gets an image of the group."""
+        index = self.outgoing.keep_from(group)
+        return _NO_INDEX if index is None else index
+
+    def left(self, group: Group) -> None:
+        """This node does not lead the group any more."""
+        self.outgoing.cancel(group)
+
+    def removed(self, vnode: Vnode) -> None:
+        """This node has no replica of the group any more."""
+        self.outgoing.cancel(vnode.group)
+        self.incoming.forget(vnode.group)
+        if vnode.staged is not None:
+            self._replicas.unstage(vnode.staged)
 
     def close(self) -> None:
         """The store is about to be closed."""

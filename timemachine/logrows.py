@@ -160,8 +160,11 @@ class LogRows:
             self._overlay.delete(log + u64(gone))
         self.base = (index, term)
 
-    def drop_older(self, applied_index: int) -> None:
-        """Drop the older half of what is applied, if the log has become too long."""
+    def drop_older(self, applied_index: int, needed_index: int) -> None:
+        """Drop the older half of what is applied, if the log has become too long.
+
+        What follows `needed_index` is kept for somebody, up to four times as much as otherwise.
+        """
         base_index = self.base[0]
         config = self._config
         if (
@@ -172,6 +175,11 @@ class LogRows:
         storage = self.storage
         # Of what is in memory, for that is where the term is known.
         index = min(base_index + (applied_index - base_index + 1) // 2, storage.last_index())
+        if (
+            applied_index - base_index <= 4 * config.log_entries_max
+            and self._bytes <= 4 * config.log_bytes_max
+        ):
+            index = min(index, needed_index)
         if index > base_index:
             self.begin_behind(index, storage.term(index))
             kept = storage.entries(index + 1, storage.last_index() + 1, 1 << 62)

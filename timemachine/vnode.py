@@ -62,6 +62,7 @@ _HEARTBEAT_RESPONSE: Final = MessageType.HEARTBEAT_RESPONSE
 _EARLY: Final = frozenset({MessageType.APPEND, MessageType.HEARTBEAT})
 _VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 _STAMP_BYTES: Final = 8
+_NO_INDEX: Final = 1 << 63
 _STAMPS_PER_MS: Final = 1_000
 
 RESTING_LEADER: Final = 1
@@ -104,8 +105,9 @@ class Vnode:
     `sole` says that nobody else votes, `early` holds what may leave before the batch of this cycle
     is durable, `promise` is what this replica owes leaders that it has answered, `lease` what
     others owe to it. `resting` says that the replica is asleep or may fall asleep, and `acked_ms`
-    what its node was answered meanwhile (`timemachine/liveness.py`). `switched` hears of a
-    snapshot: the keys before, those from now on.
+    what its node was answered meanwhile (`timemachine/liveness.py`). `kept_from` tells behind
+    which index the log is needed by who gets an image. `switched` hears of a snapshot: the keys
+    before, those from now on.
     """
 
     __slots__ = (
@@ -130,6 +132,7 @@ class Vnode:
         "core",
         "early",
         "group",
+        "kept_from",
         "keys",
         "lease",
         "machine",
@@ -159,6 +162,7 @@ class Vnode:
         self.machine = machine
         self.early: list[Message] = []
         self.resting = 0
+        self.kept_from: Callable[[tuple[int, int]], int] = _nothing_kept
         self.acked_ms: Callable[[tuple[int, int]], dict[int, float]] = lambda _: {}
         self.switched: Callable[[ReplicaKeys, ReplicaKeys], None] = lambda *_: None
         self._store = store
@@ -264,6 +268,11 @@ class Vnode:
             return False
         self._staged = (snapshot.metadata, keys)
         return True
+
+    @property
+    def staged(self) -> ReplicaKeys | None:
+        """The keys of an image that was taken and is not switched to yet."""
+        return None if self._staged is None else self._staged[1]
 
     # --- how it stands ---------------------------------------------------------------------
 
@@ -373,7 +382,8 @@ class Vnode:
             self._sort_messages(ready.messages, mono_ms)
             self._let_go()
             if ready.committed_entries:
-                log.drop_older(self.machine.applied_index)
+                applied_index = self.machine.applied_index
+                log.drop_older(applied_index, min(core.needed_index, self.kept_from(self.group)))
             elif not changed and ready.hard_state is None:
                 return  # only messages: nothing is worth a row
         state = self._hard_state
@@ -540,6 +550,10 @@ class Vnode:
         self._answers, self._pending, self._gathered = [], [], []
         self._reads, self._reads_known = {}, []
         return [(done, error) for done in waiting]
+
+
+def _nothing_kept(_: tuple[int, int]) -> int:
+    return _NO_INDEX
 
 
 def _core_config(config: GroupConfig, applied: int, *, sole: bool) -> Config:

@@ -26,6 +26,7 @@ from timemachine.raft.messages import (
     conf_change_entry,
     entry_bytes,
 )
+from timemachine.raft.progress import ProgressState
 from timemachine.raft.ready import Ready
 from timemachine.raft.status import Status, status_of
 from timemachine.raft.storage import Storage
@@ -367,6 +368,21 @@ class RawNode:
     def commit(self) -> int:
         """Up to where the log is known to be committed."""
         return self._raft.log.committed
+
+    @property
+    def needed_index(self) -> int:
+        """Behind this the log of a leader is needed by a member that it has heard of lately.
+
+        Members that get a snapshot do not count: they need what comes behind that. Of a replica
+        that does not lead, the end of its log.
+        """
+        raft = self._raft
+        index = raft.log.last_index()
+        if raft.role is _LEADER:
+            for each in raft.tracker.progress.values():
+                if each.recent_active and each.state is not ProgressState.SNAPSHOT:
+                    index = min(index, each.match)
+        return index
 
     @property
     def replicated(self) -> bool:

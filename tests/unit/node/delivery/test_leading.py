@@ -36,7 +36,8 @@ def _count(cluster: Cluster, kind: type) -> int:
     return sum(isinstance(command, kind) for command in cluster.committed)
 
 
-def _no_row_is_passed(cluster: Cluster) -> None:
+def no_row_is_passed(cluster: Cluster) -> None:
+    """The offset is below every row of the due index."""
     keys, state = cluster.log.keys, cluster.log.machine.state
     offset = (state.offset_due_ms, state.offset_job_id)
     for key, _ in cluster.log.store.scan(keys.due, keys.due_stop):
@@ -163,7 +164,7 @@ def test_a_node_that_leads_again_does_not_repeat_its_open_send() -> None:
     assert "failed" == cluster.log.status("a", 1)
     cluster.run(60_000)
     assert 2 == cluster.sent(1)
-    _no_row_is_passed(cluster)
+    no_row_is_passed(cluster)
 
 
 def test_a_send_that_another_leader_gave_up_does_not_stand_for_the_next_attempt() -> None:
@@ -241,7 +242,7 @@ def test_a_planned_change_repeats_nothing(outcome: Outcome) -> None:
     cluster.run(5_000)
     assert 1 == cluster.sent(2)
     assert b'"id":"b"' in cluster.nodes[2].sender.requests[0][0].body
-    _no_row_is_passed(cluster)
+    no_row_is_passed(cluster)
     cluster.nodes[1].sender.answer(0, outcome)
     cluster.run(20)
     assert ("failed" if outcome is ERROR else "succeeded") == cluster.log.status("a", 1)
@@ -249,7 +250,7 @@ def test_a_planned_change_repeats_nothing(outcome: Outcome) -> None:
     assert state == cluster.job("a").state
     cluster.run(120_000)
     assert (2 if outcome is ERROR else 1) == cluster.job("a").attempts
-    _no_row_is_passed(cluster)
+    no_row_is_passed(cluster)
 
 
 @pytest.mark.parametrize("waiting", [False, True])
@@ -275,7 +276,7 @@ def test_a_send_that_was_handed_over_is_given_up_after_its_deadline(waiting: boo
     assert 1 == cluster.sent(2)
     assert "unknown" == cluster.log.status("a", 1)
     assert cluster.world.wall_ms() - began_ms < ROUTE.timeout_ms + limits.HANDOVER_MARGIN_MS + 200
-    _no_row_is_passed(cluster)
+    no_row_is_passed(cluster)
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -97,10 +97,9 @@ class Forwarding:
         """Commit it here, where this node leads its group by now, else send it to who does."""
         if waiting.proposed:
             return
-        waiting.proposed = self.receive(
-            waiting.group, waiting.command, partial(self._proposed, number)
-        )
-        if not waiting.proposed:
+        waiting.proposed = True  # a leader that is about to go refuses it from inside this call
+        if not self.receive(waiting.group, waiting.command, partial(self._proposed, number)):
+            waiting.proposed = False
             self._forward(waiting.group, number, waiting.command)
 
     def _proposed(self, number: int, error: TimeMachineError | None) -> None:

@@ -78,6 +78,9 @@ class _Runtime:
         self, vnode: Any, command: Any, done: Callable[[Any], None] = lambda _: None
     ) -> None:
         cluster = self._cluster
+        if not vnode.serving or cluster.moving:
+            done(NotLeader())
+            return
         term = cluster.log.term
 
         def commit() -> None:
@@ -147,7 +150,7 @@ class FiringNode:
 
 
 class Cluster:
-    """Nodes 1 and 2. `lease` says whether the leader has one."""
+    """Nodes 1 and 2. `lease`: whether the leader has one; `moving`: it takes no proposals."""
 
     def __init__(self) -> None:
         self.world = SimWorld(1)
@@ -155,6 +158,7 @@ class Cluster:
         self.log.term = 0
         self.leader = 0
         self.lease = True
+        self.moving = False
         self.committed: list[Any] = []
         self.meta: Any = SimpleNamespace(
             routes_by_uid={ROUTE.uid: ROUTE}, routes={("d", "r"): ROUTE}, settings=Settings()

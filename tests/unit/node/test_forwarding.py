@@ -84,6 +84,17 @@ def test_they_are_kept_where_the_leadership_ends_before_they_are_committed() -> 
     assert (1, 1) == (told.forwarding.waiting, len(told.forwarded))
 
 
+def test_they_are_offered_again_to_a_leader_that_was_about_to_go() -> None:
+    """It is this node, which refused them at once, and leads on after all."""
+    told = _Told()
+    told.cluster.elect(1)
+    told.cluster.moving = True
+    told.forwarding.add(GROUP, _settles())
+    told.cluster.moving = False
+    told.cluster.run(limits.FORWARDS_RETRY_MS + 10)
+    assert (0, 1) == (told.forwarding.waiting, len(told.cluster.committed))
+
+
 @pytest.mark.parametrize("leader", [0, 1, 2])
 def test_received_ones_are_taken_where_the_group_is_served(leader: int) -> None:
     """Whoever forwards them hears whether they are committed."""

@@ -54,10 +54,15 @@ class Consensus:
         self.handovers = Handovers(
             world, runtime, rhythm, prepare=delivery.hand_over, resume=delivery.resume
         )
+        self._started = False
         self.dropped = 0
 
     def start(self) -> None:
-        """Begin to tick, and go on until the node stops."""
+        """Begin to listen and to tick: this life's epoch is durable."""
+        self._started = True
+        self._tick_later()
+
+    def _tick_later(self) -> None:
         self._world.call_later(self._rhythm.tick_ms, self._tick)
 
     def added(self, vnode: Vnode, first: int) -> None:
@@ -97,12 +102,12 @@ class Consensus:
         runtime = self._runtime
         if not runtime.working:
             return
-        self.start()
+        self._tick_later()
         self.sleeping.tick()
 
     def receive(self, data: bytes) -> None:
         """Take a frame of another node. What makes no sense is dropped and counted."""
-        if not self._runtime.working:
+        if not self._started or not self._runtime.working:
             return
         try:
             frame = read_frame(data)

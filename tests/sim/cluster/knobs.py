@@ -28,7 +28,8 @@ class Knobs:
     `message_bytes_max` (1 is one entry at a time), `inflight_messages_max`, `inflight_bytes_max`,
     `committed_size_per_ready_max` (1 is one entry at a time), `uncommitted_size_max`.
     Above it: `entry_bytes_target` (commands gathered into one entry; 1 is one command),
-    `log_entries_kept` (after what was applied; 0 makes every straggler need a snapshot),
+    `log_entries_max`, `log_bytes_max` (beyond, the older half of the log goes; the least make every
+    straggler need a snapshot),
     `snapshot_chunk_bytes`, `sleeps` (idle groups), `beat_ms` (between beats of nodes),
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
     The cluster: `nodes`, `num_vnodes`, `max_in_flight` (of the route).
@@ -57,7 +58,8 @@ class Knobs:
     committed_size_per_ready_max: int = limits.RAFT_COMMITTED_BYTES_PER_READY_MAX
     uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
     entry_bytes_target: int = limits.ENTRY_BYTES_TARGET
-    log_entries_kept: int = 1_000
+    log_entries_max: int = limits.LOG_ENTRIES_MAX
+    log_bytes_max: int = limits.LOG_BYTES_MAX
     snapshot_chunk_bytes: int = 64 * 1024
     sleeps: bool = True
     beat_ms: float = 100.0
@@ -146,8 +148,9 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         committed_size_per_ready_max=one(1, 1_024, limits.RAFT_COMMITTED_BYTES_PER_READY_MAX),
         uncommitted_size_max=one(1, 4_096, *[limits.RAFT_UNCOMMITTED_BYTES_MAX] * 3),
         entry_bytes_target=one(1, 1, 1_024, limits.ENTRY_BYTES_TARGET),
-        log_entries_kept=one(0, 1, 5, 100, 10_000),
-        snapshot_chunk_bytes=one(64, 1_024, 64 * 1024),
+        log_entries_max=one(1, 2, 10, 100, limits.LOG_ENTRIES_MAX),
+        log_bytes_max=one(256, *[limits.LOG_BYTES_MAX] * 3),
+        snapshot_chunk_bytes=one(512, 4_096, 64 * 1024),
         sleeps=one(True, False),
         beat_ms=tick_ms * one(1, 1, 2),
         claim_lead_ms=one(0, limits.CLAIM_LEAD_MS, 100),
@@ -176,8 +179,8 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         due_ms_max=one(50.0, 1_000.0, 5_000.0),
         mood=one("healthy", "healthy", "flaky", "failing", "slow", "overloaded", "deaf"),
         safety_ms=one(5_000.0, 15_000.0, 30_000.0),
-        liveness_ms=max(8_000.0, 20.0 * tick_ms * election_tick),
-        fault_pace_ms=one(100.0, 400.0, 1_000.0, 3_000.0),
+        liveness_ms=max(30_000.0, 20.0 * tick_ms * election_tick),
+        fault_pace_ms=tick_ms * election_tick * one(1.0, 3.0, 10.0),
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
         fault_kinds=one(1, 2, 4, 8, 99, 99),
     )

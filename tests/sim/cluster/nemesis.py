@@ -20,6 +20,9 @@ from tests.sim.cluster.recipients import MOODS, SimRecipients
 
 Group = tuple[int, int]
 
+_DISK_SLOW_MS: Final = 4_000.0
+_STALL_MS: Final = 2_000.0
+
 
 class ClusterControl(Protocol):
     """What the nemesis needs of the cluster."""
@@ -38,6 +41,9 @@ class ClusterControl(Protocol):
 
     def start(self, node: int, *, rebooted: bool) -> bool:
         """Start the node; False when its disk cannot be used (now, or ever when damaged)."""
+
+    def pause(self, node: int, duration_ms: float) -> None:
+        """The node's process stands still for a while."""
 
     def groups(self) -> Sequence[Group]:
         """The groups that exist, the meta group first."""
@@ -58,11 +64,16 @@ class Fault:
     dice: int
 
 
+def lasting_ms(knobs: Knobs) -> float:
+    """How long the effects of one fault can be felt: pauses and bad disks apart."""
+    return knobs.restart_ms_max * 2 + knobs.election_ms * 20 + _DISK_SLOW_MS + _STALL_MS
+
+
 class Nemesis:
     """Carries a plan out between `start` and `heal`.
 
     A node whose disk is damaged stays down for good, so damage is done to a minority at most.
-    `damaged` names them.
+    `damaged` names them. `on_strike` hears of every fault when it begins.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class Nemesis:
         self.active = False
         self.done = 0
         self.damaged: list[int] = []
+        self.on_strike: Callable[[Fault], None] = lambda _: None
         self._ambush: random.Random | None = None
 
     # --- the two phases --------------------------------------------------------------------
@@ -122,6 +134,7 @@ class Nemesis:
     def _strike(self, fault: Fault) -> None:
         if self.active:
             self.done += 1
+            self.on_strike(fault)
             _KINDS[fault.kind](self, random.Random(fault.dice))
 
     def _later(self, delay_ms: float, function: Callable[[], None]) -> None:
@@ -244,7 +257,7 @@ class Nemesis:
     def _stop_for(self, node: int, dice: random.Random) -> None:
         duration_ms = 10.0 * 2_000.0 ** dice.random()
         self._say(f"pause {node} for {duration_ms:.0f} ms")
-        self._control.world(node).pause(duration_ms)
+        self._control.pause(node, duration_ms)
 
     def _transfer(self, dice: random.Random) -> None:
         group, leader = self._leader(dice)
@@ -378,15 +391,15 @@ class Nemesis:
         disk = self._control.disk(node)
         self._say(f"the disk of {node} is slow")
         disk.stall_rate = dice.choice([0.05, 0.3, 1.0])
-        disk.stall_ms = dice.choice([(5.0, 50.0), (50.0, 500.0), (500.0, 2_000.0)])
+        disk.stall_ms = dice.choice([(5.0, 50.0), (50.0, 500.0), (500.0, _STALL_MS)])
         disk.store.pressure_files = dice.choice([0, 0, 8])
 
         def fast() -> None:
             disk.stall_rate = self._knobs.stall_rate
-            disk.stall_ms = (500.0, 2_000.0)
+            disk.stall_ms = (500.0, _STALL_MS)
             disk.store.pressure_files = 0
 
-        self._later(4_000.0 * dice.random(), fast)
+        self._later(_DISK_SLOW_MS * dice.random(), fast)
 
     def _disk_full(self, dice: random.Random) -> None:
         node = dice.choice(self._nodes())

@@ -1,0 +1,264 @@
+"""One seed: a cluster is born, lives through its faults, is healed, and has to keep its word.
+
+boot -> collection and route -> safety phase: creators and nemesis -> heal -> liveness phase:
+probes, and every job comes out -> the history is judged
+"""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from node.engine import Engine
+from node.secrets import seal_value
+from tests.checks.history import NEVER, History, Probe
+from tests.checks.promises import Judgement, judge
+from tests.sim.cluster.clients import COLLECTION, DB, ROUTE, Conversation, Creators
+from tests.sim.cluster.knobs import Knobs, command_line
+from tests.sim.cluster.members import KEY, META_GROUP, Members, in_limits
+from tests.sim.cluster.nemesis import Fault, Group, Nemesis
+from tests.sim.cluster.recipients import MOODS
+from tests.sim.cluster.reckoning import Reckoning, rules_of
+from timemachine.errors import Unavailable
+from timemachine.model import Collection, Rate, Retry, Route, SealedKey
+from timemachine.replica import commands as c
+from timemachine.replica import meta as m
+from timemachine.signing import format_secret
+from timemachine.vnode import Done
+
+_BOOT_MS: Final = 60_000.0
+_LOOK_EVERY_MS: Final = 500.0
+_DRAIN_STEP_MS: Final = 200.0
+_FAR_MS: Final = 10 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a seed went."""
+
+    knobs: Knobs
+    trace: str
+    events: int
+    counts: str
+    calls: int
+    webhooks: int
+    faults: int
+    judgement: Judgement
+
+
+class Harness:
+    """Drives one seed through its phases."""
+
+    def __init__(self, knobs: Knobs, plan: list[Fault] | None = None) -> None:
+        self.knobs = knobs
+        self.members = Members(knobs)
+        self.clock = self.members.clock
+        self.reckoning = Reckoning(self.members)
+        self.history: History = self.reckoning.history
+        self.creators = Creators(self.members, self.history)
+        self.nemesis = Nemesis(
+            self.clock, self.members.network, self.members.recipients, self.members, knobs, plan
+        )
+        self.creators.proposed = self.nemesis.proposed
+        self.nemesis.on_strike = self.reckoning.struck
+        self._dice = self.clock.child("harness")
+
+    def run(self) -> Result:
+        """Run all phases. Raises AssertionError for what a step found; the rest is judged."""
+        knobs = self.knobs
+        with in_limits(knobs):
+            self.boot()
+            self.live()
+            self.heal()
+            self.drain()
+            history = self.reckoning.finish()
+        return Result(
+            knobs=knobs,
+            trace=self.clock.trace,
+            events=self.clock.events,
+            counts=self.clock.summary(),
+            calls=len(history.calls),
+            webhooks=len(history.webhooks),
+            faults=self.nemesis.done,
+            judgement=judge(history, rules_of(knobs)),
+        )
+
+    # --- phases ----------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Every node starts on an empty disk; the collection and the route are made."""
+        for number in self.members.numbers:
+            self.clock.later(20.0 * self._dice.random(), partial(self.members.start, number))
+        self._ask(_put_collection, self.knobs)
+        self._ask(_put_route, self.knobs)
+        led = self.clock.run_until(self.clock.now_ms + _BOOT_MS, self._all_led)
+        assert led, "a new cluster has no leaders"
+        self.clock.later(0.0, self._look)
+
+    def live(self) -> None:
+        """Creators and nemesis at work."""
+        self.members.recipients.fair = MOODS[self.knobs.mood]
+        self.creators.start()
+        self.nemesis.start()
+        self.clock.run_for(self.knobs.safety_ms)
+        self.creators.stop()
+
+    def heal(self) -> None:
+        """All faults end; every group is asked to take a write."""
+        self.nemesis.heal()
+        self.history.healed_ms = self.reckoning.now_ms()
+        for group in self.members.groups():
+            Prober(self, group)
+
+    def drain(self) -> None:
+        """Until every job came out, or there is no patience left."""
+        end_ms = self.clock.now_ms + self.knobs.liveness_ms
+        # Those that are due late in the safety phase, and the deadlines of open claims.
+        least_ms = self.clock.now_ms + self.knobs.due_ms_max + 2_000.0
+        while self.clock.now_ms < end_ms:
+            self.clock.run_for(_DRAIN_STEP_MS)
+            if self.clock.now_ms >= least_ms and self._drained():
+                break
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _ask(self, ask: Any, knobs: Knobs) -> None:
+        """Have something done by whichever node can, and wait for it."""
+        done: list[Any] = []
+        Conversation(
+            self.members,
+            self._dice,
+            partial(ask, knobs),
+            done.append,
+            patience_ms=_BOOT_MS,
+        )
+        self.clock.run_until(self.clock.now_ms + _BOOT_MS, lambda: bool(done))
+        assert done, "a new cluster does not answer"
+        assert done[0] is not None, "a new cluster does not answer"
+
+    def _all_led(self) -> bool:
+        groups = self.members.groups()
+        return len(groups) == self.knobs.num_vnodes + 1 and all(
+            self.members.leader_of(group) for group in groups
+        )
+
+    def _look(self) -> None:
+        self.reckoning.look()
+        self.clock.later(_LOOK_EVERY_MS, self._look)
+
+    def _drained(self) -> bool:
+        """Whether no job is pending, on every node that could say so, and all have applied all."""
+        applied: dict[Group, int] = {}
+        for member in self.members.members.values():
+            engine = member.engine
+            if engine is None:
+                continue
+            collection = engine.meta.collections.get((DB, COLLECTION))
+            if collection is None:
+                return False
+            for group, vnode in engine.runtime.vnodes.items():
+                index = vnode.machine.applied_index
+                if applied.setdefault(group, index) != index:
+                    return False
+            counts = engine.counts(collection)
+            if any(counts[name] for name in ("firing", "retrying", "held")):
+                return False
+            if counts["scheduled"] > self.knobs.num_vnodes:
+                return False
+        return not self.creators.open and all(
+            probe.acked_ms != NEVER for probe in self.history.probes
+        )
+
+
+class Prober:
+    """Asks one group for a write after the faults."""
+
+    def __init__(self, harness: Harness, group: Group) -> None:
+        self._harness = harness
+        self._group = group
+        self._called_ms = harness.reckoning.now_ms()
+        self._place = len(harness.history.probes)
+        harness.history.probes.append(Probe(group, self._called_ms))
+        ask = _put_route if group == META_GROUP else self._put_job
+        Conversation(
+            harness.members,
+            random.Random(f"{harness.knobs.seed}/probe {group}"),
+            partial(ask, harness.knobs),
+            self._ended,
+            patience_ms=harness.knobs.liveness_ms,
+        )
+
+    def _put_job(self, knobs: Knobs, engine: Engine, answer: Done) -> None:
+        collection = engine.meta.collections.get((DB, COLLECTION))
+        if collection is None:
+            answer(Unavailable("The collection is not known here."))
+            return
+        names = (f"probe-{number}" for number in range(1_000_000))
+        job = next(name for name in names if self._is_mine(engine, collection, name))
+        now_ms = engine.now_ms()
+        command = c.PutJob(
+            now_ms=now_ms,
+            job_id=job,
+            uid=engine.random_bytes(16),
+            trigger_ms=now_ms + _FAR_MS,
+            delay_ms=None,
+            route=ROUTE,
+            route_uid=engine.meta.routes[DB, ROUTE].uid,
+            meta=b"null",
+        )
+        engine.propose_job(collection, job, command, answer)
+
+    def _is_mine(self, engine: Engine, collection: Collection, name: str) -> bool:
+        return engine.vnode_of(collection, name) == self._group[1]
+
+    def _ended(self, result: Any) -> None:
+        if result is not None:
+            acked = Probe(self._group, self._called_ms, self._harness.reckoning.now_ms())
+            self._harness.history.probes[self._place] = acked
+
+
+def _put_collection(knobs: Knobs, engine: Engine, answer: Done) -> None:
+    engine.propose_meta(
+        m.PutCollection(
+            now_ms=engine.now_ms(), db=DB, name=COLLECTION, num_vnodes=knobs.num_vnodes
+        ),
+        answer,
+    )
+
+
+def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
+    existing = engine.meta.routes.get((DB, ROUTE))
+    if existing is None:
+        secret = seal_value(KEY, format_secret(b"s" * 32), nonce=b"n" * 12, db=DB, name=ROUTE)
+        route = Route(
+            uid=0,
+            db=DB,
+            name=ROUTE,
+            version=0,
+            webhook_url="http://recipient.test/hook",
+            created_ms=0,
+            updated_ms=0,
+            secrets=(SealedKey(sealed=secret),),
+            retry=Retry(schedule_ms=(50, 100, 200), max_attempts=1_000),
+            rate=Rate(),
+            timeout_ms=1_000,
+            max_in_flight=knobs.max_in_flight,
+        )
+    else:
+        route = msgspec.structs.replace(existing, max_in_flight=existing.max_in_flight + 1)
+    version = 0 if existing is None else existing.version
+    command = m.PutRoute(now_ms=engine.now_ms(), route=route, expected_version=version)
+    engine.propose_meta(command, answer)
+
+
+def report(result: Result) -> list[str]:
+    """What a failed seed prints."""
+    knobs = result.knobs
+    return [
+        f"seed {knobs.seed}: {knobs}",
+        f"again: {command_line(knobs)}",
+        *result.judgement.broken,
+        *result.judgement.undecided,
+    ]

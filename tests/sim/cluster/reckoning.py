@@ -1,0 +1,171 @@
+"""The evidence of a run, as `tests.checks` judges it: webhooks, readings of replicas, endings."""
+
+import re
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from tests.checks.history import Ending, Fault, History, Image, Reading, Webhook
+from tests.checks.promises import Rules
+from tests.sim.cluster.clients import COLLECTION, DB, ROUTE
+from tests.sim.cluster.clockwork import START_MS
+from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.members import META_GROUP, Member, Members
+from tests.sim.cluster.nemesis import Fault as Strike
+from tests.sim.cluster.nemesis import lasting_ms
+from tests.sim.cluster.recipients import Sending
+from timemachine import codec
+from timemachine.logrows import LogState
+from timemachine.model import JobState
+from timemachine.replica.records import read_state
+from timemachine.vnode import Vnode
+
+_ROWS_MAX: Final = 1_000_000
+_JOB_ID: Final = re.compile(rb"\r\nTimeMachine-Job-Id: (.*)\r\n")
+_TRIGGER: Final = re.compile(rb"\r\nTimeMachine-Trigger-Time: (.*)\r\n")
+_read_log_state = codec.decoder(LogState)
+
+
+class Reckoning:
+    """Gathers a history while a cluster runs, and completes it when it is over."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._clock = members.clock
+        self.history = History()
+        members.on_moved = self._moved
+        members.on_crashed = self._crashed
+        members.on_paused = self._paused
+
+    def now_ms(self) -> float:
+        """True time, as the history has it."""
+        return START_MS + self._clock.now_ms
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def _fault(self, what: str, member: Member, duration_ms: float = 0.0) -> None:
+        now_ms = self.now_ms()
+        nodes = frozenset({member.number})
+        self.history.faults.append(Fault(now_ms, now_ms + duration_ms, what, nodes))
+
+    def _moved(self, member: Member, vnode: Vnode) -> None:
+        self._fault(f"moved {vnode.group}", member)
+
+    def _crashed(self, member: Member) -> None:
+        self._fault("crash", member)
+
+    def _paused(self, member: Member, duration_ms: float) -> None:
+        self._fault("pause", member, duration_ms)
+
+    def struck(self, fault: Strike) -> None:
+        """The nemesis did something that anybody may feel for a while."""
+        now_ms = self.now_ms()
+        until_ms = now_ms + lasting_ms(self._members.knobs)
+        self.history.faults.append(Fault(now_ms, until_ms, fault.kind))
+
+    # --- replicas --------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Note how every replica stands, by its rows that are durable."""
+        for member in self._members.members.values():
+            engine = member.engine
+            if engine is None or member.disk.store.damaged:
+                continue
+            epoch = 0 if engine.consensus is None else engine.consensus._peers.epoch
+            for vnode in engine.runtime.vnodes.values():
+                reading = self._reading(member, vnode, epoch)
+                if reading is not None:
+                    self.history.readings.append(reading)
+
+    def _reading(self, member: Member, vnode: Vnode, epoch: int) -> Reading | None:
+        keys, store = vnode.keys, member.disk.store
+        hard_state = store.get(keys.hard_state)
+        if hard_state is None:
+            return None
+        log: LogState = _read_log_state(hard_state)
+        reading = Reading(self.now_ms(), member.number, vnode.group, epoch, log.term, log.commit)
+        row = store.get(keys.state)
+        if row is None or vnode.group == META_GROUP:
+            return reading
+        state = read_state(row)
+        return reading._replace(
+            applied=state.applied_index, offset=(state.offset_due_ms, state.offset_job_id)
+        )
+
+    def _image(self, member: Member, vnode: Vnode) -> Image:
+        """A digest of what follows from the log: all rows but those of the log itself."""
+        keys, store = vnode.keys, member.disk.store
+        digest = blake2b(digest_size=8)
+        for key, value in store.scan(keys.prefix, keys.stop, _ROWS_MAX):
+            if not key.startswith((keys.hard_state, keys.log)):
+                digest.update(b"%d %b %b" % (len(key), key[len(keys.prefix) :], value))
+        applied = vnode.machine.applied_index
+        now_ms = self.now_ms()
+        return Image(now_ms, member.number, vnode.group, applied, digest.hexdigest(), final=True)
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def finish(self) -> History:
+        """Complete the history: what arrived, how jobs ended, and what the replicas hold."""
+        history = self.history
+        history.ended_ms = self.now_ms()
+        history.webhooks = [_webhook(sending) for sending in self._members.recipients.arrivals]
+        history.groups = set(self._members.groups())
+        for member in self._members.members.values():
+            if member.engine is not None and not member.disk.store.damaged:
+                for vnode in member.engine.runtime.vnodes.values():
+                    history.images.append(self._image(member, vnode))
+        for job, _ in history.jobs():
+            history.endings[job] = self._ending(job)
+        return history
+
+    def _ending(self, job: str) -> Ending | None:
+        """A job as its leader has it."""
+        members = self._members
+        leader = members.leader_of((members.collection_uid, members.place_of(job)))
+        engine = members.members[leader].engine if leader else None
+        if engine is None:
+            return Ending(0, "nobody leads its vnode")
+        found = engine.read_job(engine.meta.collections[DB, COLLECTION], job)
+        return None if found is None else Ending(found[0].version, JobState(found[0].state).text)
+
+
+def _webhook(sending: Sending) -> Webhook:
+    request, outcome = sending.request, sending.outcome
+    body = msgspec.json.decode(request.body)
+    assert sending.arrived_ms is not None
+    assert sending.left_ms is not None
+    trigger = _TRIGGER.search(request.head)
+    job = _JOB_ID.search(request.head)
+    assert trigger is not None
+    assert job is not None
+    heard_ms = sending.ended_ms or sending.orphaned_ms or sending.arrived_ms
+    return Webhook(
+        at_ms=START_MS + sending.arrived_ms,
+        webhook_id=sending.identity.decode(),
+        job=job[1].decode(),
+        version=body["version"],
+        attempt=sending.attempt,
+        body_hash=blake2b(request.body, digest_size=8).hexdigest(),
+        due_ms=int(trigger[1]),
+        node=sending.node,
+        route=ROUTE,
+        sent_ms=START_MS + sending.left_ms,
+        answered_ms=START_MS + max(heard_ms, sending.arrived_ms),
+        status=None if outcome is None else outcome.status,
+    )
+
+
+def rules_of(knobs: Knobs) -> Rules:
+    """The bounds that hold for these knobs."""
+    wall_ms = knobs.wall_offset_ms_max + knobs.wall_jump_ms_max * 20
+    return Rules(
+        drain_ms=knobs.liveness_ms,
+        early_ms=wall_ms + knobs.wall_drift_max * 1e5 + 1.0,
+        settle_ms=1_000.0 + 4.0 * knobs.election_ms + (4_000.0 if knobs.stall_rate else 0.0),
+        timeout_ms=1_000.0,
+        probe_ms=min(10_000.0, knobs.liveness_ms),
+        steps_max=50_000,
+        lag_ms=knobs.safety_ms + knobs.liveness_ms,
+    )

@@ -1,0 +1,499 @@
+"""Tells `invariants` what real replicas do. Test-only: production code knows nothing of it.
+
+`NodeWatch` stands beside one life of a node. It is given the ports that the engine gets (its
+network, its sender) and the engine before it starts, and looks in where they are used: at every
+input of a vnode and every cycle, at what machines apply, at frames that leave and at sends. What is
+durable it reads from the disk's image, not from what the node believes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+from node.engine import Engine
+from node.env import Network, World
+from node.runtime import Runtime
+from tests.checks.firing import Firing
+from tests.checks.invariants import Durable, Group, Invariants
+from timemachine import codec, limits
+from timemachine.errors import TimeMachineError
+from timemachine.frames import read_frame
+from timemachine.identifiers import webhook_id
+from timemachine.logrows import LoggedEntry, LogState
+from timemachine.outbound import Handle, Outcome, Request, Sender
+from timemachine.raft import ConfState, Entry, HardState, Message, RawNode, Role, Snapshot
+from timemachine.raft.core import Raft
+from timemachine.replica import commands as c
+from timemachine.replica.machine import JobMachine, read_commands
+from timemachine.storage.keys import ReplicaKeys, group_key, u64
+from timemachine.vnode import Outcome as CycleOutcome
+from timemachine.vnode import Vnode
+
+_read_log_state = codec.decoder(LogState)
+_read_entry = codec.decoder(LoggedEntry)
+_LEADER: Final = Role.LEADER
+
+# --- one core ------------------------------------------------------------------------------------
+
+
+class CoreWatch:
+    """Looks at one Raft core after each of its inputs, and tells what has changed."""
+
+    def __init__(
+        self,
+        invariants: Invariants,
+        node: int,
+        group: Group,
+        core: Raft,
+        durable: Durable,
+    ) -> None:
+        """The core was just made, from what is durable."""
+        self._invariants = invariants
+        self._node = node
+        self._group = group
+        self._core = core
+        self._term = core.term
+        self._commit = core.log.committed
+        self._match = 0
+        self._led_term = 0
+        log = core.log
+        entries = log.entries_from(log.first_index(), 1 << 62)
+        invariants.started(node, group, durable, entries, log.applied)
+
+    def look(self) -> bool:
+        """The core has taken an input; whether it leads."""
+        core = self._core
+        term = core.term
+        leads = core.role is _LEADER
+        if term != self._term:
+            self._term = term
+            self._invariants.knows_term(self._node, self._group, term)
+        if leads:
+            if self._led_term != term:
+                self._led_term = term
+                self._match = 0
+                self._invariants.became_leader(self._node, self._group, term)
+            own = core.own
+            if own is not None and own.match != self._match:
+                self._match = own.match
+                self._invariants.counts(self._node, self._group, own.match)
+        commit = core.log.committed
+        if commit != self._commit:
+            self._commit = commit
+            self._invariants.committed(self._node, self._group, commit, self._members())
+        return leads
+
+    def _members(self) -> ConfState:
+        return self._core.tracker.conf_state()
+
+    def handed_out(self, snapshot: Snapshot | None, entries: Sequence[Entry]) -> None:
+        """The core wants these to be written."""
+        if snapshot is not None:
+            metadata = snapshot.metadata
+            self._invariants.installed(self._node, self._group, metadata.index, metadata.term)
+        if entries:
+            self._invariants.appended(self._node, self._group, entries)
+
+
+class DurableRows:
+    """A replica as the durable rows of its node have it. See Durable.
+
+    `get` reads the image itself, damaged rows too: what was durable once has been said with right.
+    """
+
+    def __init__(self, get: Callable[[bytes], bytes | None], group: tuple[int, int]) -> None:
+        self._get = get
+        self._group_key = group_key(*group)
+        self._row: bytes | None = None
+        self._keys: ReplicaKeys | None = None
+
+    def _current(self) -> ReplicaKeys | None:
+        """The keys of the incarnation that a start would take up."""
+        row = self._get(self._group_key)
+        if row != self._row:
+            self._row = row
+            self._keys = None if row is None else ReplicaKeys(int.from_bytes(row, "big"))
+        return self._keys
+
+    def _state(self) -> LogState:
+        keys = self._current()
+        row = None if keys is None else self._get(keys.hard_state)
+        state: LogState = LogState() if row is None else _read_log_state(row)
+        return state
+
+    def hard_state(self) -> HardState:
+        """See Durable."""
+        state = self._state()
+        return HardState(state.term, state.vote, state.commit)
+
+    def base(self) -> tuple[int, int]:
+        """See Durable."""
+        state = self._state()
+        return state.base_index, state.base_term
+
+    def has(self, index: int, term: int) -> bool:
+        """See Durable."""
+        keys = self._current()
+        row = None if keys is None else self._get(keys.log + u64(index))
+        if row is not None:
+            entry: LoggedEntry = _read_entry(row)
+            return entry.term == term
+        return index <= self.base()[0]
+
+
+# --- one node ------------------------------------------------------------------------------------
+
+
+class NodeWatch:
+    """One life of the node `number`.
+
+    `durable_get` reads a row of its disk's durable image; `true_ms` is the true wall clock.
+    """
+
+    def __init__(
+        self,
+        invariants: Invariants,
+        number: int,
+        world: World,
+        durable_get: Callable[[bytes], bytes | None],
+        true_ms: Callable[[], float],
+    ) -> None:
+        self.invariants = invariants
+        self.number = number
+        self.world = world
+        self._durable_get = durable_get
+        self._true_ms = true_ms
+        self._cores: dict[tuple[int, int], CoreWatch] = {}
+        self._classes: dict[type, type] = {}
+        self._engine: Engine | None = None
+        self._alive = True
+
+    # --- ports -----------------------------------------------------------------------------
+
+    def network(self, network: Network) -> "WatchedNetwork":
+        """The port for the engine, in place of `network`."""
+        return WatchedNetwork(self, network)
+
+    def sender(self, sender: Sender) -> "WatchedSender":
+        """The port for the engine, in place of `sender`."""
+        return WatchedSender(self, sender)
+
+    def engine(self, engine: Engine) -> None:
+        """Watch an engine, which is not started yet."""
+        self._engine = engine
+        self.runtime(engine.runtime)
+
+    def runtime(self, runtime: Runtime) -> None:
+        """Watch all vnodes that a runtime drives from now on."""
+        add = runtime.add
+
+        def watched_add(vnode: Vnode) -> None:
+            self._vnode(vnode)
+            add(vnode)
+
+        runtime.add = watched_add  # type: ignore[method-assign]
+
+    def ended(self) -> None:
+        """The process is dead: it holds no lease any more."""
+        self._alive = False
+        self.invariants.firing.gone(self.number)
+
+    # --- vnodes ----------------------------------------------------------------------------
+
+    def _vnode(self, vnode: Vnode) -> None:
+        kind = type(vnode)
+        watched = self._classes.get(kind)
+        if watched is None:
+            # A class of this life, so that each vnode knows who watches it.
+            fields = {"__slots__": (), "watch": self}
+            watched = self._classes[kind] = type("Watched", (WatchedVnode, kind), fields)
+        vnode.__class__ = watched
+        group = vnode.group
+        self._machine(vnode)
+        if vnode.sole:
+            return
+        durable = DurableRows(self._durable_get, group)
+        core = core_of(vnode.core)
+        self._cores[group] = CoreWatch(self.invariants, self.number, group, core, durable)
+        self.invariants.firing.replica(self.number, group, lambda: self._may_fire(vnode))
+
+    def _may_fire(self, vnode: Vnode) -> bool:
+        return self._alive and vnode.may_fire(self.world.mono_ms())
+
+    def looked(self, vnode: Vnode) -> None:
+        """A vnode has taken an input."""
+        group = vnode.group
+        core = self._cores.get(group)
+        if core is None or not core.look():
+            return
+        # Once a term: from then on its sends are judged, and the next leader asks this one.
+        firing = self.invariants.firing
+        if firing.newest_term(group) != vnode.term and vnode.may_fire(self.world.mono_ms()):
+            firing.may_fire(self.number, group, vnode.term)
+
+    def handed_out(self, vnode: Vnode, snapshot: Snapshot | None, entries: Sequence[Entry]) -> None:
+        """A vnode has been given these to write."""
+        core = self._cores.get(vnode.group)
+        if core is not None:
+            core.handed_out(snapshot, entries)
+
+    def persisted(self, vnode: Vnode, outcome: CycleOutcome | None) -> None:
+        """A vnode believes that its batch is durable, and lets this be seen."""
+        self.looked(vnode)
+        if outcome is None or vnode.sole:
+            return
+        # Not `applied_index` of the machine: what is being gathered may be further.
+        self.invariants.synced(self.number, vnode.group, outcome.applied_index)
+        if any(not isinstance(result, TimeMachineError) for _, result in outcome.answers):
+            self.invariants.answers(self.number, vnode.group, outcome.applied_index)
+
+    # --- machines --------------------------------------------------------------------------
+
+    def _machine(self, vnode: Vnode) -> None:
+        machine = vnode.machine
+        apply = machine.apply
+        is_job_machine = isinstance(machine, JobMachine)
+
+        def watched_apply(index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]:
+            if batch is None and is_job_machine:
+                batch = read_commands(data) if data else []
+            if not vnode.sole:
+                self.invariants.applied(self.number, vnode.group, index, term, data)
+            results = apply(index, term, data, batch)
+            if is_job_machine and self.invariants.firing.judges(vnode.group, index):
+                assert batch is not None
+                judge_commands(
+                    self.invariants.firing, vnode.group, index, term, batch, results, self._lead_ms
+                )
+            return results
+
+        machine.apply = watched_apply  # type: ignore[method-assign]
+
+    def _lead_ms(self, route_uid: int) -> int:
+        """How long before its time a job of a route may be claimed."""
+        route = None
+        if self._engine is not None:
+            route = self._engine.meta.routes_by_uid.get(route_uid)
+        once = route is not None and route.delivery == "at_most_once"
+        return 0 if once else limits.CLAIM_LEAD_MS
+
+    # --- what leaves -----------------------------------------------------------------------
+
+    def frame_leaves(self, frame: bytes) -> None:
+        """A frame goes onto the wire."""
+        for each in read_frame(frame).messages:
+            group = (each.uid, each.index)
+            if group in self._cores:
+                self.invariants.says(self.number, group, each.message)
+
+    def send_begins(self, request: Request) -> None:
+        """The engine wants a request to be sent."""
+        identity, number, index = _named(request)
+        if number:
+            self.invariants.firing.sent(
+                self.number,
+                identity,
+                number,
+                index=index,
+                wall_ms=self.world.wall_ms(),
+                true_ms=self._true_ms(),
+            )
+
+    def send_is_withdrawn(self, request: Request) -> None:
+        """Before its first byte."""
+        identity, number, _ = _named(request)
+        if number:
+            self.invariants.firing.unsent(identity, number)
+
+
+def leaves(firing: Firing, request: Request) -> None:
+    """The first byte of a request of any node goes onto the wire."""
+    identity, number, _ = _named(request)
+    if number:
+        firing.left(identity, number)
+
+
+_NAMES: Final = (b"\r\nwebhook-id: ", b"\r\nTimeMachine-Attempt: ", b"\r\nTimeMachine-Fence: ")
+
+
+def _named(request: Request) -> tuple[str, int, int]:
+    """(webhook-id, attempt, log index of the claim); 0 for an example, which has no claim."""
+    found = []
+    for name in _NAMES:
+        start = request.head.find(name)
+        if start < 0:
+            return "", 0, 0
+        start += len(name)
+        found.append(request.head[start : request.head.index(b"\r\n", start)])
+    identity, number, fence = found
+    return identity.decode(), int(number), int(fence.rpartition(b".")[2])
+
+
+def core_of(node: RawNode) -> Raft:
+    """The core behind its handle."""
+    return node._raft
+
+
+class WatchedVnode(Vnode):
+    """A vnode whose watcher looks after each input. Vnodes become one when they are watched."""
+
+    __slots__ = ()
+
+    watch: ClassVar[NodeWatch]
+
+    def step(self, message: Message, mono_ms: float) -> None:
+        """See Vnode."""
+        try:
+            super().step(message, mono_ms)
+        finally:
+            self.watch.looked(self)
+
+    def tick(self) -> None:
+        """See Vnode."""
+        super().tick()
+        self.watch.looked(self)
+
+    def campaign(self) -> None:
+        """See Vnode."""
+        super().campaign()
+        self.watch.looked(self)
+
+    def transfer(self, to: int) -> None:
+        """See Vnode."""
+        super().transfer(to)
+        self.watch.looked(self)
+
+    def resign(self) -> None:
+        """See Vnode."""
+        super().resign()
+        self.watch.looked(self)
+
+    def install(self, message: Message, keys: ReplicaKeys) -> bool:
+        """See Vnode."""
+        taken = super().install(message, keys)
+        self.watch.looked(self)
+        return taken
+
+    def _switch(self, snapshot: Snapshot) -> None:
+        self.watch.handed_out(self, snapshot, ())
+        super()._switch(snapshot)
+
+    def gather(self, mono_ms: float = 0.0) -> None:
+        """See Vnode."""
+        super().gather(mono_ms)
+        if self._ready is not None:
+            self.watch.handed_out(self, None, self._ready.entries)
+        self.watch.looked(self)
+
+    def persisted(self) -> CycleOutcome | None:
+        """See Vnode."""
+        outcome = super().persisted()
+        self.watch.persisted(self, outcome)
+        return outcome
+
+
+class WatchedNetwork:
+    """See Network."""
+
+    def __init__(self, watch: NodeWatch, network: Network) -> None:
+        self._watch = watch
+        self._network = network
+
+    def send(self, node: int, frame: bytes) -> None:
+        """See Network."""
+        self._watch.frame_leaves(frame)
+        self._network.send(node, frame)
+
+
+class WatchedSender:
+    """See Sender."""
+
+    def __init__(self, watch: NodeWatch, sender: Sender) -> None:
+        self._watch = watch
+        self._sender = sender
+
+    def send(self, request: Request, done: Callable[[Outcome], None]) -> "WatchedHandle":
+        """See Sender."""
+        self._watch.send_begins(request)
+        return WatchedHandle(self._watch, request, self._sender.send(request, done))
+
+
+class WatchedHandle:
+    """See Handle."""
+
+    __slots__ = ("_handle", "_request", "_watch")
+
+    def __init__(self, watch: NodeWatch, request: Request, handle: Handle) -> None:
+        self._watch = watch
+        self._request = request
+        self._handle = handle
+
+    def abort_if_unsent(self) -> bool:
+        """See Handle."""
+        withdrawn = self._handle.abort_if_unsent()
+        if withdrawn:
+            self._watch.send_is_withdrawn(self._request)
+        return withdrawn
+
+    def abort(self) -> None:
+        """See Handle."""
+        self._handle.abort()
+
+
+# --- what the log says ---------------------------------------------------------------------------
+
+
+def judge_commands(
+    firing: Firing,
+    group: Group,
+    index: int,
+    term: int,
+    commands: Sequence[Any],
+    results: Sequence[Any],
+    lead_ms: Callable[[int], int],
+) -> None:
+    """Tell what the commands of the entry at `index`, of `term`, have done."""
+    for command, result in zip(commands, results, strict=True):
+        match command:
+            case c.Claim():
+                for item, claim in zip(command.items, result, strict=True):
+                    if not claim.holds:
+                        continue
+                    record = claim.record
+                    firing.claimed(
+                        group,
+                        item.job_id,
+                        (item.uid, item.version, item.attempt),
+                        webhook_id=webhook_id(record.uid, record.version, record.occurrence),
+                        index=index,
+                        term=command.term,
+                        entry_term=term,
+                        now_ms=command.now_ms,
+                        due_ms=record.due_ms,
+                        lead_ms=lead_ms(record.route_uid),
+                    )
+            case c.Settle():
+                for settle in command.items:
+                    firing.settled((settle.uid, settle.version, settle.attempt))
+            case c.Unclaim():
+                for item in command.items:
+                    firing.taken_back(group, (item.uid, item.version, item.attempt))
+            case c.PutJob() | c.PatchJob() | c.DeleteJob():
+                _take_back(firing, group, command.revoked)
+                if command.__class__ is c.DeleteJob:
+                    if command.purge:
+                        firing.unknown(group, command.job_id)
+                elif result.kind in ("created", "replaced", "changed") and not result.replayed:
+                    record = result.record
+                    firing.written(group, command.job_id, record.uid, record.version)
+            case c.Bulk():
+                for bulk in command.items:
+                    _take_back(firing, group, bulk.revoked)
+                    firing.unknown(group, bulk.job_id)
+            case c.Purge():
+                for job_id in command.job_ids:
+                    firing.unknown(group, job_id)
+
+
+def _take_back(firing: Firing, group: Group, revoked: c.Revoked | None) -> None:
+    if revoked is not None:
+        firing.taken_back(group, (revoked.uid, revoked.version, revoked.attempt))

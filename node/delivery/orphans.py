@@ -54,7 +54,7 @@ class Orphans:
         if route is None:
             route = self._meta.routes.get((head.db, record.route))
         settle = settle_orphan(job_id, record, claim, route, node_id=self._node_id, now_ms=now_ms)
-        self._settles.add(head, settle)
+        self._settles.give_up(head, settle)
         return True
 
     def _waited(self, head: VnodeHead, due_ms: int, job_id: str, claim: ClaimMark) -> None:

@@ -16,6 +16,7 @@ from timemachine.outbound import Outcome
 from timemachine.replica.commands import Settle, SettleItem
 from timemachine.replica.meta import DisableRoute
 from timemachine.retry import Verdict
+from timemachine.vnode import Vnode
 
 Late = Callable[[tuple[int, int], list[SettleItem]], None]
 """Takes what became of attempts of a group that another node leads."""
@@ -47,6 +48,7 @@ class Settles:
         self._flushed = flushed
         self._late = late
         self._waiting: dict[VnodeHead, list[SettleItem]] = {}
+        self._given_up: dict[VnodeHead, list[SettleItem]] = {}
         self.outcomes: dict[str, int] = {}
 
     @property
@@ -99,19 +101,35 @@ class Settles:
         else:
             settles.append(settle)
 
+    def give_up(self, head: VnodeHead, settle: SettleItem) -> None:
+        """Commit that nobody knows how an attempt ended, if this node goes on to lead.
+
+        The next leader may be the one that does know.
+        """
+        if not self._given_up:
+            self._world.call_soon(self.flush)
+        self._given_up.setdefault(head, []).append(settle)
+
     def flush(self) -> None:
         """Make commands of what waits, now."""
         waiting, self._waiting = self._waiting, {}
-        now_ms = self._world.wall_ms()
         for head, settles in waiting.items():
-            vnode = head.vnode
-            for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
-                chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
-                done = None if vnode.sole else partial(self._settled, vnode.group, chunk)
-                self._runtime.propose(vnode, Settle(now_ms=now_ms, items=chunk), done)
+            self._commit(head.vnode, settles, forwards=not head.vnode.sole)
             if not head.fires:
-                self._window.leave_open(vnode.group, [])
+                self._window.leave_open(head.vnode.group, [])
+        if self._given_up:
+            given_up, self._given_up = self._given_up, {}
+            for head, settles in given_up.items():
+                if head.fires:
+                    self._commit(head.vnode, settles, forwards=False)
         self._flushed()
+
+    def _commit(self, vnode: Vnode, settles: list[SettleItem], *, forwards: bool) -> None:
+        now_ms = self._world.wall_ms()
+        for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
+            chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
+            done = partial(self._settled, vnode.group, chunk) if forwards else None
+            self._runtime.propose(vnode, Settle(now_ms=now_ms, items=chunk), done)
 
     def _settled(self, group: tuple[int, int], settles: list[SettleItem], result: Any) -> None:
         if isinstance(result, TimeMachineError) and self._runtime.working:

@@ -74,22 +74,21 @@ class _Runtime:
         self._node = node
         self.vnodes = {GROUP: node.vnode}
 
-    def propose(
-        self, vnode: Any, command: Any, done: Callable[[Any], None] = lambda _: None
-    ) -> None:
+    def propose(self, vnode: Any, command: Any, done: Callable[[Any], None] | None = None) -> None:
+        tell = done or (lambda _: None)
         cluster = self._cluster
         if not vnode.serving or cluster.moving:
-            done(NotLeader())
+            tell(NotLeader())
             return
         term = cluster.log.term
 
         def commit() -> None:
             if not vnode.serving or cluster.log.term != term:
-                done(NotLeader())
+                tell(NotLeader())
                 return
             cluster.committed.append(command)
             (result,) = cluster.log.apply(command)
-            done(result)
+            tell(result)
             effects = cluster.log.machine.take_effects()
             self._node.delivery.on_effects(vnode, effects, cluster.log.index)
 

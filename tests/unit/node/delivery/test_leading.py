@@ -184,6 +184,21 @@ def test_a_send_that_another_leader_gave_up_does_not_stand_for_the_next_attempt(
     assert 0 == cluster.nodes[1].delivery.backlog(cluster.nodes[1].vnode)
 
 
+def test_a_leader_that_goes_does_not_tell_the_next_that_it_knows_nothing() -> None:
+    """The next one is the node whose send it was about to give up, and that one knows better."""
+    cluster = _sending()
+    cluster.elect(2)
+    cluster.world.run_until(lambda: _count(cluster, c.Claim) == 2)
+    cluster.run(0.5)  # the settle is on its way, and not committed
+    assert 0 == _count(cluster, c.Settle)
+    cluster.elect(1)
+    cluster.run(1_000)
+    assert (1, 0) == (cluster.sent(1), cluster.sent(2))
+    cluster.nodes[1].sender.answer(0)
+    cluster.run(20)
+    assert (JobState.DELIVERED, 1) == (cluster.job("a").state, cluster.job("a").attempts)
+
+
 def test_an_orphan_of_at_most_once_is_left_to_a_human() -> None:
     """It may have been seen: it is not sent again by itself."""
     cluster = _cluster()

@@ -39,10 +39,11 @@ nor agreed with anybody any more, before anything of what happens can leave the 
 that it was announced to are given *notice* with each beat until one that told them is answered.
 Without notice a follower would sleep on under the beats of a node that leads the group no more.
 
-**Waking at the follower.** A replica that changes for any reason but a message of the leader that
-it sleeps under is reported with `woke` as well. Its node *tells* so in each answer, until a beat
-says that the leader has had one of them. So there is no answer that counts for a group that woke
-before it. (If the leader's own message woke it, the leader has let go of the agreement before.)
+**Waking at the follower.** A replica that changes is reported with `woke` as well. Its node
+*tells* so in each answer, until a beat says that the leader has had one of them. So there is no
+answer that counts for a group that woke before it. Only if a message of the leader has made its
+log longer this is not told: such a message is younger than the announcement, so the leader has
+let go of the agreement before it sent that.
 
 **Silence.** A follower's node that has heard no beat for `lapse_ms` wakes all that sleeps under
 that leader's node (`Changes.lapsed`) and begins a new *session*. Answers carry the session, and a
@@ -62,7 +63,7 @@ Why it is safe
 ==============
 
 *Whenever `acked_ms` names a node and a time t, the group's replica there was asleep, under this
-leader and in this term, at some moment r later than t; and it stays asleep until r + `lapse_ms`
+leader and in this term, at some moment r not before t; and it stays asleep until r + `lapse_ms`
 unless the leader woke it, its process restarted, or it changed for a reason of its own.*
 
 Both sides take beats and answers only in the order of their numbers, and drop what comes late or
@@ -73,12 +74,12 @@ replica woken after that and before s, then by a lapse, and s would be of a newe
 its own account, and s would tell it; or by the leader, who would have no agreement. So it slept
 when s was received, which is r, and silence can be noticed `lapse_ms` after r at the earliest.
 
-What is left to the host: a replica that falls asleep, or that its leader wakes, starts a whole
-election time-out anew (its promise is worth a heartbeat's); one that changed for a reason of its
-own did so by a vote or for a new leader, whom the other voters' promises rule out; and a voter
-that restarted gives no vote for an election time-out. A lease that ends `lease_ms` after t, with
-`lease_ms` less than `lapse_ms` by the drift of the clocks and the length of a tick, then ends
-before any voter who gave it may help to elect another leader.
+What is left to the host: a replica that sleeps or slept gives no vote before `lapse_ms` after the
+last beat, whatever newer terms it hears of, unless the leader itself has asked somebody to take
+over, which ends its lease before; only a lapse, or a restart of the leader's process, sets it
+free. And a voter that restarted itself gives none for as long. A lease that ends `lease_ms` after
+t, with `lease_ms` less than `lapse_ms` by the drift of the clocks, then ends before any voter who
+gave it may help to elect another leader.
 """
 
 from collections import deque
@@ -162,7 +163,7 @@ class Changes:
     """What the host has to do now, in this order. Mostly nothing."""
 
     released: list[Group] = field(default_factory=list)
-    """Followers that their leader woke: tick, from the start of an election time-out."""
+    """Followers that their leader's node woke: tick, from the start of an election time-out."""
     lapsed: list[Group] = field(default_factory=list)
     """Followers whose leader's node is silent or restarted: tick, and vote and campaign freely."""
     awake: list[Group] = field(default_factory=list)
@@ -330,7 +331,7 @@ class LeaderSide:
         return tuple([self._offers[group].announcement for group in groups])
 
     def take(self, answer: Answer, since_ms: float) -> tuple[list[Group], list[Group]] | None:
-        """Groups that are newly agreed, and those that are not; None if the answer is void."""
+        """Groups that are agreed now, and those that have to wake; None if the answer is void."""
         seq = answer.seq
         if answer.epoch != self._epoch or not self.answered < seq <= self._seq:
             return None
@@ -554,12 +555,14 @@ class Liveness:
     def woke(self, group: Group, by: int = NO_NODE) -> dict[int, float]:
         """Something happened to a group: nothing that was agreed about it holds any more.
 
-        On the leader's node this comes before anything of it can be seen: a proposal, a read, a
+        On the leader's node this comes before anything of it can leave: a proposal, a read, a
         transfer, another term or leader, a replica that stops. On a follower's node it is called
-        when a message has changed the replica (term, leader, log, commit), or when it stops or
-        restarts; not for a message that changes nothing. `by` is the node that sent the message.
+        when the replica has changed (term, leader, log, commit), stops or restarts; not for a
+        message that changes nothing. `by` is the leader's node if its message did it, and the
+        replica still follows it in the same term: then it need not be told.
 
-        Returns what `acked_ms` said: the leader's lease may go on from there.
+        Returns what `acked_ms` said: the leader's lease may go on from there. A group that is
+        neither announced nor asleep here is none of this module's business; that costs nothing.
         """
         side = self._under.get(group)
         if side is not None:

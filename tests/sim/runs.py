@@ -1,0 +1,119 @@
+"""One seed after the other, or many at once on all cores: what each found, and how to see it again."""
+
+import multiprocessing
+import os
+import subprocess
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.sim.cluster.harness import Harness, Result
+from tests.sim.cluster.knobs import draw
+from tests.sim.storm import storm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run a seed with. One node is a storm over one engine; `nodes` None lets it draw."""
+
+    nodes: int | None = None
+    mutation: str | None = None
+    knobs: tuple[tuple[str, Any], ...] = ()
+
+    def again(self, seed: int) -> str:
+        """The line that runs a seed so."""
+        line = f"python -m tests.sim --seed {seed}"
+        if self.nodes is not None:
+            line += f" --nodes {self.nodes}"
+        if self.mutation is not None:
+            line += f" --mutation {self.mutation}"
+        return line + "".join(f" --knob {name}={value!r}" for name, value in self.knobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a seed went. `found` is empty where every promise was kept."""
+
+    seed: int
+    nodes: int
+    events: int
+    found: tuple[str, ...]
+    trace: str
+    story: tuple[str, ...] = ()
+
+
+def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
+    """Run one seed. With `tell` its story is in the result: knobs, faults, counts."""
+    if order.nodes == 1:
+        try:
+            return Run(seed, 1, storm(seed), (), "")
+        except AssertionError as error:
+            return Run(seed, 1, 0, (f"storm: {error}",), "")
+    harness = Harness(draw(seed, nodes=order.nodes, **dict(order.knobs)))
+    found: list[str] = []
+    result: Result | None = None
+    with planted_or_none(order.mutation):
+        try:
+            result = harness.run()
+            found = list(result.judgement.broken)
+        except AssertionError as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            found = [f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"]
+    clock = harness.clock
+    story: list[str] = []
+    if tell:
+        story = [str(harness.knobs), *clock.journal(), clock.summary()]
+        if result is not None:
+            story.append(
+                f"{result.calls} calls, {result.webhooks} webhooks, {result.faults} faults"
+            )
+            story += result.judgement.undecided
+    return Run(seed, harness.knobs.nodes, clock.events, tuple(found), clock.trace, tuple(story))
+
+
+def planted_or_none(name: str | None) -> Any:
+    """The mutation of that name, as long as the context lasts."""
+    return nullcontext()
+
+
+def run_many(order: Order, seeds: Iterable[int], *, jobs: int) -> Iterator[Run]:
+    """Run seeds on `jobs` processes; results come as they are done."""
+    run = partial(run_seed, order)
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(run, seeds)
+
+
+def seeds_for(seconds: float, first: int) -> Iterator[int]:
+    """Seeds one after the other, until the time is up."""
+    end = time.monotonic() + seconds
+    seed = first
+    while time.monotonic() < end:
+        yield seed
+        seed += 1
+
+
+def fresh_seed() -> int:
+    """Where seeds that nobody has run yet may begin."""
+    return int.from_bytes(os.urandom(5), "big") * 1_000
+
+
+def commit() -> str:
+    """Which code this is, for whoever runs a seed again."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"

@@ -166,7 +166,7 @@ class Consensus:
 
     def _step(self, vnode: Vnode, message: Message, mono_ms: float) -> None:
         resting = vnode.resting
-        before = vnode.position() if resting else None
+        before = vnode.position() if resting else (0, 0, 0, 0)
         try:
             vnode.step(message, mono_ms)
         except (ProposalDropped, PeerUnknown, ReplicaStopped):
@@ -175,6 +175,7 @@ class Consensus:
         except StoreDamaged as error:
             self._runtime.fail(error)
             return
-        if resting and vnode.position() != before:
-            self.sleeping.rouse(vnode, message.from_)
+        if resting and (after := vnode.position()) != before:
+            # A leader knows what its entries woke, but not that it is not followed any more.
+            self.sleeping.rouse(vnode, message.from_ if after[:2] == before[:2] else 0)
         self._runtime.stepped(vnode)

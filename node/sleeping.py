@@ -73,6 +73,9 @@ class Sleeping:
         awake = self.awake
         for vnode in list(awake):
             vnode.tick()
+            if vnode.resting and not vnode.is_leader():
+                # It heard no majority. Others must not sleep on under the beats of this node.
+                self.rouse(vnode)
             runtime.stepped(vnode)
             if vnode.idle():
                 idle_ticks = awake[vnode] = awake[vnode] + 1

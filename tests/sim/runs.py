@@ -1,4 +1,4 @@
-"""One seed after the other, or many at once on all cores: what each found, and how to see it again."""
+"""One seed after the other, or many on all cores: what each found, and how to see it again."""
 
 import multiprocessing
 import os

@@ -207,7 +207,7 @@ class Creators:
         if collection is None or vnode is None:
             answer(Unavailable("The collection is not known here."))
         elif isinstance(asked, Get):
-            engine.runtime.read(vnode, partial(_read, engine, collection, job, answer))
+            engine.read_latest(collection, job, partial(_read, answer))
         elif not vnode.is_leader():
             answer(NotLeader(vnode.leader))
         else:
@@ -229,16 +229,14 @@ class Creators:
         call.answer(START_MS + self._clock.now_ms, answered)
 
 
-def _read(engine: Engine, collection: Collection, job: str, answer: Answer, error: Any) -> None:
-    if error is not None:
-        answer(error)
-        return
-    found = engine.read_job(collection, job)
+def _read(answer: Answer, found: Any) -> None:
     if found is None:
         answer(Absent())
-        return
-    record, meta = found
-    answer(Found(record.version, meta, record.trigger_ms, record.state in _TO_COME))
+    elif isinstance(found, TimeMachineError):
+        answer(found)
+    else:
+        record, meta = found
+        answer(Found(record.version, meta, record.trigger_ms, record.state in _TO_COME))
 
 
 def _command(engine: Engine, collection: Collection, asked: Asked, job: str, key: bytes) -> Any:

@@ -100,6 +100,8 @@ class Harness:
     def live(self) -> None:
         """Creators and nemesis at work."""
         self.members.recipients.fair = MOODS[self.knobs.mood]
+        for number in self.members.numbers:
+            self.members.disk(number).stall_rate = self.knobs.stall_rate
         self.creators.start()
         self.nemesis.start()
         self.clock.run_for(self.knobs.safety_ms)

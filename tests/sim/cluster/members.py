@@ -174,7 +174,6 @@ class Members:
         world.ticks, world.pumps = _TICKS, _PUMPS
         disk = FaultyDisk(world)
         disk.sync_ms = (0.1, max(0.2, knobs.sync_ms_max))
-        disk.stall_rate = knobs.stall_rate
         disk.keep_rate = knobs.keep_rate
         port = self.network.attach(world)
         return Member(self, world, disk, port, self.recipients.sender(world))
@@ -245,8 +244,7 @@ class Members:
         if vnode is not None and to != leader:
             engine = self.members[leader].engine
             assert engine is not None
-            vnode.transfer(to)
-            engine.runtime.stepped(vnode)
+            engine.hand_over(vnode, to, lambda _: None)
 
 
 @contextmanager

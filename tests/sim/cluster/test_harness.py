@@ -1,0 +1,85 @@
+"""Whole clusters: a quiet one, one with faults, and one history for one seed."""
+
+import os
+import subprocess
+import sys
+
+from node.engine import Engine
+from tests.sim.cluster.clients import Conversation
+from tests.sim.cluster.harness import Harness
+from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.members import META_GROUP
+from timemachine.errors import Unavailable
+from timemachine.vnode import Done
+
+_QUIET = Knobs(seed=1, safety_ms=3_000.0, fault_pace_ms=1e9, due_ms_max=1_000.0)
+
+
+def test_a_quiet_cluster_keeps_its_word() -> None:
+    """Jobs are written, read, cancelled and sent; nothing is unsure and nothing is repeated."""
+    harness = Harness(_QUIET)
+    result = harness.run()
+    assert ([], []) == (result.judgement.broken, result.judgement.undecided)
+    assert result.calls > 50
+    assert result.webhooks > 20
+    assert 0 == result.faults
+    assert all(call.returned_ms < harness.history.ended_ms for call in harness.history.calls)
+
+
+def test_a_cluster_with_faults_keeps_its_word() -> None:
+    """And what happened to it is in the journal."""
+    harness = Harness(_QUIET.changed(seed=2, safety_ms=6_000.0, fault_pace_ms=700.0))
+    result = harness.run()
+    assert [] == result.judgement.broken
+    assert result.faults > 3
+    assert any("nemesis" in line for line in harness.clock.journal())
+
+
+def test_a_seed_is_one_history_under_every_hash_seed() -> None:
+    """Of production's code: nothing in it depends on hashes of strings or on addresses."""
+
+    def trace(hash_seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-m", "tests.sim.cluster", "--seed", "7", "--nodes", "3"]
+        command += ["--knob", "safety_ms=3000.0"]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return next(line for line in ran.stdout.splitlines() if " message," in line)
+
+    assert trace("1") == trace("77")
+
+
+def test_a_conversation_goes_on_until_somebody_answers() -> None:
+    """A node that is down or refuses is left for another one; without any, it is given up."""
+    harness = Harness(_QUIET)
+    harness.boot()
+    members = harness.members
+    ended: list[object] = []
+
+    def ask(engine: Engine, answer: Done) -> None:
+        answer("yes" if engine.number == 3 else Unavailable())
+
+    def talk() -> None:
+        dice = harness.clock.child("test")
+        Conversation(members, dice, ask, ended.append, patience_ms=5_000.0)
+
+    talk()
+    harness.clock.run_for(5_000.0)
+    assert ["yes"] == ended
+    members.crash(3)
+    talk()
+    harness.clock.run_for(6_000.0)
+    assert ["yes", None] == ended
+
+
+def test_the_groups_and_their_leaders_are_known() -> None:
+    """To whoever injects faults; a leader can be asked to hand over."""
+    harness = Harness(_QUIET)
+    harness.boot()
+    members = harness.members
+    assert META_GROUP == members.groups()[0]
+    assert 1 + _QUIET.num_vnodes == len(members.groups())
+    leader = members.leader_of(META_GROUP)
+    to = leader % 3 + 1
+    members.transfer(META_GROUP, to)
+    harness.clock.run_for(3_000.0)
+    assert to == members.leader_of(META_GROUP)

@@ -19,6 +19,7 @@ from timemachine import codec
 from timemachine.logrows import LogState
 from timemachine.model import JobState
 from timemachine.replica.records import read_state
+from timemachine.replica.snapshot import applied_in
 from timemachine.vnode import Vnode
 
 _ROWS_MAX: Final = 1_000_000
@@ -100,7 +101,8 @@ class Reckoning:
         for key, value in store.scan(keys.prefix, keys.stop, _ROWS_MAX):
             if not key.startswith((keys.hard_state, keys.log)):
                 digest.update(b"%d %b %b" % (len(key), key[len(keys.prefix) :], value))
-        applied = vnode.machine.applied_index
+        # As durable as the rows: in memory a replica may be a batch ahead.
+        applied, _ = applied_in(store, keys)
         now_ms = self.now_ms()
         return Image(now_ms, member.number, vnode.group, applied, digest.hexdigest(), final=True)
 

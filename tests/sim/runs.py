@@ -6,9 +6,10 @@ import subprocess
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,18 @@ def planted_or_none(name: str | None) -> Any:
 
 def run_many(order: Order, seeds: Iterable[int], *, jobs: int) -> Iterator[Run]:
     """Run seeds on `jobs` processes; results come as they are done."""
-    run = partial(run_seed, order)
-    if jobs == 1:
-        yield from map(run, seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(run, seeds)
+    waiting = iter(seeds)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running: set[Future[Run]] = set()
+        while True:
+            # No more than keeps every process busy: seeds come as long as there is time.
+            for seed in islice(waiting, 2 * jobs - len(running)):
+                running.add(pool.submit(run_seed, order, seed))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
 
 
 def seeds_for(seconds: float, first: int) -> Iterator[int]:

@@ -102,7 +102,9 @@ class Reckoning:
             if not key.startswith((keys.hard_state, keys.log)):
                 digest.update(b"%d %b %b" % (len(key), key[len(keys.prefix) :], value))
         # As durable as the rows: in memory a replica may be a batch ahead.
-        applied, _ = applied_in(store, keys)
+        view = store.view()
+        applied, _ = applied_in(view, keys)
+        view.close()
         now_ms = self.now_ms()
         return Image(now_ms, member.number, vnode.group, applied, digest.hexdigest(), final=True)
 

@@ -13,7 +13,7 @@ from tests.sim.cluster.clockwork import DISK
 from tests.sim.cluster.nodeworld import NodeWorld
 from timemachine.errors import StoreDamaged, StoreError, StoreFailed
 from timemachine.storage.api import Row
-from timemachine.storage.memory import MemoryStore
+from timemachine.storage.memory import MemoryStore, MemoryStoreView
 
 _FULL: Final = "A write failed: no space left on device."
 _BROKEN: Final = "A write failed: input/output error."
@@ -56,6 +56,12 @@ class DamageableStore(MemoryStore):
         for start, stop, _ in ranges:
             self._check(start, stop)
         return super().keys_in(ranges)
+
+    def view(self) -> MemoryStoreView:
+        """See Store. Whoever reads all of it meets any damage."""
+        if self._blocks:
+            raise StoreDamaged
+        return super().view()
 
     def write(self, prepared: Any) -> None:
         """See Store."""

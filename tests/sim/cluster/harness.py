@@ -31,6 +31,8 @@ from timemachine.vnode import Done
 _BOOT_MS: Final = 60_000.0
 _LOOK_EVERY_MS: Final = 500.0
 _DRAIN_STEP_MS: Final = 200.0
+_DRAIN_TIMES: Final = 4
+"""So many times the patience, a cluster may take that gets on slowly."""
 _FAR_MS: Final = 10 * 86_400_000
 
 
@@ -82,7 +84,7 @@ class Harness:
             calls=len(history.calls),
             webhooks=len(history.webhooks),
             faults=self.nemesis.done,
-            judgement=judge(history, rules_of(knobs)),
+            judgement=judge(history, rules_of(knobs, history)),
         )
 
     # --- phases ----------------------------------------------------------------------------
@@ -115,14 +117,21 @@ class Harness:
             Prober(self, group)
 
     def drain(self) -> None:
-        """Until every job came out, or there is no patience left."""
-        end_ms = self.clock.now_ms + self.knobs.liveness_ms
+        """Until every job came out, or nothing has got on for as long as patience lasts."""
+        patience_ms = self.knobs.liveness_ms
+        began_ms = moved_ms = self.clock.now_ms
         # Those that are due late in the safety phase, and the deadlines of open claims.
-        least_ms = self.clock.now_ms + self.knobs.due_ms_max + 2_000.0
-        while self.clock.now_ms < end_ms:
+        least_ms = began_ms + self.knobs.due_ms_max + 2_000.0
+        furthest = 0
+        while (
+            self.clock.now_ms < min(moved_ms, began_ms + _DRAIN_TIMES * patience_ms) + patience_ms
+        ):
             self.clock.run_for(_DRAIN_STEP_MS)
             if self.clock.now_ms >= least_ms and self._drained():
                 break
+            applied = self._applied()
+            if applied > furthest:
+                furthest, moved_ms = applied, self.clock.now_ms
 
     # --- helpers ---------------------------------------------------------------------------
 
@@ -149,6 +158,16 @@ class Harness:
     def _look(self) -> None:
         self.reckoning.look()
         self.clock.later(_LOOK_EVERY_MS, self._look)
+
+    def _applied(self) -> int:
+        """How far all replicas are, together."""
+        engines = [member.engine for member in self.members.members.values()]
+        return sum(
+            vnode.machine.applied_index
+            for engine in engines
+            if engine is not None
+            for vnode in engine.runtime.vnodes.values()
+        )
 
     def _drained(self) -> bool:
         """Whether no job is pending, on every node that could say so, and all have applied all."""

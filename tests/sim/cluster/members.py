@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from node.engine import Engine
+from node.env import Network
 from node.members import Cluster, Rhythm
-from tests.sim.cluster.clockwork import Clockwork, Owner
+from tests.checks.invariants import Invariants
+from tests.checks.watching import NodeWatch, leaves
+from tests.sim.cluster.clockwork import START_MS, Clockwork, Owner
 from tests.sim.cluster.disk import FaultyDisk
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.nemesis import Group
@@ -18,6 +22,7 @@ from timemachine.errors import StoreError, TimeMachineError
 from timemachine.model import Node, Settings
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey
+from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 KEY: Final = MasterKey(b"k" * 32)
@@ -50,6 +55,7 @@ class Member:
         self.sender = sender
         self.engine: Engine | None = None
         self.ready = False
+        self._watch: NodeWatch | None = None
         world.crash_listeners.append(self._crashed)
 
     def start(self, *, rebooted: bool = False) -> bool:
@@ -61,12 +67,20 @@ class Member:
             return False
         world = self.world
         world.start(rebooted=rebooted)
+        watch = self._watch = NodeWatch(
+            self._cluster.invariants,
+            self.number,
+            world,
+            # What a check looks at is not served: damage is no matter.
+            partial(MemoryStore.get, store),
+            self._cluster.true_ms,
+        )
         try:
             self.engine = engine = Engine(
                 world,
                 store,
                 self.disk,  # type: ignore[arg-type]
-                self.sender,
+                watch.sender(self.sender),
                 cluster_id="cluster",
                 node=Node(
                     id=f"n{self.number}",
@@ -78,10 +92,11 @@ class Member:
                 ),
                 master_keys=[KEY],
                 on_failure=self._failed,
-                cluster=_cluster_of(knobs, self),
+                cluster=_cluster_of(knobs, self.number, watch.network(self.port)),
             )
+            watch.engine(engine)
             self.port.receive = engine.receive
-            self._watch(engine)
+            self._hear_moves(engine)
             engine.start(Settings(), self._started)
         except StoreError:
             world.crash()
@@ -91,7 +106,7 @@ class Member:
     def _started(self) -> None:
         self.ready = True
 
-    def _watch(self, engine: Engine) -> None:
+    def _hear_moves(self, engine: Engine) -> None:
         """Hear of every vnode that this node begins or ceases to serve."""
         runtime = engine.runtime
         moved = runtime._on_moved
@@ -111,6 +126,8 @@ class Member:
         self.engine = None
         self.ready = False
         self.port.receive = _to_nobody
+        if self._watch is not None:
+            self._watch.ended()
         self._cluster.on_crashed(self)
 
     def vnode(self, group: Group) -> Vnode | None:
@@ -122,11 +139,11 @@ def _to_nobody(_: bytes) -> None:
     """A node that is down takes no frames."""
 
 
-def _cluster_of(knobs: Knobs, member: Member) -> Cluster:
+def _cluster_of(knobs: Knobs, number: int, network: Network) -> Cluster:
     return Cluster(
-        number=member.number,
+        number=number,
         members=tuple(range(1, knobs.nodes + 1)),
-        network=member.port,
+        network=network,
         rhythm=Rhythm(
             tick_ms=knobs.tick_ms,
             election_tick=knobs.election_tick,
@@ -145,6 +162,8 @@ def _cluster_of(knobs: Knobs, member: Member) -> Cluster:
 class Members:
     """All nodes, in one virtual world. See `ClusterControl`.
 
+    invariants  S1 to S10, judged in every step of every node
+
     on_moved    called when a node begins or ceases to serve a vnode
     on_crashed  called when a process has died
     on_paused   called when one stands still, with how long it will
@@ -157,11 +176,17 @@ class Members:
         weather = Weather(knobs.net_base_ms, knobs.net_jitter_ms, ordered=knobs.net_ordered)
         self.network = SimNetwork(self.clock, weather)
         self.recipients = SimRecipients(self.clock)
+        self.invariants = Invariants(clock_bound_ms=knobs.early_ms)
+        self.recipients.on_leave = lambda sending: leaves(self.invariants.firing, sending.request)
         self.numbers: Sequence[int] = range(1, knobs.nodes + 1)
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
         self.members = {number: self._make(number) for number in self.numbers}
+
+    def true_ms(self) -> float:
+        """The true wall clock."""
+        return START_MS + self.clock.now_ms
 
     def _make(self, number: int) -> Member:
         knobs, dice = self.knobs, self.clock.child(f"clocks {number}")

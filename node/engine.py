@@ -343,7 +343,8 @@ class Engine(Reader):
         if self.space_low and not isinstance(command, c.DeleteJob):
             if revoked is not None:
                 item = c.ClaimItem(job_id, revoked.uid, revoked.version, revoked.attempt, 0)
-                self.runtime.propose(vnode, c.Unclaim(now_ms=self.now_ms(), items=[item]))
+                unclaim = c.Unclaim(now_ms=self.now_ms(), items=[item], term=revoked.term)
+                self.runtime.propose(vnode, unclaim)
             done(DiskFull(retry_after_s=10))
             return
         size = _COMMAND_BYTES + len(getattr(command, "meta", None) or b"")

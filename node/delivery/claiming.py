@@ -13,7 +13,7 @@ from timemachine.delivery.item import CLAIMED, CLAIMING, Item
 from timemachine.delivery.routequeue import TURN_JOBS
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
-from timemachine.replica.commands import Claim, ClaimItem
+from timemachine.replica.commands import Claim, ClaimItem, PendingItem
 from timemachine.replica.results import ClaimResult
 from timemachine.vnode import Vnode
 
@@ -90,7 +90,12 @@ class Claims:
         held = []
         for item, result in zip(items, results, strict=True):
             if item.stage != CLAIMING:
-                continue  # revoked meanwhile; the command that revoked it takes the claim back
+                # Revoked meanwhile: the command that revoked it takes the claim back. But not that
+                # of a leader before, which nobody else would look at again.
+                if not result.holds:
+                    seen = PendingItem(item.job_id, item.uid, item.version, item.attempts)
+                    self._orphans.look(item.head, item.due_ms, seen)
+                continue
             if result.holds:
                 item.stage = CLAIMED
                 item.record = result.record

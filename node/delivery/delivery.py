@@ -185,7 +185,9 @@ class Delivery:
         if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
             return None
         self._window.forget(item)
-        return Revoked(item.uid, item.version, item.attempts + 1)
+        claim = None if item.record is None else item.record.claim
+        term = vnode.term if claim is None else claim.term
+        return Revoked(item.uid, item.version, item.attempts + 1, term)
 
     # --- running and stopping --------------------------------------------------------------
 

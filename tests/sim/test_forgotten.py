@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.node import SimNode
+from tests.sim.node import SimNode, headers_of
 from tests.sim.test_late_routes import MANY, NO_ROUTE
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
@@ -25,14 +25,8 @@ def _put(node: SimNode, jobs: Collection, count: int, due_ms: int, route: Route)
     node.world.run_until(lambda: len(answers) == count)
 
 
-def test_refused_change_gives_a_waiting_job_back() -> None:
-    """A job of the waiting index, whose claim was taken back for nothing, fires all the same."""
-    node, jobs = _started()
-    route = node.put_route(paused=True)
-    assert route is not None
-    _put(node, jobs, 1, node.now_ms(), route)
-    node.world.run_until(lambda: node.engine.counts(jobs)["held"] == 1)
-    assert node.put_route(paused=False)
+def _revoke(node: SimNode, jobs: Collection) -> c.Revoked:
+    """Take the first job's send back as soon as it is claimed, or asked to be."""
     revoked: list[c.Revoked] = []
 
     def taken_back() -> bool:
@@ -41,8 +35,20 @@ def test_refused_change_gives_a_waiting_job_back() -> None:
         return bool(revoked)
 
     node.world.run_until(taken_back)
+    return revoked[0]
+
+
+def test_refused_change_gives_a_waiting_job_back() -> None:
+    """A job of the waiting index, whose claim was taken back for nothing, fires all the same."""
+    node, jobs = _started()
+    route = node.put_route(paused=True)
+    assert route is not None
+    _put(node, jobs, 1, node.now_ms(), route)
+    node.world.run_until(lambda: node.engine.counts(jobs)["held"] == 1)
+    assert node.put_route(paused=False)
+    revoked = _revoke(node, jobs)
     answers: list[Any] = []
-    command = c.DeleteJob(now_ms=node.now_ms(), job_id="job-0", if_match=9, revoked=revoked[0])
+    command = c.DeleteJob(now_ms=node.now_ms(), job_id="job-0", if_match=9, revoked=revoked)
     node.engine.propose_job(jobs, "job-0", command, answers.append)
     node.world.run_until(lambda: bool(answers))
     assert "precondition_failed" == answers[0].code
@@ -116,3 +122,33 @@ def test_orphan_of_a_closed_route(deleted: bool, held: bool) -> None:
     node.world.run_for(5_000)
     assert 1 == node.engine.counts(jobs)["delivered"]
     assert 1 == len(node.sender.received)
+
+
+@pytest.mark.parametrize("if_match", [None, 9])
+def test_orphan_that_is_deleted_while_its_claim_is_asked_for(if_match: int | None) -> None:
+    """It was sent before the crash: the answer says so, and it is not sent as the same attempt.
+
+    (Named: the delete answered `cancelled`, and took the claim back of the life before.)
+    """
+    node, jobs = _started()
+    route = node.put_route()
+    assert route is not None
+    _orphan(node, jobs, route)
+    node.crash()
+    del node.sender.send
+    assert node.start()
+    revoked = _revoke(node, jobs)
+    answers: list[Any] = []
+    command = c.DeleteJob(now_ms=node.now_ms(), job_id="job-0", if_match=if_match, revoked=revoked)
+    node.engine.propose_job(jobs, "job-0", command, answers.append)
+    node.world.run_until(lambda: bool(answers))
+    node.world.run_for(5_000)
+    if if_match is None:
+        assert "in_flight" == answers[0].outcome
+        assert 1 == node.engine.counts(jobs)["cancelled"]
+        assert [] == node.sender.received
+    else:
+        assert "precondition_failed" == answers[0].code
+        assert 1 == node.engine.counts(jobs)["delivered"]
+        ((_, request),) = node.sender.received
+        assert "2" == headers_of(request)["timemachine-attempt"]

@@ -142,7 +142,7 @@ def _settle_late(
 def unclaim(rows: JobRows, command: c.Unclaim) -> None:
     """Take back claims whose sends never started."""
     for item in command.items:
-        revoked = c.Revoked(item.uid, item.version, item.attempt)
+        revoked = c.Revoked(item.uid, item.version, item.attempt, command.term)
         take_back(rows, item.job_id, revoked, command.now_ms)
 
 
@@ -179,6 +179,7 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
         or before.uid != revoked.uid
         or before.version != revoked.version
         or mark.attempt != revoked.attempt
+        or revoked.term not in (0, mark.term)
     ):
         return
     if mark.delivered:

@@ -20,11 +20,16 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A claimed attempt whose send the claiming leader removed before its first byte."""
+    """A claimed attempt whose send the claiming leader removed before its first byte.
+
+    `term` is that of its claim. The same attempt may have been claimed by a leader before, who may
+    have sent it: that claim is not this leader's to take back. 0 is any.
+    """
 
     uid: bytes
     version: int
     attempt: int
+    term: int = 0
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True):
@@ -138,9 +143,10 @@ class Settle(Command, frozen=True, tag=7):
 
 
 class Unclaim(Command, frozen=True, tag=8):
-    """Take back claims whose sends never started."""
+    """Take back claims whose sends never started; of one `term` only, unless that is 0."""
 
     items: list[ClaimItem]
+    term: int = 0
 
 
 class PendingItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -53,6 +53,25 @@ def test_a_claim_taken_back_after_a_late_success_is_not_made_again() -> None:
     assert JobState.DELIVERED == log.job("a").state
 
 
+@pytest.mark.parametrize(("term", "outcome"), [(1, "cancelled"), (2, "in_flight")])
+def test_the_claim_of_a_leader_before_is_not_taken_back(term: int, outcome: str) -> None:
+    """What this leader removed is a claim that did not hold; the other one may have been sent.
+
+    (Named: a delete while a new leader asked for an attempt that the one before had sent answered
+    `cancelled`, and the same attempt was sent again.)
+    """
+    log = Driven()
+    log.put("a")
+    assert 1 == log.claim("a").term
+    log.term = 2
+    revoked = c.Revoked(UID, 1, 1, term)
+    (result,) = log.apply(c.DeleteJob(now_ms=5, job_id="a", revoked=revoked))
+    assert outcome == result.outcome
+    item = c.ClaimItem("a", UID, 1, 1, 0)
+    log.apply(c.Unclaim(now_ms=5, items=[item], term=2))
+    assert (JobState.CANCELLED if term == 1 else JobState.FIRING) == log.job("a").state
+
+
 def test_a_late_failure_corrects_the_record_and_nothing_else() -> None:
     """The retry that unknown led to goes its own way."""
     log, first = _orphaned()

@@ -93,10 +93,13 @@ class Firing:
         self._attempts[webhook_id, number] = attempt
         self._newest[group, job] = attempt
 
-    def taken_back(self, group: Group, attempt: Attempt) -> None:
-        """A claim is undone, if it is still open, for its send did not begin."""
+    def taken_back(self, group: Group, attempt: Attempt, term: int = 0) -> None:
+        """A claim, of one `term` only unless that is 0, is undone: its send did not begin.
+
+        If it is still open.
+        """
         claim = self._claims.get(attempt)
-        if claim is None or claim.taken_back or claim.settled:
+        if claim is None or claim.taken_back or claim.settled or term not in (0, claim.term):
             return
         if claim.sent_by:
             told = f"{claim.job} {_shown(attempt)} is taken back, but node {claim.sent_by} sent it"

@@ -141,6 +141,14 @@ def test_claim_taken_back_though_it_was_sent(shop: Shop) -> None:
     shop.firing.taken_back(GROUP, (UID, 1, 9))
 
 
+def test_claim_of_another_term_is_not_taken_back(shop: Shop) -> None:
+    """Its own leader sent it; the newer one speaks of a claim that did not hold."""
+    shop.claim()
+    shop.send()
+    shop.firing.taken_back(GROUP, (UID, 1, 1), 2)
+    breaks("S8", lambda: shop.firing.taken_back(GROUP, (UID, 1, 1), 1))
+
+
 # --- S9 ------------------------------------------------------------------------------------------
 
 

@@ -476,7 +476,7 @@ def judge_commands(
                     firing.settled((settle.uid, settle.version, settle.attempt))
             case c.Unclaim():
                 for item in command.items:
-                    firing.taken_back(group, (item.uid, item.version, item.attempt))
+                    firing.taken_back(group, (item.uid, item.version, item.attempt), command.term)
             case c.PutJob() | c.PatchJob() | c.DeleteJob():
                 _take_back(firing, group, command.revoked)
                 if command.__class__ is c.DeleteJob:
@@ -496,4 +496,5 @@ def judge_commands(
 
 def _take_back(firing: Firing, group: Group, revoked: c.Revoked | None) -> None:
     if revoked is not None:
-        firing.taken_back(group, (revoked.uid, revoked.version, revoked.attempt))
+        attempt = (revoked.uid, revoked.version, revoked.attempt)
+        firing.taken_back(group, attempt, revoked.term)

@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     truncated      whether there was more of the body
     error_code     what failed: dns_error, connection_refused, connection_reset,
                    network_unreachable, timeout, tls_error, network_error, blocked_address,
-                   protocol_error; or shutdown, which is our own doing
+                   protocol_error; or shutdown and lease_lost, which are our own doing
     error_phase    where: resolve, connect, tls, send, headers; None while it waited for its turn
     error_message  a sentence from a fixed vocabulary that names the configured host at most
     bytes_sent     whether any byte of the request may have left this node
@@ -107,8 +107,18 @@ class Handle(Protocol):
 class Sender(Protocol):
     """Sends requests: one request for one call, never repeated."""
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> Handle:
-        """Send; `done` is called exactly once, and never from inside this call."""
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> Handle:
+        """Send; `done` is called exactly once, and never from inside this call.
+
+        A request may wait for its connection, and a process may stand still. So `may_leave` is
+        asked when the first byte is about to leave; if not, none does, and the request ends as
+        `lease_lost`.
+        """
 
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

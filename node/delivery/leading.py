@@ -96,6 +96,10 @@ class Leading:
         head = window.take_out(vnode)
         if head is None:
             return
+        for item in head.sending():
+            if item.handle is not None and item.handle.abort_if_unsent():
+                # It waited for a connection: nothing of it is under way.
+                item.stage = CLAIMED
         window.leave_open(vnode.group, head.sending())
         for item in [*head.known.values(), *head.overtaken]:
             if item.stage == QUEUED:

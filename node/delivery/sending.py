@@ -149,7 +149,16 @@ class Sends:
         self.started += 1
         if claim.attempt == 1 and record.retry_reason is None:
             self.lateness.note(now_ms - record.trigger_ms)
-        item.handle = self._sender.send(request, partial(self._answered, item))
+        may_leave = None if vnode.sole else partial(self._may_leave, item)
+        item.handle = self._sender.send(request, partial(self._answered, item), may_leave)
+
+    def _may_leave(self, item: Item) -> bool:
+        """Whether the attempt may still begin, when its connection is there at last."""
+        record = item.record
+        assert record is not None
+        assert record.claim is not None
+        vnode = item.head.vnode
+        return record.claim.term == vnode.term and vnode.may_fire(self._world.mono_ms())
 
     def forget_route(self, uid: int) -> None:
         """Let go of what was opened of a route, its secrets among it."""

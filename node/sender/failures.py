@@ -19,6 +19,7 @@ _SENTENCES: Final = {
     "blocked_address": "{host} has no address that may be connected to.",
     "protocol_error": "{host} did not answer in HTTP/1.1.",
     "shutdown": "This node stopped before {host} answered.",
+    "lease_lost": "This node might not send to {host} any more: another one may lead the job.",
 }
 _TIMEOUT_SENTENCES: Final = {
     None: "This node had no connection to {host} free in time.",

@@ -71,6 +71,7 @@ class _Send:
         "connection",
         "deadline_s",
         "done",
+        "may_leave",
         "phase",
         "place",
         "request",
@@ -88,9 +89,11 @@ class _Send:
         sender: "PooledSender",
         request: Request,
         done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None,
         now_s: float,
     ) -> None:
         self.sender = sender
+        self.may_leave = may_leave
         self.request = request
         self.done: Callable[[Outcome], None] | None = done
         self.place: Any = None
@@ -117,7 +120,7 @@ class _Send:
         self.sender.loop.call_soon(self.stop, "shutdown")
 
     def stop(self, code: str) -> None:
-        """End it now: `timeout` or `shutdown`."""
+        """End it now: `timeout`, `shutdown` or, where nothing was sent, `lease_lost`."""
         if self.done is None:
             return
         if self.connection is not None:
@@ -305,10 +308,15 @@ class PooledSender:
         """
         await self._dialler.check(target)
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> _Send:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> _Send:
         """See Sender."""
         now_s = self.loop.time()
-        send = _Send(self, request, done, now_s)
+        send = _Send(self, request, done, may_leave, now_s)
         deadlines = self._deadlines.get(request.timeout_ms)
         if deadlines is None:
             deadlines = self._deadlines[request.timeout_ms] = {}
@@ -397,6 +405,11 @@ class PooledSender:
         return False
 
     def _start(self, send: _Send, connection: Connection, now_s: float) -> None:
+        if send.may_leave is not None and not send.may_leave():
+            # By and by: who waits for this connection may not be allowed either.
+            self.loop.call_soon(send.stop, "lease_lost")
+            self.loop.call_soon(self.give_back, connection)
+            return
         request = send.request
         send.connection = connection
         send.phase = "headers"

@@ -411,10 +411,16 @@ class WatchedSender:
         self._watch = watch
         self._sender = sender
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> "WatchedHandle":
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> "WatchedHandle":
         """See Sender."""
         self._watch.send_begins(request)
-        return WatchedHandle(self._watch, request, self._sender.send(request, done))
+        handle = self._sender.send(request, done, may_leave)
+        return WatchedHandle(self._watch, request, handle)
 
 
 class WatchedHandle:

@@ -33,7 +33,7 @@ def _slow(node: SimNode, prefix: str, after_ms: float) -> None:
     """Jobs whose id begins so are answered late, all at the same time."""
     send = node.sender.send
 
-    def delayed(request: Request, done: Any) -> Any:
+    def delayed(request: Request, done: Any, may_leave: Any = None) -> Any:
         if not headers_of(request)["timemachine-job-id"].startswith(prefix):
             return send(request, done)
         node.world.call_later(after_ms, lambda: done(Outcome(status=200, bytes_sent=True)))

@@ -12,7 +12,12 @@ from timemachine.outbound import Outcome, Request
 class _Silent(SimSender):
     """Recipients that take a request and never answer."""
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> SimHandle:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> SimHandle:
         handle = SimHandle(self, done)
         handle.sent = True
         self.received.append((self.world.wall_ms(), request))

@@ -165,7 +165,12 @@ class SimSender:
         self.received: list[tuple[int, Request]] = []
         self.answer: Callable[[Request], Outcome] = lambda _: Outcome(status=200, bytes_sent=True)
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> SimHandle:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> SimHandle:
         """See Sender."""
         handle = SimHandle(self, done)
         rng = self.world.rng

@@ -53,11 +53,16 @@ class Answers:
 class Sent:
     """A request under way, and how it ended."""
 
-    def __init__(self, sender: PooledSender, what: Request) -> None:
+    def __init__(
+        self,
+        sender: PooledSender,
+        what: Request,
+        may_leave: Callable[[], bool] | None = None,
+    ) -> None:
         self.outcomes: list[Outcome] = []
         self._ended = asyncio.Event()
         self._returned = False
-        self.handle = sender.send(what, self._done)
+        self.handle = sender.send(what, self._done, may_leave)
         self._returned = True
 
     def _done(self, outcome: Outcome) -> None:
@@ -93,12 +98,17 @@ class Lab:
         return self.senders[0] if self.senders else self.sender()
 
     def start(
-        self, what: Request | str, sender: PooledSender | None = None, **options: Any
+        self,
+        what: Request | str,
+        sender: PooledSender | None = None,
+        *,
+        may_leave: Callable[[], bool] | None = None,
+        **options: Any,
     ) -> Sent:
         """Send, and go on."""
         if isinstance(what, str):
             what = request(what, **options)
-        sent = Sent(sender or self.default, what)
+        sent = Sent(sender or self.default, what, may_leave)
         self.sent.append(sent)
         return sent
 

@@ -243,3 +243,31 @@ async def test_many_requests(lab: Lab, receiver: FaultReceiver) -> None:
     ids = [seen.webhook_id for seen in receiver.requests]
     assert [str(number) for number in range(300)] == sorted(ids, key=int)
     assert sender.connections <= 40
+
+
+async def test_a_request_may_be_forbidden_until_its_first_byte_leaves(
+    lab: Lab, receiver: FaultReceiver
+) -> None:
+    """It ends as `lease_lost`, nothing was sent, and its connection serves others."""
+    for _ in range(2):
+        outcome = await lab.send(receiver.url("/"), may_leave=lambda: False)
+        assert ("lease_lost", False) == (outcome.error_code, outcome.bytes_sent)
+        await until(lambda: lab.default.idle == 1)
+    assert 200 == (await lab.send(receiver.url("/"), may_leave=lambda: True)).status
+    assert (1, 1) == (receiver.connections, len(receiver.requests))
+
+
+async def test_those_who_wait_for_a_connection_are_asked_one_by_one(
+    lab: Lab, receiver: FaultReceiver
+) -> None:
+    """However many of them may not be sent any more."""
+    sender = lab.sender(connections_max=1)
+    first = lab.start(receiver.url("/slow/50"), sender)
+    forbidden = [
+        lab.start(receiver.url("/"), sender, may_leave=lambda: False) for _ in range(2_000)
+    ]
+    last = lab.start(receiver.url("/"), sender)
+    assert 200 == (await first.outcome()).status
+    assert 200 == (await last.outcome()).status
+    assert {"lease_lost"} == {(await each.outcome()).error_code for each in forbidden}
+    assert 2 == len(receiver.requests)

@@ -78,6 +78,7 @@ class Sending:
     __slots__ = (
         "_action",
         "_done",
+        "_may_leave",
         "_sender",
         "arrived_ms",
         "asked_ms",
@@ -95,13 +96,19 @@ class Sending:
     )
 
     def __init__(
-        self, sender: "NodeSender", request: Request, done: Callable[[Outcome], None], action: str
+        self,
+        sender: "NodeSender",
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None,
+        action: str,
     ) -> None:
         world = sender.world
         head = request.head
         self._sender = sender
         self._done: Callable[[Outcome], None] | None = done
         self._action = action
+        self._may_leave = may_leave
         self.request = request
         self.node = world.number
         self.generation = world.generation
@@ -148,6 +155,9 @@ class Sending:
         world = self._sender.world
         if world.mono_ms() - self.asked_mono_ms >= self.request.timeout_ms:
             self.end(Outcome(error_code="timeout", error_phase="connect"))
+            return
+        if self._may_leave is not None and not self._may_leave():
+            self._end_soon(Outcome(error_code="lease_lost", error_phase="connect"), 0.0, SOON)
             return
         self.left_ms = world.clock.now_ms
         self.left_wall_ms = world.wall_ms()
@@ -200,9 +210,14 @@ class NodeSender:
         self._open: dict[Sending, None] = {}
         world.crash_listeners.append(self._crashed)
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> Sending:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> Sending:
         """See Sender."""
-        return self.recipients.take(self, request, done)
+        return self.recipients.take(self, request, done, may_leave)
 
     def opened(self, sending: Sending) -> None:
         """A request is under way."""
@@ -256,14 +271,18 @@ class SimRecipients:
     # --- a request's way -------------------------------------------------------------------
 
     def take(
-        self, sender: NodeSender, request: Request, done: Callable[[Outcome], None]
+        self,
+        sender: NodeSender,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
     ) -> Sending:
         """A node wants to send a request. For senders."""
         clock, rng = self._clock, self._rng
         clock.work += 1
         mood = self.moods.get(request.target.host, self.fair)
         action = _pick(mood.answers, rng.random())
-        sending = Sending(sender, request, done, action)
+        sending = Sending(sender, request, done, may_leave, action)
         clock.note(sending.identity)
         clock.note(request.body)
         self.sendings.append(sending)

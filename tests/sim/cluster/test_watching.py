@@ -212,6 +212,28 @@ def test_finds_nothing_in_right_nodes(seed: int) -> None:
     assert group.recipients.arrivals
 
 
+def test_send_that_stood_still_does_not_leave() -> None:
+    """Its process slept while it waited for its connection, and another leader has sent it since.
+
+    (Named: it left all the same, after the attempt that succeeded.)
+    """
+    group = Group(1)
+    group.recipients.connect_rate = 1.0
+    group.set_up()
+    group.clock.run_for(500)
+    while not group.recipients.sendings:
+        group.ask()
+        group.clock.run_for(1)
+    first = group.recipients.sendings[0]
+    assert first.left_ms is None
+    group.worlds[first.node].pause(3_000)
+    group.clock.run_for(2_000)
+    assert group.recipients.arrivals
+    group.clock.run_for(2_000)
+    assert first.left_ms is None
+    assert first.ended_ms is not None
+
+
 # --- planted faults ------------------------------------------------------------------------------
 
 

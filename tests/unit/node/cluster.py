@@ -96,22 +96,34 @@ class _Runtime:
 
 
 class _Handle:
+    def __init__(self, *, connecting: bool) -> None:
+        self._connecting = connecting
+
     def abort_if_unsent(self) -> bool:
-        return False
+        return self._connecting
 
     def abort(self) -> None:
         pass
 
 
 class _Sender:
-    """Requests wait until `answer`."""
+    """Requests wait until `answer`; while `connecting` they wait for their connection as well."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[Request, Callable[[Outcome], None]]] = []
+        self.may_leave: list[Callable[[], bool]] = []
+        self.connecting = False
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> _Handle:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> _Handle:
+        assert may_leave is not None
         self.requests.append((request, done))
-        return _Handle()
+        self.may_leave.append(may_leave)
+        return _Handle(connecting=self.connecting)
 
     def answer(self, number: int, outcome: Outcome = OK) -> None:
         """The request of that number comes to its end."""

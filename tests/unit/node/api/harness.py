@@ -74,7 +74,12 @@ class Recipient:
         self.received: list[Request] = []
         self.answer = Outcome(status=200, bytes_sent=True)
 
-    def send(self, request: Request, done: Callable[[Outcome], None]) -> Handle:
+    def send(
+        self,
+        request: Request,
+        done: Callable[[Outcome], None],
+        may_leave: Callable[[], bool] | None = None,
+    ) -> Handle:
         self.received.append(request)
         self._world.call_soon(lambda: done(self.answer))
         return Handle()

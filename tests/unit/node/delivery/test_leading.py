@@ -91,6 +91,41 @@ def test_requests_under_way_outlast_a_lease() -> None:
     assert JobState.DELIVERED == cluster.job("a").state
 
 
+def test_a_request_needs_the_lease_again_when_its_first_byte_leaves() -> None:
+    """It may have waited for its connection, or the process have stood still.
+
+    (Named: it left whenever its connection was there, long after another leader had given it up.)
+    """
+    cluster = _sending()
+    (may_leave,) = cluster.nodes[1].sender.may_leave
+    assert may_leave()
+    cluster.lease = False
+    assert not may_leave()
+    cluster.lease = True
+    cluster.elect(2)
+    assert not may_leave()
+    cluster.elect(1)
+    assert not may_leave(), "it was claimed in a term that is over"
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_request_that_waits_for_its_connection_is_taken_back(planned: bool) -> None:
+    """Nothing of it is under way, so there is nothing that the next leader has to wait for."""
+    cluster = _cluster()
+    cluster.nodes[1].sender.connecting = True
+    cluster.put("a")
+    cluster.run(20)
+    assert 1 == cluster.sent(1)
+    if planned:
+        _hand_over(cluster)
+        cluster.run(20)
+    cluster.elect(2)
+    cluster.run(50)
+    assert 1 == cluster.sent(2)
+    assert (1 if planned else 2) == cluster.job("a").attempts
+    assert 0 == cluster.nodes[1].delivery.in_flight
+
+
 # --- leadership that is lost ---------------------------------------------------------------
 
 

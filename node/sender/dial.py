@@ -204,11 +204,15 @@ class Dialler:
             async with asyncio.timeout(self._phase_timeout_s):
                 await self._loop.create_connection(lambda: connection, sock=stream, **options)
         except (OSError, ssl.CertificateError) as error:
+            connection.cut()
             stream.close()
             if not options:
                 raise of_connecting(error, connection.remote_ip) from None
             raise of_tls(error, connection.remote_ip) from None
         except BaseException:
+            # Given up as the handshake ended, it would still wait for the other side's farewell:
+            # on a socket that is gone, and with nobody who waits for its end.
+            connection.cut()
             stream.close()
             raise
 

@@ -1,10 +1,17 @@
 """TLS: verified against the URL's host, with what a route adds to it."""
 
+import asyncio
+import gc
 import socket
 import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import uvloop
 
+from node.sender.connection import Connection
 from tests.faults.certificates import Certificates
 from tests.faults.receiver import FaultReceiver
 from tests.integration.sender.harness import LOOPBACK, SHORT_MS, Answers, Lab, until
@@ -199,6 +206,46 @@ async def test_failures_after_the_handshake(
         assert code == outcome.error_code
         assert outcome.bytes_sent
         assert 1 == len(receiver.requests)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_handshake_given_up_as_it_ends(
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Its connection is cut: nobody is left who could wait for the other side's farewell."""
+    reported: list[dict[str, Any]] = []
+    made = Connection.connection_made
+
+    async def give_up(receiver: FaultReceiver) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        lab = Lab()
+
+        def connection_made(self: Connection, transport: asyncio.BaseTransport) -> None:
+            made(self, transport)
+            assert sent.handle.abort_if_unsent()
+
+        monkeypatch.setattr(Connection, "connection_made", connection_made)
+        sent = lab.start(receiver.url("/"), tls=certificates.trusting())
+        await until(lambda: lab.default.connections == 0)
+        await lab.close()
+        assert [] == sent.outcomes
+
+    context = certificates.server("right")
+    context.num_tickets = 0  # or they would show that the socket is gone
+    gc.collect()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with FaultReceiver(context=context) as receiver:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(give_up(receiver))
+            receiver.wait_until(lambda: receiver.open == 0)
+        gc.collect()
+    assert [] == [str(each.message) for each in warned]
+    assert [] == reported
+    assert [] == receiver.requests
 
 
 async def test_the_address_guard_holds_for_tls_too(lab: Lab, certificates: Certificates) -> None:

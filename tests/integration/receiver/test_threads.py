@@ -111,10 +111,14 @@ def test_claims_in_many_threads(tmp_path: Path) -> None:
             if not isinstance(seen, New):
                 return
             claimed.append(webhook_id)
-            try:
+
+            def do_it() -> None:
                 with dedupe.transaction():
                     _execute(connection, "INSERT INTO effects VALUES (?)", webhook_id)
                     dedupe.commit(seen)
+
+            try:
+                patiently(do_it)  # it keeps its claim meanwhile
             except WebhookClaimLost:
                 lost.append(webhook_id)
 

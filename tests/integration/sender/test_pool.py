@@ -46,6 +46,7 @@ async def test_a_request_from_an_outcome_uses_the_same_connection(
     again = first.handle.request
     lab.default.send(again, chained)
     await finished.wait()
+    assert 200 == (await first.outcome()).status
     assert 2 >= receiver.connections
     assert 11 == len(receiver.requests)
 

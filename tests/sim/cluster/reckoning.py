@@ -161,15 +161,16 @@ def _webhook(sending: Sending) -> Webhook:
     )
 
 
-def rules_of(knobs: Knobs) -> Rules:
-    """The bounds that hold for these knobs."""
-    wall_ms = knobs.wall_offset_ms_max + knobs.wall_jump_ms_max * 20
+def rules_of(knobs: Knobs, history: History) -> Rules:
+    """The bounds that hold for these knobs, in a history that is complete."""
+    over_ms = history.ended_ms - history.healed_ms
     return Rules(
-        drain_ms=knobs.liveness_ms,
-        early_ms=wall_ms + knobs.wall_drift_max * 1e5 + 1.0,
+        # What is due last, is due that long after the faults at most.
+        drain_ms=over_ms - knobs.due_ms_max - 1.0,
+        early_ms=knobs.early_ms,
         settle_ms=1_000.0 + 4.0 * knobs.election_ms + (4_000.0 if knobs.stall_rate else 0.0),
         timeout_ms=1_000.0,
-        probe_ms=min(10_000.0, knobs.liveness_ms),
+        probe_ms=over_ms,
         steps_max=50_000,
-        lag_ms=knobs.safety_ms + knobs.liveness_ms,
+        lag_ms=knobs.safety_ms + over_ms,
     )

@@ -14,13 +14,15 @@ from timemachine.storage.overlay import Overlay
 class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
     """How fast the clocks of consensus go. A follower waits `election_tick` ticks for its leader.
 
-    `drift` is by how much two nodes' monotonic clocks may differ, as a fraction.
+    `drift` is by how much two nodes' monotonic clocks may differ, as a fraction. A group may fall
+    asleep after `idle_ticks` ticks with nothing to do.
     """
 
     tick_ms: float = 100.0
     election_tick: int = 10
     heartbeat_tick: int = 1
     drift: float = 0.01
+    idle_ticks: int = 3
 
     @property
     def vote_wait_ms(self) -> float:
@@ -38,7 +40,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     number   this node's, which is the id of its replicas
     members  the numbers of all nodes, this one among them
-    log_entries_max, log_bytes_max, message_bytes_max, inflight_messages_max, uncommitted_size_max
+    log_entries_max, log_bytes_max, message_bytes_max, inflight_messages_max, inflight_bytes_max,
+    uncommitted_size_max, committed_size_per_ready_max
              see `timemachine.group.GroupConfig`
     snapshot_chunk_bytes
              about how much of an image is sent at once
@@ -53,6 +56,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     message_bytes_max: int = limits.RAFT_MESSAGE_BYTES_MAX
     inflight_messages_max: int = limits.RAFT_INFLIGHT_MESSAGES_MAX
     uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+    inflight_bytes_max: int = limits.RAFT_INFLIGHT_BYTES_MAX
+    committed_size_per_ready_max: int = limits.RAFT_COMMITTED_BYTES_PER_READY_MAX
     snapshot_chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES
 
     def peers(self, store: Store, overlay: Overlay) -> Peers:
@@ -76,7 +81,9 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
             started_ms=world.mono_ms(),
             message_bytes_max=self.message_bytes_max,
             inflight_messages_max=self.inflight_messages_max,
+            inflight_bytes_max=self.inflight_bytes_max,
             uncommitted_size_max=self.uncommitted_size_max,
+            committed_size_per_ready_max=self.committed_size_per_ready_max,
             log_entries_max=self.log_entries_max,
             log_bytes_max=self.log_bytes_max,
         )

@@ -4,16 +4,12 @@ What two nodes have agreed about that, and why it is safe, is told in `timemachi
 here it is asked, obeyed and sent. Only replicas that are awake cost anything in a tick.
 """
 
-from typing import Final
-
 from node.env import World
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
 from timemachine.liveness import Announcement, Answer, Beat, Changes, Liveness
 from timemachine.vnode import RESTING_FOLLOWER, RESTING_LEADER, Vnode
-
-_IDLE_TICKS: Final = 3
 
 
 class Sleeping:
@@ -79,7 +75,7 @@ class Sleeping:
             runtime.stepped(vnode)
             if vnode.idle():
                 idle_ticks = awake[vnode] = awake[vnode] + 1
-                if idle_ticks >= _IDLE_TICKS:
+                if idle_ticks >= self._rhythm.idle_ticks:
                     self._announce(vnode)
             else:
                 awake[vnode] = 0

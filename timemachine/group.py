@@ -24,7 +24,8 @@ class GroupConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms            how long a leader counts on that, from when it asked: less than
                         `vote_wait_ms` by more than clocks drift apart in that time
     started_ms          when this process began, on its monotonic clock
-    message_bytes_max, inflight_messages_max, uncommitted_size_max
+    message_bytes_max, inflight_messages_max, inflight_bytes_max, uncommitted_size_max,
+    committed_size_per_ready_max
                         see `timemachine.raft.Config`
     log_entries_max, log_bytes_max
                         beyond this the older half of the applied log is dropped; a follower that
@@ -41,7 +42,9 @@ class GroupConfig(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: float = 0.0
     message_bytes_max: int = limits.RAFT_MESSAGE_BYTES_MAX
     inflight_messages_max: int = limits.RAFT_INFLIGHT_MESSAGES_MAX
+    inflight_bytes_max: int = limits.RAFT_INFLIGHT_BYTES_MAX
     uncommitted_size_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+    committed_size_per_ready_max: int = limits.RAFT_COMMITTED_BYTES_PER_READY_MAX
     log_entries_max: int = limits.LOG_ENTRIES_MAX
     log_bytes_max: int = limits.LOG_BYTES_MAX
 

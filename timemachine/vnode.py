@@ -571,5 +571,7 @@ def _core_config(config: GroupConfig, applied: int, *, sole: bool) -> Config:
         step_down_on_removal=True,
         message_bytes_max=config.message_bytes_max,
         inflight_messages_max=config.inflight_messages_max,
+        inflight_bytes_max=max(config.inflight_bytes_max, config.message_bytes_max),
         uncommitted_size_max=config.uncommitted_size_max,
+        committed_size_per_ready_max=config.committed_size_per_ready_max,
     )

@@ -184,6 +184,10 @@ class Delivery:
             return None
         if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
             return None
+        assert head is not None
+        if head.is_doubled(item):
+            # The attempt that its claim asks for is claimed already, or will be, for the other.
+            return None
         self._window.forget(item)
         claim = None if item.record is None else item.record.claim
         term = vnode.term if claim is None else claim.term

@@ -94,6 +94,17 @@ class VnodeHead:
         else:
             self.overtaken.append(item)
 
+    def is_doubled(self, item: Item) -> bool:
+        """Whether the same attempt of the same job is under way for an earlier row of it."""
+        return any(
+            other.job_id == item.job_id
+            and other.stage != GONE
+            and other.version == item.version
+            and other.attempts == item.attempts
+            and other.uid == item.uid
+            for other in self.overtaken
+        )
+
     def sending(self) -> list[Item]:
         """All requests under way."""
         items = [*self.known.values(), *self.overtaken]

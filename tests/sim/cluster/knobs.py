@@ -30,7 +30,7 @@ class Knobs:
     Above it: `entry_bytes_target` (commands gathered into one entry; 1 is one command),
     `log_entries_max`, `log_bytes_max` (beyond, the older half of the log goes; the least make every
     straggler need a snapshot),
-    `snapshot_chunk_bytes`, `sleeps` (idle groups), `beat_ms` (between beats of nodes),
+    `snapshot_chunk_bytes`, `sleeps` (idle groups),
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
     The cluster: `nodes`, `num_vnodes`, `max_in_flight` (of the route).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
@@ -63,7 +63,6 @@ class Knobs:
     log_bytes_max: int = limits.LOG_BYTES_MAX
     snapshot_chunk_bytes: int = 64 * 1024
     sleeps: bool = True
-    beat_ms: float = 100.0
     claim_lead_ms: int = limits.CLAIM_LEAD_MS
     max_in_flight: int = 64
     drift_bound: float = 0.01
@@ -160,7 +159,6 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         log_bytes_max=one(256, *[limits.LOG_BYTES_MAX] * 3),
         snapshot_chunk_bytes=one(512, 4_096, 64 * 1024),
         sleeps=one(True, False),
-        beat_ms=tick_ms * one(1, 1, 2),
         claim_lead_ms=one(0, limits.CLAIM_LEAD_MS, 100),
         max_in_flight=one(1, 4, 64),
         drift_bound=drift_bound,

@@ -149,12 +149,15 @@ def _cluster_of(knobs: Knobs, number: int, network: Network) -> Cluster:
             election_tick=knobs.election_tick,
             heartbeat_tick=knobs.heartbeat_tick,
             drift=knobs.drift_bound,
+            idle_ticks=3 if knobs.sleeps else 1_000_000_000,
         ),
         log_entries_max=knobs.log_entries_max,
         log_bytes_max=knobs.log_bytes_max,
         message_bytes_max=knobs.message_bytes_max,
         inflight_messages_max=knobs.inflight_messages_max,
+        inflight_bytes_max=knobs.inflight_bytes_max,
         uncommitted_size_max=knobs.uncommitted_size_max,
+        committed_size_per_ready_max=knobs.committed_size_per_ready_max,
         snapshot_chunk_bytes=knobs.snapshot_chunk_bytes,
     )
 

@@ -1,0 +1,43 @@
+"""Whoever cancels or changes a job may take its send back only as long as nothing of it has left."""
+
+from typing import Any
+
+from tests.sim.node import SimNode
+from timemachine.replica import commands as c
+
+
+def _delete(run_ms: float, steps: int) -> tuple[str, int]:
+    """Run a job that is about to be claimed, delete it so many steps later.
+
+    Returns what the deletion answered, and how many requests were received in the end.
+    """
+    node = SimNode(7)
+    node.start()
+    jobs = node.put_collection(num_vnodes=1)
+    route = node.put_route()
+    assert jobs is not None
+    assert route is not None
+    answers: list[Any] = []
+    node.put_job(jobs, "job", node.now_ms() + 60, route, [])
+    node.world.run_for(run_ms)
+    node.engine.propose_job(jobs, "job", c.RunJob(now_ms=node.now_ms(), job_id="job"), lambda _: 0)
+    for _ in range(steps):
+        node.world.step()
+    node.delete_job(jobs, "job", answers)
+    node.world.run_for(1_000.0)
+    return answers[0].outcome, len(node.sender.received)
+
+
+def test_a_job_that_is_run_while_its_claim_is_on_the_way_is_cancelled_or_is_not() -> None:
+    """It stands in the window twice for a moment, and only one of the two has a claim.
+
+    Found by the cluster simulator, seed 264819162838005 (S8).
+    """
+    told = {
+        (run_ms, steps): _delete(run_ms, steps)
+        for run_ms in (47, 48, 49, 50, 51, 52, 53)
+        for steps in range(14)
+    }
+    assert {outcome for outcome, _ in told.values()} >= {"cancelled", "in_flight"}
+    for when, (outcome, received) in told.items():
+        assert (received == 0) == (outcome == "cancelled"), when

@@ -1,4 +1,4 @@
-"""Whoever cancels or changes a job may take its send back only as long as nothing of it has left."""
+"""Whoever cancels or changes a job may take its send back as long as nothing of it has left."""
 
 from typing import Any
 
@@ -20,7 +20,9 @@ def _delete(run_ms: float, steps: int) -> tuple[str, int]:
     answers: list[Any] = []
     node.put_job(jobs, "job", node.now_ms() + 60, route, [])
     node.world.run_for(run_ms)
-    node.engine.propose_job(jobs, "job", c.RunJob(now_ms=node.now_ms(), job_id="job"), lambda _: 0)
+    ignored: list[Any] = []
+    command = c.RunJob(now_ms=node.now_ms(), job_id="job")
+    node.engine.propose_job(jobs, "job", command, ignored.append)
     for _ in range(steps):
         node.world.step()
     node.delete_job(jobs, "job", answers)

@@ -135,7 +135,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     def one(*choices: _T) -> _T:
         return rng.choice(choices)
 
-    tick_ms = one(10.0, 50.0, 100.0, 100.0)
+    tick_ms = one(20.0, 50.0, 100.0, 100.0)
     election_tick = one(5, 10, 10, 20)
     share = tick_ms * election_tick / _ROUND_TRIPS_MIN / 4
     quick = one(True, False)
@@ -184,7 +184,8 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         delete_share=one(0.0, 0.2, 0.5),
         due_ms_max=one(50.0, 1_000.0, 5_000.0),
         mood=one("healthy", "healthy", "flaky", "failing", "slow", "overloaded", "deaf"),
-        safety_ms=one(5_000.0, 15_000.0, 30_000.0),
+        # Long enough for some faults after each other, at whichever pace the cluster lives.
+        safety_ms=min(20_000.0, max(3_000.0, tick_ms * election_tick * one(6, 15, 30))),
         liveness_ms=max(30_000.0, 20.0 * tick_ms * election_tick),
         fault_pace_ms=tick_ms * election_tick * one(1.0, 3.0, 10.0),
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),

@@ -43,6 +43,7 @@ class Images:
             keys_of=self._keys_of,
             send=peers.chunk,
             report=self._report,
+            damaged=runtime.fail,
             chunk_bytes=chunk_bytes,
         )
         self.incoming = SnapshotsIn(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from node.env import Timer, World
 from timemachine import limits
-from timemachine.errors import StoreError
+from timemachine.errors import StoreDamaged, StoreError
 from timemachine.members import read_members
 from timemachine.raft import Message, SnapshotMetadata
 from timemachine.replica.snapshot import ImageEnd, applied_in, image_out
@@ -50,6 +50,7 @@ class SnapshotsOut:
     keys_of  the keys of this node's replica of a group, None if there is none any more
     send     gives a chunk to the network, for a node; it may be lost
     report   how a transfer ended, (group, to, failed): for the core's `report_snapshot`
+    damaged  the store cannot be read: whoever leads with such a store could bring nobody up to date
 
     Of its transfers SNAPSHOTS_OUT_MAX go on at once; the others wait, one for each group and node,
     and take their view when it is their turn. Nothing is called from within `start`.
@@ -63,6 +64,7 @@ class SnapshotsOut:
         keys_of: Callable[[Group], ReplicaKeys | None],
         send: Callable[[int, SnapshotChunk], None],
         report: Callable[[Group, int, bool], None],
+        damaged: Callable[[StoreDamaged], None] = lambda _: None,
         chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES,
     ) -> None:
         self._world = world
@@ -70,6 +72,7 @@ class SnapshotsOut:
         self._keys_of = keys_of
         self._send = send
         self._report = report
+        self._damaged = damaged
         self._chunk_bytes = chunk_bytes
         self._waiting: dict[_Way, Message] = {}
         self._open: dict[_Way, _Transfer] = {}
@@ -163,8 +166,9 @@ class SnapshotsOut:
         try:
             index, term = applied_in(view, keys)
             row = view.get(keys.members)
-        except StoreError:
+        except StoreError as error:
             view.close()
+            self._tell(error)
             return None
         if index < max(1, snapshot.metadata.index):
             view.close()
@@ -184,8 +188,9 @@ class SnapshotsOut:
         """Read the next chunk and send it."""
         try:
             part = next(transfer.parts)
-        except StoreError:
+        except StoreError as error:
             self._end(way, failed=True)
+            self._tell(error)
             return
         number = transfer.number
         transfer.number = number + 1
@@ -199,6 +204,10 @@ class SnapshotsOut:
             part if isinstance(part, ImageEnd) else None,
         )
         self._try(way, transfer)
+
+    def _tell(self, error: StoreError) -> None:
+        if isinstance(error, StoreDamaged):
+            self._damaged(error)
 
     def _try(self, way: _Way, transfer: _Transfer) -> None:
         """Send the chunk under way, once more if it was not answered in time."""

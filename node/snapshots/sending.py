@@ -161,7 +161,8 @@ class SnapshotsOut:
         assert snapshot is not None, "not a SNAPSHOT"
         try:
             view = self._view()
-        except StoreError:
+        except StoreError as error:
+            self._tell(error)
             return None
         try:
             index, term = applied_in(view, keys)

@@ -116,6 +116,7 @@ class Nemesis:
         for node in self._control.numbers:
             disk, world = self._control.disk(node), self._control.world(node)
             disk.mend()
+            self._network.ports[node].die_after(0)
             disk.sync_ms = (0.1, max(0.2, self._knobs.sync_ms_max))
             world.set_wall(0.0)
             if world.held is not None:

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from tests.checks.history import Ending, Fault, History, Image, Reading, Webhook
+from tests.checks.history import NEVER, Ending, Fault, History, Image, Reading, Webhook
 from tests.checks.promises import Rules
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE
 from tests.sim.cluster.clockwork import START_MS
@@ -167,6 +167,8 @@ def rules_of(knobs: Knobs, history: History) -> Rules:
     return Rules(
         # What is due last, is due that long after the faults at most.
         drain_ms=over_ms - knobs.due_ms_max - 1.0,
+        # One send after the other, with a slow recipient: how long that takes is the knobs'.
+        late_ms=NEVER,
         early_ms=knobs.early_ms,
         settle_ms=1_000.0 + 4.0 * knobs.election_ms + (4_000.0 if knobs.stall_rate else 0.0),
         timeout_ms=1_000.0,

@@ -38,7 +38,7 @@ class Rules:
     drain_ms       every job is sent that long after it is due and the faults are over (C1, C10)
     early_ms       how far ahead of the true time a node's clock may be (C4)
     late_ms        one that is sent later than that after it is due and the faults are over, is
-                   late (C1)
+                   late (C1); None for as long as `drain_ms`
     settle_ms      how long after its answer a send may still be in flight, for want of its settle
                    being committed, on nodes that nothing disturbs (C3)
     transit_ms     how long a request may be on its way, where nobody saw it begin (C3, C5)
@@ -52,7 +52,7 @@ class Rules:
     """
 
     drain_ms: float = 60_000
-    late_ms: float = 60_000
+    late_ms: float | None = None
     early_ms: float = 0
     settle_ms: float = 1_000
     transit_ms: float = 1_000
@@ -99,7 +99,10 @@ def nothing_lost(history: History, rules: Rules) -> Iterator[str]:
                 continue
             from_ms = max(due_ms, write.returned_ms, history.healed_ms)
             first_ms = min((each.at_ms for each in sent), default=NEVER)
-            deadline_ms = from_ms + (rules.drain_ms if first_ms == NEVER else rules.late_ms)
+            patience_ms = rules.drain_ms
+            if first_ms != NEVER and rules.late_ms is not None:
+                patience_ms = rules.late_ms
+            deadline_ms = from_ms + patience_ms
             if first_ms > deadline_ms and history.ended_ms >= deadline_ms:
                 told = "was never sent" if first_ms == NEVER else f"was sent at {first_ms:.1f}"
                 yield f"{name} was due at {due_ms} and {told}, not by {deadline_ms:.1f}"

@@ -132,6 +132,8 @@ class Harness:
             applied = self._applied()
             if applied > furthest:
                 furthest, moved_ms = applied, self.clock.now_ms
+        # What is committed last reaches the other replicas, and their disks.
+        self.clock.run_for(self.knobs.election_ms)
 
     # --- helpers ---------------------------------------------------------------------------
 

@@ -350,4 +350,7 @@ class Recipient:
     ) -> None:
         """Stop listening, and let go what waits."""
         self.gate.set()
+        # Closing alone would not wake the thread that waits for a connection. When the process is
+        # stopped and goes on, it would wait for those of whoever has the descriptor by then.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -316,6 +316,7 @@ class Hang:
     def close(self) -> None:
         """Answer what hangs, and listen no more."""
         self.go.set()
+        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which would take one more
         self.listener.close()
 
 

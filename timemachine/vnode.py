@@ -316,7 +316,7 @@ class Vnode:
 
     def idle(self) -> bool:
         """Whether it leads, and nothing is to be done for any voter whose node is alive."""
-        if not self.serving or self._ready is not None or self._pending or self._gathered:
+        if not self.serving or self._pending or self._gathered or not self._only_talks():
             return False
         return not self._reads and not self._reads_known and self.core.replicated
 
@@ -327,9 +327,24 @@ class Vnode:
             core.leader == leader
             and core.term == term
             and not core.leads
-            and self._ready is None
-            and not core.has_ready()
+            and core.quiet
+            and self._only_talks()
             and self.machine.applied_index == index == self.last_index
+        )
+
+    def _only_talks(self) -> bool:
+        """Whether the cycle that is under way, if any, has messages for others and no more.
+
+        Where thousands of groups are awake, heartbeats and their answers fill every cycle. If they
+        counted as something to do, none of these groups could ever fall asleep.
+        """
+        ready = self._ready
+        return ready is None or not (
+            ready.entries
+            or ready.committed_entries
+            or ready.read_states
+            or ready.hard_state is not None
+            or ready.snapshot is not None
         )
 
     def position(self) -> tuple[int, int, int, int]:

@@ -317,3 +317,51 @@ def test_what_a_leader_sends_does_not_wait_for_its_disk() -> None:
     outcome = group.vnodes[2].persisted()
     assert outcome is not None
     assert [message.type for message in outcome.messages] == [MessageType.APPEND_RESPONSE]
+
+
+def test_heartbeats_on_their_way_are_nothing_to_do() -> None:
+    """Otherwise thousands of groups, awake together, would keep each other awake for ever."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    leader, follower = group.vnodes[1], group.vnodes[2]
+    leader.tick()
+    assert leader.has_work()
+    leader.gather(group.mono_ms)
+    assert leader.idle()
+    heartbeat = next(message for message in leader.early if message.to == 2)
+    leader.persisted()
+    follower.step(heartbeat, group.mono_ms)
+    assert follower.has_work()
+    assert follower.follows(1, leader.term, leader.last_index)
+    follower.gather(group.mono_ms)
+    assert follower.follows(1, leader.term, leader.last_index)
+    follower.persisted()
+    assert follower.follows(1, leader.term, leader.last_index)
+
+
+def test_entries_on_their_way_are_something_to_do() -> None:
+    """From the proposal until the last batch of it is durable, on both sides."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    leader, follower = group.vnodes[1], group.vnodes[2]
+    group.put(1, "one")
+    assert not leader.idle()
+    leader.gather(group.mono_ms)
+    assert not leader.idle()
+    append = next(message for message in leader.early if message.to == 2)
+    group.post += leader.early
+    leader.early = []
+    leader.persisted()
+    assert not leader.idle(), "it is not committed"
+    follower.step(append, group.mono_ms)
+    assert not follower.follows(1, leader.term, leader.last_index)
+    follower.gather(group.mono_ms)
+    assert not follower.follows(1, leader.term, leader.last_index)
+    follower.persisted()
+    assert not follower.follows(1, leader.term, leader.last_index), "it is not committed"
+    group.settle()
+    group.beat(1)
+    assert leader.idle()
+    assert follower.follows(1, leader.term, leader.last_index)

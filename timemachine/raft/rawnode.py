@@ -345,6 +345,25 @@ class RawNode:
         )
 
     @property
+    def quiet(self) -> bool:
+        """Whether the next Ready holds messages at most: nothing to store, to apply or to tell."""
+        raft = self._raft
+        log = raft.log
+        unstable = log.unstable
+        told = self._hard_state
+        return not (
+            unstable.entries
+            or unstable.snapshot is not None
+            or log.applying < log.committed
+            or log.committed != told.commit
+            or raft.term != told.term
+            or raft.vote != told.vote
+            or raft.role is not self._soft_state.role
+            or raft.leader != self._soft_state.leader
+            or raft.read_states
+        )
+
+    @property
     def leads(self) -> bool:
         """Whether this replica is the leader of its term: `status()` without making one."""
         return self._raft.role is _LEADER

@@ -125,14 +125,15 @@ class VnodeHead:
 
     def higher_offset(self) -> tuple[int, str] | None:
         """The due time and job id that the offset may rise to; None where it is not worth it."""
+        state = self.machine.state
+        # First of all, for it is asked each second, and thousands of vnodes may have nothing to do.
+        if not self.known and not self.lag and not self.moving and not any(state.counts[:4]):
+            # Nothing is pending: there is nothing that a higher offset would spare anybody.
+            return None
         low = self.low_mark()
         if len(low) < 8:
             return None
         due_ms = int.from_bytes(low[:8], "big")
-        state = self.machine.state
         if due_ms - state.offset_due_ms < _OFFSET_STEP_MS or not self.machine.applied_index:
-            return None
-        if not self.known and not self.lag and not self.moving and not any(state.counts[:4]):
-            # Nothing is pending: there is nothing that a higher offset would spare anybody.
             return None
         return due_ms, low[8:].rstrip(b"\0").decode()

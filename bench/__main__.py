@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from bench import bulk, fire, growth, ingest, lateness, memory, raft
+from bench import bulk, fire, growth, idle, ingest, lateness, memory, raft
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -13,6 +13,7 @@ _WORKLOADS = {
     "growth": growth.run,
     "bulk": bulk.run,
     "raft": raft.run,
+    "idle": idle.run,
 }
 
 

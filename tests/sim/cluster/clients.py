@@ -51,7 +51,8 @@ _WAY_MS: Final = 2.0
 class Conversation:
     """One call: tried at one node after the other until it is answered or given up.
 
-    `ask(engine, answer)` puts the question to a node; `ended` hears the answer, or None.
+    `ask(engine, answer)` puts the question to a node; `ended` hears the answer, or None. `unheard`
+    counts the tries that no node has answered: each of them may still be on its way.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Conversation:
         self._ended: Callable[[Any], None] | None = ended
         self._until_ms = self._clock.now_ms + patience_ms
         self._tries = 0
+        self.unheard = 0
         self._next = first
         self.node = 0
         self._try()
@@ -86,6 +88,7 @@ class Conversation:
         self.node, self._next = self._next or self._dice.choice(self._members.numbers), 0
         world = self._members.world(self.node)
         at_ms = clock.now_ms + _WAY_MS * self._dice.random()
+        self.unheard += 1
         clock.later(_TRY_MS, self._overdue, number)
         clock.post(at_ms, SOON, world, ANY_GENERATION, self._arrive, (number, self.node))
 
@@ -105,6 +108,7 @@ class Conversation:
 
     def _hear(self, heard: tuple[int, Any]) -> None:
         number, result = heard
+        self.unheard -= 1
         if self._ended is None:
             return
         if not isinstance(result, TimeMachineError):
@@ -221,7 +225,7 @@ class Creators:
         self.open -= 1
         if result is None:
             self._leaders.pop(place, None)
-            if not call.node:
+            if not call.node and not conversation.unheard:
                 self._history.forget(call)
             return
         self._leaders[place] = call.node = conversation.node

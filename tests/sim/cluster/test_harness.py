@@ -40,10 +40,10 @@ def test_a_seed_is_one_history_under_every_hash_seed() -> None:
 
     def trace(hash_seed: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        command = [sys.executable, "-m", "tests.sim.cluster", "--seed", "7", "--nodes", "3"]
+        command = [sys.executable, "-m", "tests.sim", "--seed", "7", "--nodes", "3"]
         command += ["--knob", "safety_ms=3000.0"]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return next(line for line in ran.stdout.splitlines() if " message," in line)
+        return next(line for line in ran.stdout.splitlines() if ", trace " in line)
 
     assert trace("1") == trace("77")
 

@@ -81,7 +81,17 @@ class LogRows:
     storage    what the core reads
     """
 
-    __slots__ = ("_bytes", "_config", "_group", "_keys", "_overlay", "base", "last", "storage")
+    __slots__ = (
+        "_bytes",
+        "_config",
+        "_fresh",
+        "_group",
+        "_keys",
+        "_overlay",
+        "base",
+        "last",
+        "storage",
+    )
 
     def __init__(
         self,
@@ -96,6 +106,8 @@ class LogRows:
         self._keys = keys
         self._overlay = overlay
         self._config = config
+        # What is written in this cycle, and not in memory yet.
+        self._fresh: Sequence[Entry] = ()
         row = store.get(keys.hard_state)
         state: LogState = LogState() if row is None else _read_log_state(row)
         self.base = (state.base_index, state.base_term)
@@ -148,6 +160,7 @@ class LogRows:
             row = LoggedEntry(entry.term, int(entry.type), zlib.crc32(data), data)
             put(log + u64(entry.index), codec.encode(row))
             self._bytes += len(data)
+        self._fresh = entries
         newest = entries[-1].index
         for index in range(newest + 1, self.last + 1):
             self._overlay.delete(log + u64(index))
@@ -172,9 +185,11 @@ class LogRows:
             and self._bytes <= config.log_bytes_max
         ):
             return
-        storage = self.storage
-        # Of what is in memory, for that is where the term is known.
-        index = min(base_index + (applied_index - base_index + 1) // 2, storage.last_index())
+        storage, fresh = self.storage, self._fresh
+        # Of what is in memory, for that is where the term is known; and only as far as it stays
+        # there, for what is written in this cycle may have taken the place of the rest.
+        stop = fresh[0].index if fresh else storage.last_index() + 1
+        index = min(base_index + (applied_index - base_index + 1) // 2, stop - 1)
         if (
             applied_index - base_index <= 4 * config.log_entries_max
             and self._bytes <= 4 * config.log_bytes_max
@@ -182,8 +197,8 @@ class LogRows:
             index = min(index, needed_index)
         if index > base_index:
             self.begin_behind(index, storage.term(index))
-            kept = storage.entries(index + 1, storage.last_index() + 1, 1 << 62)
-            self._bytes = sum([len(entry.data) for entry in kept])
+            kept = storage.entries(index + 1, stop, 1 << 62)
+            self._bytes = sum([len(entry.data) for entry in [*kept, *fresh]])
 
     def switch(self, keys: ReplicaKeys, metadata: SnapshotMetadata) -> None:
         """Go on with other rows: those of a snapshot that is installed, without a log."""
@@ -205,6 +220,7 @@ class LogRows:
     ) -> None:
         """What was put is in the store; `applied` is the newest entry whose effects are."""
         storage = self.storage
+        self._fresh = ()
         if snapshot is not None:
             storage.apply_snapshot(snapshot)
         storage.append(entries)

@@ -240,7 +240,8 @@ class Recipient:
         self.gate.set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/hook"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def arrivals(self) -> list[Arrival]:
         """What has come in so far, in order."""
@@ -353,4 +354,5 @@ class Recipient:
         # Closing alone would not wake the thread that waits for a connection. When the process is
         # stopped and goes on, it would wait for those of whoever has the descriptor by then.
         self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()

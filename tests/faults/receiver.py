@@ -525,6 +525,7 @@ class FaultReceiver:
         self._streams: set[socket.socket] = set()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=1024)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self.host = host
         self.port: int = self._listener.getsockname()[1]
 
@@ -562,7 +563,7 @@ class FaultReceiver:
             self._on_request(seen)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.start()
         return self
 
     def __exit__(
@@ -572,8 +573,10 @@ class FaultReceiver:
         trace: TracebackType | None,
     ) -> None:
         self.stopping.set()
-        # Closing alone would not wake the thread that waits for a connection.
+        # Closing alone would not wake the thread that waits for a connection. It must have ended
+        # before the descriptor is somebody else's.
         self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
         for stream in list(self._streams):
             try:

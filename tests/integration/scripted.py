@@ -89,6 +89,7 @@ class Server:
         self.over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which would take one more
+        self._thread.join()  # before the descriptor is somebody else's
         self._listener.close()
         with self._lock:
             for sock in self._socks:

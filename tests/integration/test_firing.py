@@ -291,7 +291,8 @@ class Hang:
         self.arrived = threading.Semaphore(0)
         self.go = threading.Event()
         self.count = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self) -> None:
         while True:
@@ -316,7 +317,9 @@ class Hang:
     def close(self) -> None:
         """Answer what hangs, and listen no more."""
         self.go.set()
-        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which would take one more
+        # Before the descriptor is somebody else's: a thread that waits there would go on with it.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.accepting.join()
         self.listener.close()
 
 

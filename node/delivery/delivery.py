@@ -182,11 +182,11 @@ class Delivery:
         item = head.known.get(job_id) if head is not None else None
         if item is None or item.stage in (QUEUED, GONE):
             return None
-        if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
-            return None
         assert head is not None
         if head.is_doubled(item):
             # The attempt that its claim asks for is claimed already, or will be, for the other.
+            return None
+        if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
             return None
         self._window.forget(item)
         claim = None if item.record is None else item.record.claim

@@ -4,9 +4,16 @@
                                            '-> what a leader sends            '-> other messages
 
 A cycle starts as soon as the last sync ended and something is waiting: no timer. While one batch
-is being synced, commands collect; the next cycle takes them all. The order inside a cycle is the
-caller's contract of the Raft core (`timemachine/raft`, `Ready`): persist, then send, then apply,
-then advance.
+is being synced, commands collect; the next cycle takes them all.
+
+The order inside a cycle is the caller's contract of the Raft core, whose duties (`Ready`) are done
+here, for all groups together:
+
+1. Persist: `_cycle` gathers what every core wants stored into one batch, and has it synced.
+2. Send: what a leader sends leaves in `_cycle`, everything else in `_written`.
+3. Apply: in `gather` as well, through the overlay, so that the effects are in the same batch. Who
+   waits for them is answered in `_written`, last.
+4. Advance: `persisted`, the first thing that `_written` does.
 
 A write that fails ends everything: the store's handle is dead, what it holds is decided at the
 next start, and until then nobody may be told anything.
@@ -247,6 +254,7 @@ class Runtime:
         self._active.clear()
         peers = self._peers
         try:
+            # Duties 1 and 3, up to rows in the overlay.
             if peers is None:
                 for vnode in flying:
                     vnode.gather()
@@ -257,6 +265,7 @@ class Runtime:
                     if vnode.early:
                         peers.post(vnode.group, vnode.early)
                         vnode.early = []
+                # Duty 2, for what promises nothing.
                 peers.flush()
             batch = self._overlay.seal()
             prepared = self._store.prepare(batch)
@@ -274,6 +283,8 @@ class Runtime:
     def _written(self, error: StoreError | None) -> None:
         """The batch is durable, or the store is dead."""
         self._syncing = False
+        if self.failure is not None:
+            return  # what failed meanwhile has let go of the batch, and of who waited for it
         if error is not None:
             self.fail(error)
             return
@@ -281,6 +292,7 @@ class Runtime:
         self._overlay.settled()
         finished = []
         for vnode in self._flying:
+            # Duty 4, and then duty 2 for what rests on the batch.
             outcome = vnode.persisted()
             if outcome is not None:
                 finished.append((vnode, outcome))
@@ -335,6 +347,8 @@ class Runtime:
 
     def fail(self, error: TimeMachineError) -> None:
         """The store or a replica is beyond use: nobody is told a result any more."""
+        if self.failure is not None:
+            return
         self.failure = error
         self._overlay.discard()
         for vnode in self.vnodes.values():

@@ -7,7 +7,7 @@ import pytest
 from node import runtime
 from tests.sim.node import SimNode
 from timemachine import limits
-from timemachine.errors import StoreFailed, Unavailable
+from timemachine.errors import StoreDamaged, StoreFailed, Unavailable
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
@@ -117,3 +117,16 @@ def test_more_bytes_at_once_than_the_log_takes_are_taken_one_cycle_after_the_oth
     node.crash()
     assert node.start()
     assert count - 1 == node.engine.counts(jobs)["scheduled"]
+
+
+def test_damage_that_is_found_while_a_batch_is_at_the_disk_ends_the_node_once() -> None:
+    """Whoever waits for the batch is not told that it was written, for nobody reads it any more."""
+    node, jobs, route = _started()
+    answers: list[Any] = []
+    node.put_job(jobs, "a", node.now_ms() + 5_000, route, answers)
+    node.world.run_until(lambda: node.engine.runtime._syncing)
+    node.engine.runtime.fail(StoreDamaged())
+    node.engine.runtime.fail(StoreDamaged())
+    node.world.run_for(10_000)
+    assert [Unavailable] == [type(answer) for answer in answers]
+    assert [StoreDamaged] == [type(error) for error in node.failures]

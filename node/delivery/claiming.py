@@ -115,4 +115,10 @@ class Claims:
         record = result.record
         if record is None or record.uid != item.uid or record.version != item.version:
             return
-        self._orphans.close(item.head, item.due_ms, item.job_id, record)
+        head = item.head
+        if self._orphans.close(head, item.due_ms, item.job_id, record):
+            return
+        if head.fires and record.claim is not None:
+            # It was moved while it was being claimed: that claim holds, and its send goes on. Until
+            # its end nothing may pass the row by, or the next leader would not find it open.
+            head.moving[item.job_id] = item.due_ms

@@ -13,6 +13,8 @@ import time
 
 from tests.sim.runs import Order, Run, commit, fresh_seed, run_many, run_seed, seeds_for
 
+_TOLD_EVERY = 500
+
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.sim", description=__doc__)
@@ -53,6 +55,8 @@ def main() -> int:
     for run in run_many(order, seeds, jobs=given.jobs):
         done += 1
         events += run.events
+        if done % _TOLD_EVERY == 0:
+            print(f"{done} seeds, {events} events, {bad} failed", flush=True)
         if run.found:
             bad += 1
             _print_found(order, run)

@@ -68,7 +68,7 @@ class Sleeping:
         runtime = self._runtime
         awake = self.awake
         for vnode in list(awake):
-            vnode.tick()
+            vnode.tick(mono_ms)
             if vnode.resting and not vnode.is_leader():
                 # It heard no majority. Others must not sleep on under the beats of this node.
                 self.rouse(vnode)

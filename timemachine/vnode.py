@@ -238,9 +238,16 @@ class Vnode:
             return
         self.core.step(message)
 
-    def tick(self) -> None:
-        """Let one unit of time pass."""
-        self.core.tick()
+    def tick(self, mono_ms: float) -> None:
+        """Let one unit of time pass.
+
+        The first tick after a heartbeat may come at once, and ten of them do not take ten ticks'
+        time. So it is looked at whether this replica may vote yet, for itself.
+        """
+        core = self.core
+        if mono_ms < self.promise.until_ms and core.impatient:
+            return
+        core.tick()
 
     def campaign(self) -> None:
         """Stand for election now: for the first leader of a new group."""

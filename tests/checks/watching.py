@@ -347,9 +347,9 @@ class WatchedVnode(Vnode):
         finally:
             self.watch.looked(self)
 
-    def tick(self) -> None:
+    def tick(self, mono_ms: float) -> None:
         """See Vnode."""
-        super().tick()
+        super().tick(mono_ms)
         self.watch.looked(self)
 
     def campaign(self) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from node.members import Rhythm
 from timemachine.errors import NotLeader
 from timemachine.group import GroupConfig
 from timemachine.raft import Message, MessageType
@@ -113,7 +114,7 @@ class _Group:
 
     def beat(self, leader: int) -> None:
         """A round of heartbeats, answered."""
-        self.vnodes[leader].tick()
+        self.vnodes[leader].tick(self.mono_ms)
         self.settle()
 
 
@@ -248,6 +249,25 @@ def test_a_voter_that_answered_a_leader_votes_for_nobody_for_a_while() -> None:
     assert group.vnodes[3].serving
 
 
+def test_a_voter_that_answered_a_leader_does_not_vote_for_itself_either() -> None:
+    """Its first tick may come right after the heartbeat, and its tenth too early."""
+    rhythm = Rhythm()
+    group = _Group(lease_ms=rhythm.lease_ms, vote_wait_ms=rhythm.vote_wait_ms)
+    group.elect(1)
+    group.cut = {3}
+    group.mono_ms = 10_000.0
+    group.beat(1)
+    group.cut = {1}
+    group.vnodes[3].core.forget_leader()
+    group.mono_ms += 1.0
+    while not group.vnodes[2].is_leader():
+        assert group.mono_ms < 11_100.0
+        group.vnodes[2].tick(group.mono_ms)
+        group.settle()
+        group.mono_ms += rhythm.tick_ms
+    assert not group.vnodes[1].may_fire(group.mono_ms - rhythm.tick_ms)
+
+
 def test_a_voter_that_restarted_votes_for_nobody_for_a_while() -> None:
     """It may have answered a leader just before."""
     group = _Group()
@@ -325,7 +345,7 @@ def test_heartbeats_on_their_way_are_nothing_to_do() -> None:
     group.elect(1)
     group.beat(1)
     leader, follower = group.vnodes[1], group.vnodes[2]
-    leader.tick()
+    leader.tick(group.mono_ms)
     assert leader.has_work()
     leader.gather(group.mono_ms)
     assert leader.idle()

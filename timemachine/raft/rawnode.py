@@ -369,6 +369,12 @@ class RawNode:
         return self._raft.role is _LEADER
 
     @property
+    def impatient(self) -> bool:
+        """Whether the next tick may make this replica campaign."""
+        raft = self._raft
+        return raft.role is not _LEADER and raft.election_elapsed + 1 >= raft.election_timeout
+
+    @property
     def term(self) -> int:
         """The newest term that this replica knows of, durable or not."""
         return self._raft.term

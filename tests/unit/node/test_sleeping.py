@@ -25,7 +25,7 @@ class _Vnode:
         self.core = SimpleNamespace(term=3, elapse=lambda _: None)
         self.lease = SimpleNamespace(answered=lambda *_: None)
 
-    def tick(self) -> None:
+    def tick(self, _: float) -> None:
         self.leads = self.leads and not self.stops
 
     def is_leader(self) -> bool:

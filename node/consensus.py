@@ -24,7 +24,7 @@ from timemachine.errors import (
     TimeMachineError,
 )
 from timemachine.frames import Forward, Frame, read_frame
-from timemachine.raft import Message, PeerUnknown
+from timemachine.raft import Message, MessageType, PeerUnknown, is_sound
 from timemachine.replica.machine import read_commands
 from timemachine.replica.meta import read_meta_commands
 from timemachine.vnode import Vnode
@@ -123,7 +123,10 @@ class Consensus:
         if frame.answer is not None:
             self.sleeping.receive_answer(frame.sender, frame.answer)
         for chunk in frame.chunks:
-            self._images.incoming.take(frame.sender, chunk)
+            if chunk.message is None or self._can_be(chunk.message, frame.sender):
+                self._images.incoming.take(frame.sender, chunk)
+            else:
+                self.dropped += 1
         for answer in frame.chunk_answers:
             self._images.outgoing.answered(frame.sender, answer)
         for forward in frame.forwards:
@@ -158,11 +161,19 @@ class Consensus:
         for each in frame.messages:
             vnode = runtime.vnodes.get((each.uid, each.index))
             message = each.message
-            if vnode is None or message.from_ != frame.sender or message.to != self._peers.number:
-                # A stray message never makes a replica.
+            if (
+                # A stray message never makes a replica, and a snapshot comes with its image.
+                vnode is None
+                or message.type is MessageType.SNAPSHOT
+                or not self._can_be(message, frame.sender)
+            ):
                 self.dropped += 1
                 continue
             self._step(vnode, message, mono_ms)
+
+    def _can_be(self, message: Message, sender: int) -> bool:
+        """Whether a replica of `sender` can have sent this message to one of this node."""
+        return message.from_ == sender and message.to == self._peers.number and is_sound(message)
 
     def _step(self, vnode: Vnode, message: Message, mono_ms: float) -> None:
         resting = vnode.resting

@@ -195,6 +195,7 @@ from timemachine.raft.messages import (
 from timemachine.raft.progress import Progress, ProgressState
 from timemachine.raft.rawnode import PeerUnknown, RawNode
 from timemachine.raft.ready import Ready
+from timemachine.raft.sound import is_sound
 from timemachine.raft.status import Status
 from timemachine.raft.storage import (
     Compacted,
@@ -238,5 +239,6 @@ __all__ = [
     "Status",
     "Storage",
     "conf_change_entry",
+    "is_sound",
     "read_conf_change",
 ]

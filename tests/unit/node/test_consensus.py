@@ -1,0 +1,57 @@
+"""What a node takes of the others' frames, and what it drops."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.node.three import MEMBERS, ThreeNodes
+from timemachine.frames import GroupMessage
+from timemachine.raft import (
+    ConfState,
+    Entry,
+    EntryType,
+    Message,
+    MessageType,
+    Snapshot,
+    SnapshotMetadata,
+)
+
+_SNAPSHOT = Snapshot(metadata=SnapshotMetadata(ConfState(MEMBERS), 50, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MessageType.PROPOSE, {}),
+        (MessageType.PROPOSE, {"entries": (Entry(data=b"junk"),)}),
+        (MessageType.PROPOSE, {"entries": (Entry(type=EntryType.CONF_CHANGE, data=b"x"),)}),
+        (MessageType.READ_INDEX, {}),
+        (MessageType.READ_INDEX_RESPONSE, {}),
+        (MessageType.SNAPSHOT, {"snapshot": _SNAPSHOT}),
+        (MessageType.TIMEOUT_NOW, {"term": 2**64 - 1}),
+        (MessageType.APPEND, {"entries": (Entry(1, 40),)}),
+        (MessageType.APPEND, {"entries": (Entry(1, 2**64 - 1), Entry(1, -4))}),
+    ],
+)
+@pytest.mark.parametrize("to_leader", [True, False])
+def test_no_frame_stops_a_node_that_no_replica_would_have_sent(
+    kind: MessageType, fields: dict[str, Any], to_leader: bool
+) -> None:
+    """It is dropped and counted, and the group goes on."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    other = next(number for number in MEMBERS if number != leader)
+    to, sender = (leader, other) if to_leader else (other, leader)
+    vnode = nodes.vnode(to, group)
+    last = vnode.last_index
+    known = {"term": vnode.core.term, "index": last, "log_term": vnode.core.term, **fields}
+    message = Message(kind, to, sender, **known)
+    nodes.say(to, sender, messages=[GroupMessage(*group, message)])
+    nodes.world.run_for(3_000)
+    consensus = nodes.engines[to].consensus
+    assert consensus is not None
+    assert consensus.dropped == 1
+    assert not nodes.failures
+    assert nodes.leader(group) == leader
+    assert nodes.vnode(leader, group).last_index == last

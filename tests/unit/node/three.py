@@ -1,0 +1,101 @@
+"""Three real nodes in one virtual world, over a network that loses nothing."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from node.engine import Engine
+from node.members import Cluster
+from tests.sim.node import KEY
+from tests.sim.world import SimDisk, SimSender, SimWorld
+from timemachine.frames import Frame, write_frame
+from timemachine.model import Node, Settings
+from timemachine.replica import meta as m
+from timemachine.vnode import Vnode
+
+MEMBERS = (1, 2, 3)
+
+
+class _Port:
+    """The network as one node sees it. `cut` are the nodes that hear and say nothing."""
+
+    def __init__(self, nodes: "ThreeNodes", number: int) -> None:
+        self._nodes = nodes
+        self._number = number
+
+    def send(self, node: int, frame: bytes) -> None:
+        nodes = self._nodes
+        if nodes.cut.isdisjoint({node, self._number}):
+            nodes.world.call_later(0.1, partial(nodes.deliver, node, frame))
+
+
+class ThreeNodes:
+    """Engines with a meta group, and a collection of one vnode once it is asked for.
+
+    `failures` are those that a node reported, and must stop for.
+    """
+
+    def __init__(self, seed: int = 1) -> None:
+        self.world = SimWorld(seed)
+        self.cut: set[int] = set()
+        self.failures: list[Exception] = []
+        self.engines: dict[int, Engine] = {}
+        for number in MEMBERS:
+            disk = SimDisk(self.world, {})
+            self.engines[number] = Engine(
+                self.world,
+                disk.store,
+                disk,  # type: ignore[arg-type]
+                SimSender(self.world),
+                cluster_id="cluster",
+                node=Node(id=f"n{number}", name="", http="", rpc="", zone="", version="0"),
+                master_keys=[KEY],
+                on_failure=self.failures.append,
+                cluster=Cluster(number=number, members=MEMBERS, network=_Port(self, number)),
+            )
+        for engine in self.engines.values():
+            engine.start(Settings(), lambda: None)
+        self.world.run_until(lambda: self.leader((0, 0)) != 0 and self._known(), 1_000_000)
+
+    def _known(self) -> bool:
+        return all(engine.meta.databases for engine in self.engines.values())
+
+    def deliver(self, node: int, frame: bytes) -> None:
+        """A frame has arrived."""
+        if node not in self.cut:
+            self.engines[node].receive(frame)
+
+    def say(self, to: int, sender: int, **fields: Any) -> None:
+        """Give a node a frame that its sender has not written."""
+        self.engines[to].receive(write_frame(Frame(sender, 1, **fields)))
+
+    def leader(self, group: tuple[int, int]) -> int:
+        """The number of the node that serves a group, 0 if there is none."""
+        for number in MEMBERS:
+            vnode = self.engines[number].runtime.vnodes.get(group)
+            if vnode is not None and vnode.serving and number not in self.cut:
+                return number
+        return 0
+
+    def vnode(self, number: int, group: tuple[int, int]) -> Vnode:
+        """One node's replica of a group."""
+        return self.engines[number].runtime.vnodes[group]
+
+    def ask_meta(self, command: Callable[[int], m.AnyMetaCommand]) -> m.MetaResult:
+        """Have a command of the meta group done, made for the time that it is."""
+        answers: list[Any] = []
+        leader = self.engines[self.leader((0, 0))]
+        leader.propose_meta(command(leader.now_ms()), answers.append)
+        self.world.run_until(lambda: bool(answers))
+        assert isinstance(answers[0], m.MetaResult), answers
+        return answers[0]
+
+    def put_collection(self) -> tuple[int, int]:
+        """A collection of one vnode, which is served; its group."""
+        result = self.ask_meta(
+            lambda now_ms: m.PutCollection(now_ms=now_ms, db="default", name="jobs", num_vnodes=1)
+        )
+        assert result.collection is not None
+        group = (result.collection.uid, 0)
+        self.world.run_until(lambda: self.leader(group) != 0)
+        return group

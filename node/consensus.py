@@ -8,7 +8,7 @@ from typing import Any
 
 from node.delivery import Delivery
 from node.env import World
-from node.forwarding import Forwarding
+from node.forwarding import FORWARDED, Forwarding
 from node.handover import Handovers
 from node.images import Images
 from node.members import Rhythm
@@ -151,6 +151,8 @@ class Consensus:
         try:
             (command,) = read(forward.commands)
         except (CodecError, ValueError):
+            command = None
+        if not isinstance(command, FORWARDED):
             self.dropped += 1
             return
         self.forwarding.receive((forward.uid, forward.index), command, done)

@@ -12,15 +12,20 @@ it was called meanwhile.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from node.env import Timer, World
 from node.runtime import Runtime
 from timemachine import limits
 from timemachine.errors import TimeMachineError
+from timemachine.replica.commands import Settle
+from timemachine.replica.meta import DisableRoute
 
 Group = tuple[int, int]
 """(collection uid, vnode index)."""
+
+FORWARDED: Final = (Settle, DisableRoute)
+"""The commands to which a repeat adds nothing. What other commands a node sends is not taken."""
 
 Forward = Callable[[Group, int, Any], None]
 """Sends a command to the leader of a group, with the number to acknowledge; it may be lost."""

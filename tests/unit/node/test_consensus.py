@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.unit.node.three import MEMBERS, ThreeNodes
-from timemachine.frames import GroupMessage
+from timemachine import codec
+from timemachine.frames import Forward, GroupMessage
 from timemachine.raft import (
     ConfState,
     Entry,
@@ -15,6 +16,8 @@ from timemachine.raft import (
     Snapshot,
     SnapshotMetadata,
 )
+from timemachine.replica import commands as c
+from timemachine.replica import meta as m
 
 _SNAPSHOT = Snapshot(metadata=SnapshotMetadata(ConfState(MEMBERS), 50, 1))
 
@@ -55,3 +58,31 @@ def test_no_frame_stops_a_node_that_no_replica_would_have_sent(
     assert not nodes.failures
     assert nodes.leader(group) == leader
     assert nodes.vnode(leader, group).last_index == last
+
+
+@pytest.mark.parametrize(
+    ("in_meta", "command", "taken"),
+    [
+        (False, c.Settle(now_ms=1, items=[]), True),
+        (False, c.Purge(now_ms=1, before_ms=2**50, job_ids=["a"]), False),
+        (True, m.DisableRoute(now_ms=1, uid=9, reason="gone"), True),
+        (True, m.DeleteCollection(now_ms=1, db="default", name="jobs"), False),
+    ],
+)
+def test_only_what_may_be_repeated_is_taken_from_another_node(
+    in_meta: bool, command: Any, taken: bool
+) -> None:
+    """A forwarded command is proposed each time that it comes."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    if in_meta:
+        group = (0, 0)
+    leader = nodes.leader(group)
+    other = next(number for number in MEMBERS if number != leader)
+    last = nodes.vnode(leader, group).last_index
+    nodes.say(leader, other, forwards=[Forward(7, *group, codec.encode([command]))])
+    nodes.world.run_for(3_000)
+    assert (last + taken) == nodes.vnode(leader, group).last_index
+    consensus = nodes.engines[leader].consensus
+    assert consensus is not None
+    assert consensus.dropped == (not taken)

@@ -28,7 +28,8 @@ def encode(value: Any) -> bytes:
 def decoder(kind: Any) -> Callable[[bytes], Any]:
     """A function that reads what `encode` wrote, as `kind`.
 
-    It raises CodecError for another version, for cut or for foreign bytes.
+    It raises CodecError for another version, for cut or for foreign bytes, and for such as are
+    nested without end.
     """
     read = msgspec.msgpack.Decoder(kind).decode
 
@@ -37,7 +38,7 @@ def decoder(kind: Any) -> Callable[[bytes], Any]:
             raise CodecError(f"format version {data[:1].hex() or 'none'} is not known here")
         try:
             return read(data[1:])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CodecError(f"not a record of this kind: {error}") from error
 
     return decode

@@ -170,6 +170,20 @@ def test_foreign_bytes_are_refused() -> None:
             read_frame(each)
 
 
+def test_a_frame_that_is_too_deep_is_refused() -> None:
+    """Answers within answers without end are nothing that a node sends.
+
+    (Named: they ended the receiver with a RecursionError.)
+    """
+    message = codec.encode(APPEND)[1:]
+    no_responses = message.rindex(b"\x90")
+    head, tail = message[:no_responses] + b"\x91", message[no_responses + 1 :]
+    deep = head * 100_000 + message + tail * 100_000
+    data = write_frame(Frame(1, 2, (GroupMessage(1, 0, APPEND),))).replace(message, deep)
+    with pytest.raises(CodecError):
+        read_frame(data)
+
+
 @given(st.integers(0, len(write_frame(EVERYTHING)) - 1), st.integers(1, 255))
 def test_a_damaged_frame_is_refused_or_another_frame(place: int, bits: int) -> None:
     """Nothing but CodecError comes out of bytes that were changed on the way."""

@@ -77,6 +77,7 @@ SCAN_AHEAD_MS = 100
 LAG_TO_WAITING_MS = 60_000
 SHUTDOWN_GRACE_MS = 10_000
 HANDOVER_MARGIN_MS = 5_000  # beyond its deadline, until a send of the leader before is given up
+META_BEHIND_MS = 100  # until it is looked again whether this node's meta group knows a route
 FORWARDS_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
 FORWARDS_KEPT_MS = 120_000
 FORWARDS_RETRY_MS = 250

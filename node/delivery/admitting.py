@@ -70,6 +70,10 @@ class Admission:
         if route is not None:
             seen = PendingItem(job_id, uid, version, attempts, route.uid)
             self._parking.park(head, due_ms, seen, held=True)
+        elif route_uid and self._meta.may_come(route_uid):
+            head.moving[job_id] = due_ms
+            again = partial(self._admit_again, head, due_ms, job_id)
+            self._world.call_later(limits.META_BEHIND_MS, again)
         elif due_ms <= now_ms:
             self._parking.give_up(head, due_ms, PendingItem(job_id, uid, version, attempts))
         else:

@@ -51,6 +51,11 @@ class Orphans:
                 self._world.call_later(wait_ms, again)
                 return True
         route = self._meta.routes_by_uid.get(record.route_uid)
+        if route is None and self._meta.may_come(record.route_uid):
+            # Whether it delivers at most once is not known here yet.
+            again = partial(self._waited, head, due_ms, job_id, claim)
+            self._world.call_later(limits.META_BEHIND_MS, again)
+            return True
         if route is None:
             route = self._meta.routes.get((head.db, record.route))
         settle = settle_orphan(job_id, record, claim, route, node_id=self._node_id, now_ms=now_ms)

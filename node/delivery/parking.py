@@ -56,7 +56,8 @@ class Parking:
             return
         route = self._meta.routes_by_uid.get(seen.route_uid)
         if route is None:
-            self.give_up(head, due_ms, seen)
+            if not self._meta.may_come(seen.route_uid):
+                self.give_up(head, due_ms, seen)
         elif route.open:
             waiting = self._window.queue(route).waiting
             start, _ = head.vnode.keys.waiting_range(seen.route_uid)

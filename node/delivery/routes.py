@@ -27,7 +27,7 @@ class RouteChanges:
         for uid, counts in head.machine.routes.items():
             route = self._meta.routes_by_uid.get(uid)
             if route is None:
-                if uid or counts.waiting:
+                if (uid or counts.waiting) and not self._meta.may_come(uid):
                     self._sweeps.give_up(head, uid)
             elif counts.waiting and route.open:
                 self._window.queue(route).waiting[head] = b""

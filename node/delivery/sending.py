@@ -117,6 +117,17 @@ class Sends:
         assert claim is not None
         head = item.head
         vnode = head.vnode
+        firing = head.machine.firing.get(item.job_id)
+        if firing is not record and not (
+            firing is not None
+            and firing.version == record.version
+            and firing.uid == record.uid
+            and firing.claim is not None
+            and firing.claim.index == claim.index
+        ):
+            # Another version has taken its place since, and its content is not there any more.
+            self.withdraw(item)
+            return
         route = self._meta.routes_by_uid.get(item.queue.route.uid)
         if (
             route is None

@@ -303,6 +303,13 @@ class MetaMachine:
         state.applied_term = term
         return results
 
+    def may_come(self, uid: int) -> bool:
+        """Whether what has this uid is not known here yet, and not gone: uids are never reused.
+
+        Vnodes know of it before, where this node's meta group is behind.
+        """
+        return uid >= self.state.next_uid
+
     def flush(self) -> None:
         """Write the machine's row: once per batch, after its last `apply`."""
         self.overlay.put(self.keys.state, codec.encode(self.state))

@@ -208,8 +208,9 @@ class Creators:
         asked, job = call.asked, call.job
         collection = engine.meta.collections.get((DB, COLLECTION))
         vnode = None if collection is None else engine._vnode(collection, job)
-        if collection is None or vnode is None:
-            answer(Unavailable("The collection is not known here."))
+        if collection is None or vnode is None or (DB, ROUTE) not in engine.meta.routes:
+            # That is for the leader of the meta group to judge: this node may be behind.
+            answer(Unavailable("The collection and the route are not known here."))
         elif isinstance(asked, Get):
             engine.read_latest(collection, job, partial(_read, answer))
         elif not vnode.is_leader():

@@ -172,7 +172,10 @@ class Cluster:
         self.moving = False
         self.committed: list[Any] = []
         self.meta: Any = SimpleNamespace(
-            routes_by_uid={ROUTE.uid: ROUTE}, routes={("d", "r"): ROUTE}, settings=Settings()
+            routes_by_uid={ROUTE.uid: ROUTE},
+            routes={("d", "r"): ROUTE},
+            settings=Settings(),
+            may_come=lambda _: False,
         )
         self.nodes = {number: FiringNode(self, number) for number in (1, 2)}
 

@@ -215,8 +215,8 @@ class Prober:
 
     def _put_job(self, knobs: Knobs, engine: Engine, answer: Done) -> None:
         collection = engine.meta.collections.get((DB, COLLECTION))
-        if collection is None:
-            answer(Unavailable("The collection is not known here."))
+        if collection is None or (DB, ROUTE) not in engine.meta.routes:
+            answer(Unavailable("The collection and the route are not known here."))
             return
         names = (f"probe-{number}" for number in range(1_000_000))
         job = next(name for name in names if self._is_mine(engine, collection, name))

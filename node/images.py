@@ -11,6 +11,7 @@ from node.replicas import Replicas
 from node.runtime import Runtime
 from node.snapshots.receiving import SnapshotsIn
 from node.snapshots.sending import SnapshotsOut
+from timemachine.errors import StoreDamaged
 from timemachine.raft import Message
 from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys
@@ -82,7 +83,12 @@ class Images:
 
     def _install(self, group: Group, message: Message, keys: ReplicaKeys) -> None:
         vnode = self._runtime.vnodes.get(group)
-        if vnode is None or not vnode.install(message, keys):
+        try:
+            installs = vnode is not None and vnode.install(message, keys)
+        except StoreDamaged as error:
+            self._runtime.fail(error)
+            return
+        if vnode is None or not installs:
             self._replicas.unstage(keys)
             return
         self._runtime.stepped(vnode)

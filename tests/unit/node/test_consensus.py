@@ -18,6 +18,8 @@ from timemachine.raft import (
 )
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
+from timemachine.replica.snapshot import ImageEnd
+from timemachine.transfers import SnapshotChunk
 
 _SNAPSHOT = Snapshot(metadata=SnapshotMetadata(ConfState(MEMBERS), 50, 1))
 
@@ -86,3 +88,27 @@ def test_only_what_may_be_repeated_is_taken_from_another_node(
     consensus = nodes.engines[leader].consensus
     assert consensus is not None
     assert consensus.dropped == (not taken)
+
+
+def test_a_replica_that_has_lost_its_log_is_not_given_an_image() -> None:
+    """What it lost may have been a vote: the node stops, as for any other message that shows it."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    other = next(number for number in MEMBERS if number != leader)
+    vnode = nodes.vnode(other, group)
+    term = vnode.core.term
+    metadata = SnapshotMetadata(ConfState(MEMBERS), 50, term)
+    message = Message(
+        MessageType.SNAPSHOT,
+        other,
+        leader,
+        term,
+        snapshot=Snapshot(metadata=metadata),
+        acked=vnode.last_index + 1,
+    )
+    image = ImageEnd(50, term, 0, 0, 0)
+    chunk = SnapshotChunk(group, (term, 1), 0, b"", message, image)
+    nodes.say(other, leader, chunks=[chunk])
+    nodes.world.run_for(1_000)
+    assert ["StoreDamaged"] == [type(failure).__name__ for failure in nodes.failures]

@@ -43,7 +43,7 @@ class Handovers:
         term = vnode.term
 
         def prepared() -> None:
-            if vnode.serving and vnode.term == term:
+            if self._is_here(vnode) and vnode.serving and vnode.term == term:
                 self._runtime.rouse(vnode)
                 vnode.transfer(to)
                 self._runtime.stepped(vnode)
@@ -54,6 +54,10 @@ class Handovers:
     def _look(self, vnode: Vnode, term: int, done: Callable[[bool], None]) -> None:
         """See how far the core is, once in a tick."""
         if not self._runtime.working:
+            return
+        if not self._is_here(vnode):
+            del self._open[vnode]
+            done(False)
             return
         core = vnode.core
         if core.leads and core.term == term and core.hands_over:
@@ -69,3 +73,7 @@ class Handovers:
             else:
                 self._resume(vnode)
         done(moved)
+
+    def _is_here(self, vnode: Vnode) -> bool:
+        """Whether this node still has the vnode; nobody ticks one that is gone."""
+        return self._runtime.vnodes.get(vnode.group) is vnode

@@ -32,6 +32,7 @@ from timemachine.errors import (
     ReplicaStopped,
     StoreDamaged,
     TimeMachineError,
+    TooManyRequests,
 )
 from timemachine.group import SOLE, GroupConfig
 from timemachine.lease import Lease, Promise
@@ -207,8 +208,11 @@ class Vnode:
     def read(self, done: Done) -> None:
         """Call `done` when what is applied here is no older than this call (dissertation 6.4).
 
-        It gets None, or NotLeader.
+        It gets None, or NotLeader; at once TooManyRequests, when the core would lose it.
         """
+        if len(self._reads) >= limits.RAFT_READS_WAITING_MAX:
+            done(TooManyRequests("Too many reads are waiting for a majority."))
+            return
         self._reads_asked += 1
         self._reads_term = self.core.term
         context = u64(self._reads_asked)

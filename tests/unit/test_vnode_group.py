@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from node.members import Rhythm
-from timemachine.errors import NotLeader
+from timemachine import limits
+from timemachine.errors import NotLeader, TooManyRequests
 from timemachine.group import GroupConfig
 from timemachine.raft import Message, MessageType
 from timemachine.replica import commands as c
@@ -313,6 +314,20 @@ def test_a_read_waits_until_a_majority_says_that_the_leader_leads() -> None:
     group.cut = set()
     group.beat(2)
     assert isinstance(answers[1], NotLeader)
+
+
+def test_a_read_that_the_core_would_lose_is_refused() -> None:
+    """It would never be answered, and the group would never be idle again."""
+    group = _Group()
+    group.elect(1)
+    group.beat(1)
+    answers: list[Any] = []
+    for _ in range(limits.RAFT_READS_WAITING_MAX + 2):
+        group.vnodes[1].read(answers.append)
+    assert [TooManyRequests] * 2 == [type(answer) for answer in answers]
+    group.settle()
+    assert len(answers) == limits.RAFT_READS_WAITING_MAX + 2
+    assert group.vnodes[1].idle()
 
 
 def test_what_a_leader_sends_does_not_wait_for_its_disk() -> None:

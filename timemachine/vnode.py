@@ -231,8 +231,8 @@ class Vnode:
         elif kind is _HEARTBEAT_RESPONSE:
             stamp = message.context[-_STAMP_BYTES:]
             message = msgspec.structs.replace(message, context=message.context[:-_STAMP_BYTES])
-            if message.term == self.core.term and self.core.leads:
-                sent_ms = int.from_bytes(stamp, "big") / _STAMPS_PER_MS
+            sent_ms = int.from_bytes(stamp, "big") / _STAMPS_PER_MS
+            if message.term == self.core.term and self.core.leads and sent_ms <= mono_ms:
                 self.lease.answered(message.term, message.from_, sent_ms)
         elif (
             kind in _VOTES

@@ -233,6 +233,17 @@ def test_only_a_leader_with_a_lease_fires() -> None:
     assert not vnode.may_fire(group.mono_ms + 100.0)
 
 
+@pytest.mark.parametrize("context", [b"", b"\0", b"\xff" * 7, b"\xff" * 8, b"\xff" * 17])
+def test_an_answer_to_what_was_not_sent_yet_is_worth_no_lease(context: bytes) -> None:
+    """Nor is one that is cut."""
+    group = _Group()
+    group.elect(1)
+    vnode = group.vnodes[1]
+    kind = MessageType.HEARTBEAT_RESPONSE
+    vnode.step(Message(kind, 1, 2, vnode.core.term, context=context), group.mono_ms)
+    assert not vnode.may_fire(group.mono_ms)
+
+
 def test_a_voter_that_answered_a_leader_votes_for_nobody_for_a_while() -> None:
     """Whatever its core has forgotten meanwhile: the lease counts on it."""
     group = _Group()

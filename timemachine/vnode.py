@@ -516,6 +516,11 @@ class Vnode:
         before, self.keys = self.keys, keys
         self._log.switch(keys, metadata)
         self.machine.rebase(keys, self._store)
+        if self.machine.applied_index != metadata.index:
+            raise StoreDamaged(
+                f"Vnode {self.group}: the image of a snapshot that ends at {metadata.index} is"
+                f" applied up to {self.machine.applied_index}."
+            )
         self._applied_term = metadata.term
         self.switched(before, keys)
 

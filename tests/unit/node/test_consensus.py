@@ -19,6 +19,7 @@ from timemachine.raft import (
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.snapshot import ImageEnd
+from timemachine.storage.keys import group_key
 from timemachine.transfers import SnapshotChunk
 
 _SNAPSHOT = Snapshot(metadata=SnapshotMetadata(ConfState(MEMBERS), 50, 1))
@@ -112,3 +113,23 @@ def test_a_replica_that_has_lost_its_log_is_not_given_an_image() -> None:
     nodes.say(other, leader, chunks=[chunk])
     nodes.world.run_for(1_000)
     assert ["StoreDamaged"] == [type(failure).__name__ for failure in nodes.failures]
+
+
+def test_an_image_that_is_not_what_was_announced_is_never_served() -> None:
+    """The node stops before the replica has switched to it."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    other = next(number for number in MEMBERS if number != leader)
+    vnode = nodes.vnode(other, group)
+    term, keys = vnode.core.term, vnode.keys
+    metadata = SnapshotMetadata(ConfState(MEMBERS), 50, term)
+    snapshot = Snapshot(metadata=metadata)
+    message = Message(MessageType.SNAPSHOT, other, leader, term, snapshot=snapshot)
+    image = ImageEnd(50, term, 0, 0, 0)
+    nodes.say(other, leader, chunks=[SnapshotChunk(group, (term, 1), 0, b"", message, image)])
+    nodes.world.run_for(1_000)
+    assert ["StoreDamaged"] == [type(failure).__name__ for failure in nodes.failures]
+    row = nodes.engines[other]._store.get(group_key(*group))
+    assert row is not None
+    assert keys.incarnation == int.from_bytes(row, "big")

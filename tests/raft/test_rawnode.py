@@ -3,9 +3,10 @@
 import pytest
 
 from tests.raft.network import group
-from tests.raft.peer import Peer, log_of
+from tests.raft.peer import Peer, in_state, log_of
 from timemachine.errors import ProposalDropped, ReplicaStopped
 from timemachine.raft import (
+    NO_NODE,
     ConfState,
     Entry,
     HardState,
@@ -176,3 +177,222 @@ def test_writes_may_be_ordered_behind_each_other() -> None:
     peer.hear(MessageType.HEARTBEAT, 3, commit=1)
     kinds = [message.type for message in peer.node.ready().messages]
     assert MessageType.STORAGE_APPLY in kinds
+
+
+# What a host that lets replicas sleep asks and does. `timemachine/liveness.py` tells why.
+
+
+def test_a_replica_that_slept_waits_for_its_leader_as_if_it_had_heard_it_then() -> None:
+    """From now on a full time-out, or none at all; and no more than the host says."""
+    for ticks, patience in ((0, 10), (4, 6), (9, 1), (10, 1)):
+        peer = in_state(Role.FOLLOWER, election_tick=10)
+        peer.tick(7)
+        peer.node.elapse(ticks)
+        peer.tick(patience - 1)
+        assert (Role.FOLLOWER, 2) == (peer.role(), peer.leader)
+        peer.tick()
+        assert Role.CANDIDATE is peer.role()
+
+
+@pytest.mark.parametrize("woken", [True, False])
+def test_a_leader_that_slept_has_a_full_period_to_hear_a_majority(woken: bool) -> None:
+    """What it heard before it slept says nothing about who is there now."""
+    peer = Peer(election_tick=10, check_quorum=True)
+    peer.lead_committed()
+    # The look that forgets who was heard of.
+    peer.tick(10)
+    peer.tick(9)
+    if woken:
+        peer.node.elapse(0)
+    peer.tick()
+    assert (Role.LEADER if woken else Role.FOLLOWER) is peer.role()
+    peer.tick(9)
+    assert Role.FOLLOWER is peer.role()
+
+
+def test_a_leader_that_resigns_leads_nobody_in_its_term() -> None:
+    """It gives its vote to nobody else in it, and can be elected in the next one."""
+    network = group(1, 2, 3)
+    network.campaign(1)
+    peer = network[1]
+    peer.node.resign()
+    assert (Role.FOLLOWER, NO_NODE, 1, 1) == (peer.role(), peer.leader, peer.term, peer.vote)
+    with pytest.raises(ProposalDropped):
+        peer.propose(b"data")
+    network.campaign(1)
+    assert (Role.LEADER, 2) == (peer.role(), peer.term)
+    network.propose(1)
+    assert [b"data"] == network[3].data
+
+
+@pytest.mark.parametrize("role", [Role.FOLLOWER, Role.CANDIDATE, Role.PRE_CANDIDATE])
+def test_only_a_leader_resigns(role: Role) -> None:
+    """Whom the others follow, or hope for, is not theirs to give up."""
+    peer = in_state(role, pre_vote=role is Role.PRE_CANDIDATE)
+    before = peer.node.status()
+    peer.node.resign()
+    assert before == peer.node.status()
+    assert not peer.node.has_ready()
+
+
+def test_a_replica_is_quiet_while_it_only_talks() -> None:
+    """Heartbeats and their answers change nothing that is stored, applied or told."""
+    peer = in_state(Role.FOLLOWER)
+    peer.hold = True
+    assert peer.node.quiet
+    peer.hear(MessageType.HEARTBEAT, 2)
+    assert peer.node.has_ready()
+    assert peer.node.quiet
+    leader = Peer()
+    leader.lead_committed()
+    leader.hold = True
+    leader.tick()
+    assert leader.node.has_ready()
+    assert leader.node.quiet
+
+
+def test_a_replica_with_something_to_do_is_not_quiet() -> None:
+    """Until the host has done it."""
+    log = log_of(1, 1)
+    follower = Peer(log=log)
+    follower.hear(MessageType.HEARTBEAT, 2, term=1)
+    follower.hold = True
+
+    def settled() -> None:
+        assert not follower.node.quiet
+        follower.hold = False
+        follower.settle()
+        assert follower.node.quiet
+        follower.hold = True
+
+    follower.hear(MessageType.APPEND, 2, index=2, log_term=1, entries=log_of(1, first=3))
+    settled()
+    follower.hear(MessageType.HEARTBEAT, 2, commit=2)
+    settled()
+    follower.hear(MessageType.VOTE, 3, term=2, index=9, log_term=1)
+    settled()
+    follower.hear(MessageType.HEARTBEAT, 3, term=2)
+    settled()
+    follower.node.forget_leader()
+    settled()
+    follower.hear(MessageType.READ_INDEX_RESPONSE, 3, index=2, entries=[Entry(data=b"read")])
+    settled()
+    metadata = SnapshotMetadata(ConfState((1, 2, 3)), 9, 2)
+    follower.hear(MessageType.SNAPSHOT, 3, snapshot=Snapshot(metadata=metadata))
+    settled()
+    # A vote that is refused brings the term, the next one is given.
+    follower.hear(MessageType.VOTE, 2, term=3)
+    settled()
+    follower.hear(MessageType.VOTE, 3, index=9, log_term=2)
+    settled()
+
+
+def test_entries_that_are_being_written_are_something_to_do() -> None:
+    """Their batch is under way: a host that went to sleep now would never hear of it."""
+    peer = in_state(Role.FOLLOWER)
+    peer.hold = True
+    peer.hear(MessageType.APPEND, 2, entries=log_of(1))
+    peer.storage.append(peer.node.ready().entries)
+    assert not peer.node.quiet
+    peer.node.advance()
+    assert peer.node.quiet
+
+
+def test_a_log_is_replicated_when_all_who_were_heard_of_have_it() -> None:
+    """And it is applied here."""
+    peer = Peer(election_tick=10)
+    sent = peer.lead()
+    assert not peer.node.replicated
+    appends = {message.to: message for message in sent}
+    peer.accept_all(peer.accept(appends[2]))
+    assert peer.commit == peer.last_index
+    assert peer.node.replicated, "of 3 nothing was heard"
+    peer.hear(MessageType.HEARTBEAT_RESPONSE, 3)
+    assert not peer.node.replicated
+    peer.accept_all([*peer.accept(appends[3]), *peer.tick()])
+    assert peer.node.replicated
+    sent = peer.propose(b"data")
+    assert not peer.node.replicated
+    peer.accept_all(sent)
+    assert peer.node.replicated
+
+
+def test_a_log_is_not_replicated_before_it_is_applied() -> None:
+    """The machine does not show yet what everybody has."""
+    peer = Peer()
+    sent = peer.lead()
+    peer.hold = True
+    for message in sent:
+        peer.accept(message)
+    assert peer.commit == peer.last_index
+    assert not peer.node.replicated
+    peer.hold = False
+    peer.settle()
+    assert peer.node.replicated
+
+
+def test_a_log_is_not_replicated_while_its_leadership_goes_elsewhere() -> None:
+    """Somebody is about to campaign."""
+    peer = Peer(election_tick=10)
+    peer.lead_committed()
+    assert peer.node.replicated
+    assert not peer.node.hands_over
+    peer.node.transfer_leader(2)
+    peer.settle()
+    assert peer.node.hands_over
+    assert not peer.node.replicated
+    peer.tick(10)
+    assert not peer.node.hands_over
+    assert peer.node.replicated
+    assert peer.node.lease_given_up, "2 may still campaign, for all that is known"
+
+
+def test_a_log_is_needed_by_the_slowest_member_that_was_heard_of() -> None:
+    """Not by one that is gone; of a replica that does not lead nothing is needed."""
+    peer = Peer(election_tick=10, check_quorum=True)
+    assert 0 == peer.node.needed_index
+    peer.lead_committed()
+    peer.propose(b"a")
+    peer.propose(b"b")
+    peer.hear(MessageType.APPEND_RESPONSE, 2, index=2)
+    assert 3 == peer.last_index
+    assert 1 == peer.node.needed_index, "3 has the opening entry and was heard of"
+    for _ in range(10):
+        peer.tick()
+        peer.hear(MessageType.HEARTBEAT_RESPONSE, 2)
+    assert 2 == peer.node.needed_index, "2 alone was heard of since the last look"
+    peer.hear(MessageType.HEARTBEAT, 3, term=9)
+    assert 3 == peer.node.needed_index
+
+
+def test_a_log_is_not_needed_by_who_gets_a_snapshot() -> None:
+    """It needs what comes behind that, which is the host's to know."""
+    snapshot = Snapshot(metadata=SnapshotMetadata(ConfState((1, 2, 3)), 11, 1))
+    peer = Peer(snapshot=snapshot, hard_state=HardState(1, 0, 11))
+    peer.lead()
+    peer.hear(MessageType.APPEND_RESPONSE, 2, index=12)
+    peer.hear(MessageType.HEARTBEAT_RESPONSE, 3)
+    assert 0 == peer.node.needed_index
+    peer.hear(MessageType.APPEND_RESPONSE, 3, index=11, reject=True, reject_hint=2)
+    assert ProgressState.SNAPSHOT is peer.progress(3).state
+    assert 12 == peer.node.needed_index
+
+
+def test_a_snapshot_is_being_installed_until_it_is_reported_as_stored() -> None:
+    """One that is not needed never is."""
+    peer = in_state(Role.FOLLOWER)
+    peer.hold = True
+    assert peer.node.installing is None
+    metadata = SnapshotMetadata(ConfState((1, 2, 3)), 9, 1)
+    peer.hear(MessageType.SNAPSHOT, 2, snapshot=Snapshot(metadata=metadata))
+    assert metadata == peer.node.installing
+    ready = peer.node.ready()
+    assert ready.snapshot is not None
+    peer.storage.apply_snapshot(ready.snapshot)
+    assert metadata == peer.node.installing
+    assert not peer.node.quiet
+    peer.node.advance()
+    assert peer.node.installing is None
+    older = SnapshotMetadata(ConfState((1, 2, 3)), 8, 1)
+    peer.hear(MessageType.SNAPSHOT, 2, snapshot=Snapshot(metadata=older))
+    assert peer.node.installing is None

@@ -66,7 +66,7 @@ test: setup ## all tests but the slow ones
 slow: setup ## the slow tests
 	@$(PYTHON) -m pytest -m slow $(ARGS)
 
-sim: setup ## the simulator; make sim ARGS="--seed 7" replays one run
+sim: setup ## clusters in the simulator, a minute of fresh seeds; make sim ARGS="--seed 7" replays one
 	@$(PYTHON) -m tests.sim $(ARGS)
 
 bench: setup ## the benchmarks; bench/README.md says how to read them

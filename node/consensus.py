@@ -54,6 +54,8 @@ class Consensus:
         self.handovers = Handovers(
             world, runtime, rhythm, prepare=delivery.hand_over, resume=delivery.resume
         )
+        # Forwards of others, (node, number), that are proposed here and not committed yet.
+        self._taken: set[tuple[int, int]] = set()
         self._started = False
         self.dropped = 0
 
@@ -142,7 +144,12 @@ class Consensus:
             self._peers.flush()
 
     def _take_forward(self, sender: int, forward: Forward) -> None:
+        taken = (sender, forward.number)
+        if taken in self._taken:
+            return  # a leader that is slow would only become slower
+
         def done(error: TimeMachineError | None) -> None:
+            self._taken.discard(taken)
             if error is None:
                 self._peers.forwarded(sender, forward.number)
                 self._peers.flush()
@@ -155,7 +162,9 @@ class Consensus:
         if not isinstance(command, FORWARDED):
             self.dropped += 1
             return
-        self.forwarding.receive((forward.uid, forward.index), command, done)
+        self._taken.add(taken)
+        if not self.forwarding.receive((forward.uid, forward.index), command, done):
+            self._taken.discard(taken)
 
     def _take_messages(self, frame: Frame) -> None:
         runtime = self._runtime

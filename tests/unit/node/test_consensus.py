@@ -91,6 +91,26 @@ def test_only_what_may_be_repeated_is_taken_from_another_node(
     assert consensus.dropped == (not taken)
 
 
+def test_a_command_that_is_forwarded_again_waits_for_the_first_time() -> None:
+    """It comes again and again until it is acknowledged, and a leader may be slow to commit."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    last = nodes.vnode(leader, group).last_index
+    others = [number for number in MEMBERS if number != leader]
+    data = codec.encode([c.Settle(now_ms=1, items=[])])
+    nodes.cut = set(others)
+    for _ in range(5):
+        nodes.say(leader, others[0], forwards=[Forward(7, *group, data)])
+        nodes.world.run_for(10)
+    assert last + 1 == nodes.vnode(leader, group).last_index
+    nodes.cut = set()
+    nodes.world.run_for(500)
+    nodes.say(leader, others[0], forwards=[Forward(7, *group, data)])
+    nodes.world.run_for(500)
+    assert last + 2 == nodes.vnode(leader, group).last_index
+
+
 def test_a_replica_that_has_lost_its_log_is_not_given_an_image() -> None:
     """What it lost may have been a vote: the node stops, as for any other message that shows it."""
     nodes = ThreeNodes()

@@ -81,6 +81,10 @@ def _entries(first: int, *terms: int) -> list[Entry]:
     return [Entry(term, first + place, data=b"x") for place, term in enumerate(terms)]
 
 
+def _large(first: int, last: int) -> list[Entry]:
+    return [Entry(1, index, data=bytes(100)) for index in range(first, last + 1)]
+
+
 @pytest.mark.parametrize("applied", [2, 3, 4])
 def test_a_log_begins_with_the_term_that_its_entry_has_now(applied: int) -> None:
     """Also where what it begins behind was replaced in the batch that cuts it.
@@ -156,7 +160,8 @@ def test_entries_that_are_in_memory_only_once_they_are_durable() -> None:
 def test_a_log_is_cut_in_the_middle_of_what_is_applied() -> None:
     """When it has more entries than it may, and not before; what is not applied stays."""
     rows = Rows(GroupConfig(id=1, voters=(1, 2, 3), log_entries_max=10))
-    rows.cycle(_entries(1, *[1] * 15), 10)
+    rows.cycle(_entries(1, *[1] * 15), 0)
+    rows.cycle([], 10)
     assert list(range(1, 16)) == rows.kept()
     rows.cycle([], 11)
     assert list(range(7, 16)) == rows.kept()
@@ -165,21 +170,24 @@ def test_a_log_is_cut_in_the_middle_of_what_is_applied() -> None:
 
 
 def test_a_log_is_cut_by_its_bytes() -> None:
-    """Entries that are gone do not count any more, nor do those that were replaced by smaller."""
+    """Those of entries that are gone do not count any more, those of new ones do."""
     rows = Rows(GroupConfig(id=1, voters=(1, 2, 3), log_bytes_max=1_000))
-    rows.cycle([Entry(1, index, data=bytes(100)) for index in range(1, 11)], 10)
+    rows.cycle(_large(1, 10), 0)
+    rows.cycle([], 10)
     assert list(range(1, 11)) == rows.kept()
-    rows.cycle(_entries(11, 1), 10)
+    rows.cycle(_large(11, 11), 10)
     assert list(range(6, 12)) == rows.kept()
-    for index in range(12, 17):
-        rows.cycle(_entries(index, 1), index)
-    assert list(range(6, 17)) == rows.kept()
+    rows.cycle(_large(12, 15), 15)
+    rows.cycle([], 15)
+    assert list(range(6, 16)) == rows.kept()
+    rows.cycle(_entries(16, 1), 15)
+    assert list(range(11, 17)) == rows.kept()
 
 
 def test_bytes_are_counted_anew_at_the_next_start() -> None:
     """Otherwise a log could grow by its bound with each of them."""
     rows = Rows(LONG)
-    rows.cycle([Entry(1, index, data=bytes(100)) for index in range(1, 11)], 10)
+    rows.cycle(_large(1, 10), 10)
     config = GroupConfig(id=1, voters=(1, 2, 3), log_bytes_max=1_000)
     rows.log = LogRows(GROUP, KEYS, rows.overlay, rows.store, config)
     rows.cycle(_entries(11, 1), 10)
@@ -201,7 +209,8 @@ def test_what_somebody_needs_is_kept_up_to_four_times_as_much() -> None:
 def test_what_somebody_needs_is_kept_up_to_four_times_as_many_bytes() -> None:
     """Few entries can be large."""
     rows = Rows(GroupConfig(id=1, voters=(1, 2, 3), log_bytes_max=1_000))
-    rows.cycle([Entry(1, index, data=bytes(100)) for index in range(1, 41)], 40, needed=0)
+    rows.cycle(_large(1, 40), 0)
+    rows.cycle([], 40, needed=0)
     assert list(range(1, 41)) == rows.kept()
     rows.cycle(_entries(41, 1), 40, needed=0)
     assert list(range(21, 42)) == rows.kept()
@@ -255,6 +264,7 @@ def test_a_switch_lets_the_new_log_grow_as_far_as_the_old_one() -> None:
     rows.sync()
     rows.log.written(Snapshot(metadata=metadata), (), HardState(5, 0, 50), (50, 4))
     rows.cycle([Entry(5, 51, data=bytes(50)), Entry(5, 52, data=bytes(100))], 52)
+    rows.cycle([], 52)
     assert [51, 52] == rows.indexes(NEW_KEYS)
 
 

@@ -63,6 +63,8 @@ class Forwarding:
         self._forward = forward
         self._on_dropped = on_dropped
         self._open: dict[int, _Open] = {}
+        # The same by group: thousands of groups may change their leader at once.
+        self._of_group: dict[Group, dict[int, _Open]] = {}
         # An answer that was meant for a life of this process before must not fit.
         self._number = int.from_bytes(world.random_bytes(6), "big")
         self._count = 0
@@ -80,6 +82,7 @@ class Forwarding:
         """Keep a command, and offer it at once."""
         self._number += 1
         waiting = self._open[self._number] = _Open(group, command, self._world.mono_ms())
+        self._of_group.setdefault(group, {})[self._number] = waiting
         self._count += waiting.size
         self._drop_oldest()
         if self._number in self._open:
@@ -88,15 +91,18 @@ class Forwarding:
 
     def wake(self, group: Group) -> None:
         """The leader of a group has become known, or is this node: offer what there is."""
-        for number, waiting in list(self._open.items()):
-            if waiting.group == group:
-                self._offer(number, waiting)
+        for number, waiting in list(self._of_group.get(group, {}).items()):
+            self._offer(number, waiting)
 
     def acknowledged(self, number: int) -> None:
         """Another node has committed what was forwarded with this number."""
         waiting = self._open.pop(number, None)
         if waiting is not None:
             self._count -= waiting.size
+            of_group = self._of_group[waiting.group]
+            del of_group[number]
+            if not of_group:
+                del self._of_group[waiting.group]
 
     def _offer(self, number: int, waiting: _Open) -> None:
         """Commit it here, where this node leads its group by now, else send it to who does."""

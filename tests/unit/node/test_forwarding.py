@@ -61,6 +61,35 @@ def test_they_are_offered_when_the_leader_becomes_known() -> None:
     assert [GROUP, (9, 9), GROUP] == [group for group, _, _ in told.forwarded]
 
 
+def test_a_group_that_moves_costs_what_waits_for_it_and_no_more() -> None:
+    """Thousands may move at once, while thousands of settles wait for others."""
+    told = _Told()
+    groups = [(5, index) for index in range(limits.FORWARDS_MAX)]
+    for group in groups:
+        told.forwarding.add(group, _settles())
+    looked_at: list[int] = []
+    forwarding: Any = told.forwarding
+    forwarding._offer = lambda number, _: looked_at.append(number)
+    forwarding._open = None
+    for group in groups:
+        forwarding.wake(group)
+    assert len(groups) == len(set(looked_at)) == len(looked_at)
+
+
+def test_nothing_is_kept_of_what_was_acknowledged() -> None:
+    """Neither by its number nor by its group."""
+    told = _Told()
+    for index in range(3):
+        told.forwarding.add((5, index % 2), _settles())
+    for number in list(told.forwarding._open):
+        told.forwarding.acknowledged(number)
+    assert (0, {}, {}) == (
+        told.forwarding.waiting,
+        told.forwarding._open,
+        told.forwarding._of_group,
+    )
+
+
 def test_a_node_that_leads_by_now_commits_them_itself() -> None:
     """Once, however often they would be offered meanwhile."""
     told = _Told()

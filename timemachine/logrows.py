@@ -108,10 +108,15 @@ class LogRows:
         self._config = config
         # What is written in this cycle, and not in memory yet.
         self._fresh: Sequence[Entry] = ()
-        row = store.get(keys.hard_state)
-        state: LogState = LogState() if row is None else _read_log_state(row)
+        state_row, row = store.get(keys.hard_state), store.get(keys.members)
+        state: LogState = LogState() if state_row is None else _read_log_state(state_row)
         self.base = (state.base_index, state.base_term)
-        row = store.get(keys.members)
+        if row is None and state_row is not None and config.voters != (config.id,):
+            # Of a version before: it had one voter, and others know nothing of what it holds.
+            raise StoreDamaged(
+                f"Vnode {group}: this replica was the only voter of its group, which is to have"
+                f" the voters {config.voters}."
+            )
         members = ConfState(voters=config.voters) if row is None else read_members(row)
         if row is None:
             overlay.put(keys.members, members_row(members))

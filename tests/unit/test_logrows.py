@@ -300,3 +300,16 @@ def test_an_entry_that_was_changed_is_found() -> None:
     rows.store.write({key: b"\x01\x90"})
     with pytest.raises(CodecError):
         rows.read()
+
+
+@pytest.mark.parametrize("voters", [(1,), (1, 2, 3)])
+def test_a_replica_of_a_version_before_stays_the_only_voter(voters: tuple[int, ...]) -> None:
+    """It has no members row. Others who voted without its log would lose what it holds."""
+    store = MemoryStore({KEYS.hard_state: codec.encode([3, 1, 40, 40, 3])})
+    overlay = Overlay(store)
+    if voters == (1,):
+        log = LogRows(GROUP, KEYS, overlay, store, GroupConfig(id=1, voters=voters))
+        assert log.storage.members == ConfState(voters=(1,))
+        return
+    with pytest.raises(StoreDamaged, match="only voter"):
+        LogRows(GROUP, KEYS, overlay, store, GroupConfig(id=1, voters=voters))

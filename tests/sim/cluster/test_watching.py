@@ -261,6 +261,7 @@ def _claims_nothing(self: Claims, head: VnodeHead, items: list[Item], now_ms: in
         assert row is not None
         mark = ClaimMark(head.vnode.term, 1, item.attempts + 1, 1, now_ms, now_ms, 0)
         item.record = msgspec.structs.replace(read_job(row), claim=mark)
+        head.machine.firing[item.job_id] = item.record
         item.stage = CLAIMED
     self._sends.hold(items)
 

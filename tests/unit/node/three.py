@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from node.consensus import Consensus
 from node.engine import Engine
 from node.members import Cluster
 from tests.sim.node import KEY
 from tests.sim.world import SimDisk, SimSender, SimWorld
-from timemachine.frames import Frame, write_frame
+from timemachine.frames import Frame, read_frame, write_frame
 from timemachine.model import Node, Settings
+from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.vnode import Vnode
 
@@ -25,6 +27,7 @@ class _Port:
 
     def send(self, node: int, frame: bytes) -> None:
         nodes = self._nodes
+        nodes.sent.append((self._number, node, frame))
         if nodes.cut.isdisjoint({node, self._number}):
             nodes.world.call_later(0.1, partial(nodes.deliver, node, frame))
 
@@ -32,13 +35,15 @@ class _Port:
 class ThreeNodes:
     """Engines with a meta group, and a collection of one vnode once it is asked for.
 
-    `failures` are those that a node reported, and must stop for.
+    `failures` are those that a node reported, and must stop for; `sent` is what each sent to whom,
+    also if it did not arrive.
     """
 
     def __init__(self, seed: int = 1) -> None:
         self.world = SimWorld(seed)
         self.cut: set[int] = set()
         self.failures: list[Exception] = []
+        self.sent: list[tuple[int, int, bytes]] = []
         self.engines: dict[int, Engine] = {}
         for number in MEMBERS:
             disk = SimDisk(self.world, {})
@@ -68,6 +73,16 @@ class ThreeNodes:
     def say(self, to: int, sender: int, **fields: Any) -> None:
         """Give a node a frame that its sender has not written."""
         self.engines[to].receive(write_frame(Frame(sender, 1, **fields)))
+
+    def frames(self, sender: int) -> list[Frame]:
+        """What a node has sent since `sent` was cleared."""
+        return [read_frame(frame) for number, _, frame in self.sent if number == sender]
+
+    def consensus(self, number: int) -> Consensus:
+        """What feeds the replicas of one node."""
+        consensus = self.engines[number].consensus
+        assert consensus is not None
+        return consensus
 
     def leader(self, group: tuple[int, int]) -> int:
         """The number of the node that serves a group, 0 if there is none."""
@@ -99,3 +114,24 @@ class ThreeNodes:
         group = (result.collection.uid, 0)
         self.world.run_until(lambda: self.leader(group) != 0)
         return group
+
+    def others(self, number: int) -> list[int]:
+        """All nodes but one."""
+        return [each for each in MEMBERS if each != number]
+
+    def put(self, number: int, group: tuple[int, int], job_id: str) -> list[Any]:
+        """Propose a job to one node's replica; the answer appears in the list."""
+        answers: list[Any] = []
+        engine = self.engines[number]
+        command = c.PutJob(
+            now_ms=engine.now_ms(),
+            job_id=job_id,
+            uid=b"u" * 16,
+            trigger_ms=engine.now_ms() + 3_600_000,
+            delay_ms=None,
+            route="r",
+            route_uid=7,
+            meta=b"{}",
+        )
+        engine.runtime.propose(self.vnode(number, group), command, answers.append)
+        return answers

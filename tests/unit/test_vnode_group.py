@@ -411,3 +411,27 @@ def test_entries_on_their_way_are_something_to_do() -> None:
     group.beat(1)
     assert leader.idle()
     assert follower.follows(1, leader.term, leader.last_index)
+
+
+def test_a_read_waits_until_what_is_committed_is_applied() -> None:
+    """Much may be committed at once and applied in parcels; the leadership is proven before."""
+    group = _Group(committed_size_per_ready_max=1)
+    group.elect(1)
+    vnode = group.vnodes[1]
+    for number in range(10):
+        group.put(1, f"job{number}")
+        group.cycle(1)
+    post, group.post = group.post, []
+    for message in post:
+        group.vnodes[message.to].step(message, group.mono_ms)
+    group.cycle(2)
+    post, group.post = group.post, []
+    for message in post:
+        group.vnodes[message.to].step(message, group.mono_ms)
+    commit = vnode.core.commit
+    assert commit > group.machines[1].applied_index + 5
+    seen: list[int] = []
+    vnode.read(lambda _: seen.append(group.machines[1].applied_index))
+    group.settle()
+    assert len(seen) == 1
+    assert seen[0] >= commit

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
+from node.engine import Engine
+from node.members import Cluster
+from tests.sim.node import KEY
+from tests.sim.world import SimDisk, SimSender, SimWorld
 from tests.unit.node.three import MEMBERS, ThreeNodes
 from timemachine import codec
-from timemachine.frames import Forward, GroupMessage
+from timemachine.frames import Forward, Frame, GroupMessage, write_frame
+from timemachine.liveness import Beat
+from timemachine.model import Node, Settings
 from timemachine.raft import (
     ConfState,
     Entry,
@@ -19,7 +25,7 @@ from timemachine.raft import (
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.snapshot import ImageEnd
-from timemachine.storage.keys import group_key
+from timemachine.storage.keys import EPOCH_KEY, group_key
 from timemachine.transfers import SnapshotChunk
 
 _SNAPSHOT = Snapshot(metadata=SnapshotMetadata(ConfState(MEMBERS), 50, 1))
@@ -153,3 +159,256 @@ def test_an_image_that_is_not_what_was_announced_is_never_served() -> None:
     row = nodes.engines[other]._store.get(group_key(*group))
     assert row is not None
     assert keys.incarnation == int.from_bytes(row, "big")
+
+
+class _Wire:
+    """A network that remembers how much was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, bytes]] = []
+
+    def send(self, node: int, frame: bytes) -> None:
+        self.sent.append((node, frame))
+
+
+def test_before_its_epoch_is_durable_a_node_neither_hears_nor_speaks() -> None:
+    """It might answer in a life whose number it then uses again."""
+    world, wire = SimWorld(1), _Wire()
+    disk = SimDisk(world, {})
+    engine = Engine(
+        world,
+        disk.store,
+        disk,  # type: ignore[arg-type]
+        SimSender(world),
+        cluster_id="cluster",
+        node=Node(id="n1", name="", http="", rpc="", zone="", version="0"),
+        master_keys=[KEY],
+        on_failure=lambda _: None,
+        cluster=Cluster(number=1, members=MEMBERS, network=wire),
+    )
+    heartbeat = Message(MessageType.HEARTBEAT, 1, 2, 5)
+    frame = write_frame(Frame(2, 1, (GroupMessage(0, 0, heartbeat),), beat=Beat(1, 1, (1, 0), 0)))
+    engine.receive(frame)
+    engine.start(Settings(), lambda: None)
+    engine.receive(frame)
+    world.run_for(0)
+    engine.receive(frame)
+    core = engine.runtime.vnodes[0, 0].core
+    assert (0, [], 0) == (core.term, wire.sent, disk.store.get(EPOCH_KEY) is not None)
+    world.run_for(50)
+    assert disk.store.get(EPOCH_KEY) is not None
+    assert [] == wire.sent
+    engine.receive(frame)
+    assert 5 == core.term
+    world.run_for(5)
+    assert {2} == {to for to, _ in wire.sent}
+
+
+def test_a_node_that_stops_hears_nothing_more() -> None:
+    """Its store is closed."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    other = nodes.others(leader)[0]
+    nodes.engines[other].runtime.close()
+    term = nodes.vnode(other, group).core.term
+    heartbeat = Message(MessageType.HEARTBEAT, other, leader, term + 3)
+    nodes.sent.clear()
+    nodes.say(other, leader, messages=[GroupMessage(*group, heartbeat)])
+    nodes.world.run_for(1_000)
+    assert term == nodes.vnode(other, group).core.term
+    assert not nodes.frames(other)
+    assert 0 == nodes.consensus(other).dropped
+
+
+def _heartbeat(
+    nodes: ThreeNodes, group: tuple[int, int], node: int, /, **fields: Any
+) -> GroupMessage:
+    """A heartbeat of a newer term, which anybody would follow."""
+    known = {"to": node, "from_": nodes.leader(group), "term": 50, **fields}
+    return GroupMessage(*group, Message(MessageType.HEARTBEAT, **known))
+
+
+@pytest.mark.parametrize("what", ["foreign", "cut", "of a stranger", "of itself"])
+def test_a_frame_that_is_none_is_dropped_as_a_whole(what: str) -> None:
+    """And counted; nothing of it is taken."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    to = nodes.others(leader)[0]
+    term = nodes.vnode(to, group).core.term
+    sender = {"of a stranger": 9, "of itself": to}.get(what, leader)
+    data = write_frame(Frame(sender, 1, [_heartbeat(nodes, group, to, from_=sender)]))
+    if what == "foreign":
+        data = b"\x02" + data[1:]
+    elif what == "cut":
+        data = data[:-1]
+    nodes.engines[to].receive(data)
+    assert 1 == nodes.consensus(to).dropped
+    assert term == nodes.vnode(to, group).core.term
+    nodes.world.run_for(2_000)
+    assert leader == nodes.leader(group)
+
+
+@pytest.mark.parametrize("forged", [{"from_": 9}, {"to": 9}, {"from_": 0}, {"to": 0}])
+def test_a_forged_message_is_dropped_and_what_comes_with_it_is_taken(
+    forged: dict[str, int],
+) -> None:
+    """Nobody speaks for another node, nor is a message for another one taken."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    to = nodes.others(nodes.leader(group))[0]
+    term = nodes.vnode(to, group).core.term
+    sender = nodes.leader(group)
+    bad = _heartbeat(nodes, group, to, **forged)
+    nodes.say(to, sender, messages=[bad])
+    assert (1, term) == (nodes.consensus(to).dropped, nodes.vnode(to, group).core.term)
+    nodes.say(to, sender, messages=[bad, _heartbeat(nodes, group, to, term=60), bad])
+    assert (3, 60) == (nodes.consensus(to).dropped, nodes.vnode(to, group).core.term)
+
+
+def test_a_member_does_not_speak_for_another_one() -> None:
+    """Though both are in the group."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    to, sender = nodes.others(leader)
+    term = nodes.vnode(to, group).core.term
+    nodes.say(to, sender, messages=[_heartbeat(nodes, group, to, from_=leader)])
+    assert (1, term) == (nodes.consensus(to).dropped, nodes.vnode(to, group).core.term)
+
+
+def test_a_message_for_an_unknown_group_makes_no_replica() -> None:
+    """Which groups there are, the meta group says, and no stray message."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    to = nodes.others(leader)[0]
+    engine = nodes.engines[to]
+    known, rows = set(engine.runtime.vnodes), len(engine._store.scan(b"", b"\xff" * 9, 100_000))
+    nodes.say(
+        to,
+        leader,
+        messages=[
+            GroupMessage(group[0], 7, _heartbeat(nodes, group, to).message),
+            GroupMessage(99, 0, _heartbeat(nodes, group, to).message),
+        ],
+    )
+    nodes.world.run_for(50)
+    assert 2 == nodes.consensus(to).dropped
+    assert known == set(engine.runtime.vnodes)
+    assert rows == len(engine._store.scan(b"", b"\xff" * 9, 100_000))
+
+
+def _acknowledged(nodes: ThreeNodes, leader: int) -> list[int]:
+    return [number for frame in nodes.frames(leader) for number in frame.forwarded]
+
+
+def _settle(group: tuple[int, int]) -> Forward:
+    return Forward(7, *group, codec.encode([c.Settle(now_ms=1, items=[])]))
+
+
+def test_a_forward_is_acknowledged_when_it_is_committed() -> None:
+    """Not before: whoever forwards it forgets it then."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    sender = nodes.others(leader)[0]
+    nodes.cut = set(nodes.others(leader))
+    nodes.sent.clear()
+    nodes.say(leader, sender, forwards=[_settle(group)])
+    nodes.world.run_for(300)
+    assert [] == _acknowledged(nodes, leader)
+    nodes.cut = set()
+    nodes.world.run_until(lambda: bool(_acknowledged(nodes, leader)))
+    assert [7] == _acknowledged(nodes, leader)
+    vnode = nodes.vnode(leader, group)
+    assert vnode.core.commit == vnode.last_index == vnode.machine.applied_index
+
+
+def test_a_forward_that_is_lost_with_its_leader_is_not_acknowledged() -> None:
+    """It is offered to the next one."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    sender = nodes.others(leader)[0]
+    nodes.cut = {leader}
+    nodes.sent.clear()
+    nodes.say(leader, sender, forwards=[_settle(group)])
+    nodes.world.run_for(10_000)
+    nodes.cut = set()
+    nodes.world.run_for(3_000)
+    assert [] == _acknowledged(nodes, leader)
+
+
+def test_a_forward_to_who_does_not_lead_is_not_taken() -> None:
+    """Nor passed on, nor acknowledged: its sender finds the leader."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    to, sender = nodes.others(leader)
+    last = nodes.vnode(leader, group).last_index
+    nodes.sent.clear()
+    nodes.say(to, sender, forwards=[_settle(group)])
+    nodes.world.run_for(2_000)
+    assert [] == _acknowledged(nodes, to)
+    assert not any(frame.forwards for frame in nodes.frames(to))
+    assert last == nodes.vnode(leader, group).last_index
+
+
+@pytest.mark.parametrize("commands", [b"", b"\x01\xc0", codec.encode([]), b"\x02\x90"])
+def test_a_forward_of_nothing_is_dropped(commands: bytes) -> None:
+    """And counted."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    nodes.say(leader, nodes.others(leader)[0], forwards=[Forward(7, *group, commands)])
+    assert 1 == nodes.consensus(leader).dropped
+
+
+def test_what_is_forwarded_reaches_the_leader_and_is_forgotten() -> None:
+    """From node to node, and back."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    sender = nodes.others(leader)[0]
+    last = nodes.vnode(leader, group).last_index
+    item = c.SettleItem("gone", b"u" * 16, 1, 1, 1, 0, b"")
+    nodes.engines[sender]._late(group, [item])
+    forwarding = nodes.consensus(sender).forwarding
+    assert 1 == forwarding.waiting
+    nodes.world.run_for(500)
+    assert (0, 0) == (forwarding.waiting, forwarding.dropped)
+    assert last + 1 == nodes.vnode(leader, group).last_index
+
+
+def test_one_tick_however_late() -> None:
+    """Who has slept through many must read what came in before it campaigns."""
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    nodes.world.run_for(1_000)
+    before = [nodes.consensus(number).sleeping._ticks for number in MEMBERS]
+    nodes.world.now_ms += 5_000
+    nodes.world.run_for(50)
+    after = [nodes.consensus(number).sleeping._ticks for number in MEMBERS]
+    assert [ticks + 1 for ticks in before] == after
+    nodes.world.run_for(100)
+    assert [ticks + 1 for ticks in after] == [
+        nodes.consensus(number).sleeping._ticks for number in MEMBERS
+    ]
+    nodes.world.run_for(3_000)
+    assert nodes.leader(group)
+
+
+def test_new_groups_are_led_by_each_node_in_turn() -> None:
+    """At once, without waiting for anybody's time-out; the load is spread."""
+    nodes = ThreeNodes()
+    began_ms = nodes.world.now_ms
+    result = nodes.ask_meta(
+        lambda now_ms: m.PutCollection(now_ms=now_ms, db="default", name="jobs", num_vnodes=6)
+    )
+    assert result.collection is not None
+    groups = [(result.collection.uid, index) for index in range(6)]
+    nodes.world.run_until(lambda: all(nodes.leader(group) for group in groups))
+    assert nodes.world.now_ms - began_ms < 500
+    assert [1, 2, 3, 1, 2, 3] == [nodes.leader(group) for group in groups]

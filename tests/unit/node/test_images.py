@@ -87,8 +87,8 @@ def test_an_image_that_is_needed_is_installed() -> None:
     keys = moving.staged()
     assert moving.engine._store.get(erase_key(keys.incarnation)) is not None
     assert [(2, False)] == moving.take(steps[-1])
+    assert keys.incarnation == moving.vnode.keys.incarnation, "in the next cycle"
     moving.nodes.world.run_for(1_000)
-    assert keys.incarnation == moving.vnode.keys.incarnation
     assert index == moving.vnode.machine.applied_index == moving.vnode.core.commit
     assert (0, None) == (
         moving.rows(before),

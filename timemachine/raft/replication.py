@@ -7,6 +7,7 @@ as much as the window allows (dissertation 3.5, 10.2.1). `sending` makes the mes
 
 from typing import TYPE_CHECKING, Final
 
+from timemachine.errors import ReplicaStopped
 from timemachine.raft import reads, sending, transfer
 from timemachine.raft.messages import Message, MessageType
 from timemachine.raft.progress import Progress, ProgressState
@@ -94,7 +95,10 @@ def beat(raft: "Raft", message: Message) -> None:
 
 
 def count_append(raft: "Raft", message: Message) -> None:
-    """APPEND_RESPONSE, of a leader: a log is durable up to `index`, or does not match there."""
+    """APPEND_RESPONSE, of a leader: a log is durable up to `index`, or does not match there.
+
+    Raises ReplicaStopped for more than there is: nobody can have what its leader never had.
+    """
     index = message.index
     if raft.alone:
         # Nobody else answers, nothing can be wrong with one's own log, and it is the majority.
@@ -110,6 +114,11 @@ def count_append(raft: "Raft", message: Message) -> None:
     progress = raft.tracker.progress.get(sender)
     if progress is None:
         return
+    if index > raft.log.last_index() and not message.reject:
+        raise ReplicaStopped(
+            f"Replica {raft.id} leads with a log that ends at {raft.log.last_index()}, and"
+            f" {sender} claims entry {index} of it."
+        )
     progress.recent_active = True
     if message.reject:
         _repair(raft, message, progress)

@@ -300,6 +300,26 @@ def test_a_message_for_an_unknown_group_makes_no_replica() -> None:
     assert rows == len(engine._store.scan(b"", b"\xff" * 9, 100_000))
 
 
+def test_an_answer_that_claims_more_than_the_log_has_is_dropped() -> None:
+    """Nobody can have entries of this term that its leader never had.
+
+    (Named: the leader looked for the entry behind them, and stopped.)
+    """
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    vnode = nodes.vnode(leader, group)
+    other = nodes.others(leader)[0]
+    answer = Message(
+        MessageType.APPEND_RESPONSE, leader, other, vnode.core.term, index=vnode.last_index + 1
+    )
+    nodes.say(leader, other, messages=[GroupMessage(*group, answer)])
+    assert 1 == nodes.consensus(leader).dropped
+    answers = nodes.put(leader, group, "a")
+    nodes.world.run_until(lambda: bool(answers))
+    assert "created" == answers[0].kind
+
+
 def _acknowledged(nodes: ThreeNodes, leader: int) -> list[int]:
     return [number for frame in nodes.frames(leader) for number in frame.forwarded]
 

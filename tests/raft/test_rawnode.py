@@ -194,6 +194,21 @@ def test_a_replica_that_slept_waits_for_its_leader_as_if_it_had_heard_it_then() 
         assert Role.CANDIDATE is peer.role()
 
 
+def test_a_replica_is_impatient_when_its_next_tick_may_be_a_campaign() -> None:
+    """A host that owes somebody patience looks before it ticks; a leader never campaigns."""
+    peer = in_state(Role.FOLLOWER, election_tick=10)
+    seen = []
+    while peer.role() is Role.FOLLOWER:
+        seen.append(peer.node.impatient)
+        peer.tick()
+    assert [False] * 9 + [True] == seen
+    leader = Peer(election_tick=10)
+    leader.lead_committed()
+    for _ in range(30):
+        leader.tick()
+        assert not leader.node.impatient
+
+
 @pytest.mark.parametrize("woken", [True, False])
 def test_a_leader_that_slept_has_a_full_period_to_hear_a_majority(woken: bool) -> None:
     """What it heard before it slept says nothing about who is there now."""

@@ -366,7 +366,13 @@ class Chaos:
         if dice.random() < 0.5 and one.node_id != 1:
             return ConfChange(one.type, one.node_id)
         how = dice.choice(list(ConfChangeTransition))
-        return ConfChangeV2(how, (one, single(), keep))
+        if dice.random() < 0.5:
+            return ConfChangeV2(how, (one, single(), keep))
+        # From one majority to another one that it has nobody in common with but the first voter.
+        removed, *added = dice.sample([host for host in self.hosts if host != 1], 3)
+        changes = [ConfChangeSingle(ConfChangeType.REMOVE_NODE, removed)]
+        changes += [ConfChangeSingle(ConfChangeType.ADD_NODE, each) for each in added]
+        return ConfChangeV2(how, (*changes, keep))
 
     def _disturb(self, host: Host) -> None:
         dice = self.dice

@@ -112,6 +112,18 @@ class Firing:
         if claim is not None:
             claim.settled = True
 
+    def open_claim(self, group: Group, job: str) -> int:
+        """The index of the claim of the live version that must still be open; 0 for none."""
+        attempt = self._newest.get((group, job))
+        if attempt is None or self._live.get((group, job)) != attempt[:2]:
+            return 0
+        claim = self._claims[attempt]
+        return 0 if claim.settled or claim.taken_back else claim.index
+
+    def closed(self, group: Group, job: str, index: int) -> None:
+        """A claim that must still be open is not."""
+        _fail("S8", group, f"the claim of {job} at {index} is closed without its own outcome")
+
     # --- who may send ----------------------------------------------------------------------
 
     def replica(self, node: int, group: Group, may_fire: Callable[[], bool]) -> None:
@@ -127,6 +139,10 @@ class Firing:
         """A leader asks another one to take over: its lease is over for this term."""
         self._given_up[node, group] = term
 
+    def has_given_up(self, node: int, group: Group, term: int) -> bool:
+        """Whether a leader has asked another one to take over, in this term."""
+        return self._given_up.get((node, group), 0) >= term
+
     def newest_term(self, group: Group) -> int:
         """The newest term whose leader might fire; 0 for none."""
         return self._firing_terms.get(group, 0)
@@ -136,7 +152,7 @@ class Firing:
         known = self._firing_terms.get(group, 0)
         if term < known:
             _fail("S9", group, f"node {node} may fire in term {term}, after others in {known}")
-        if self._given_up.get((node, group), 0) >= term:
+        if self.has_given_up(node, group, term):
             _fail("S9", group, f"node {node} may fire in term {term}, which it has given up")
         if term == known:
             return
@@ -187,7 +203,7 @@ class Firing:
         if claim.term < self._firing_terms.get(group, 0):
             newer = self._firing_terms[group]
             _fail("S9", group, f"{name} in term {claim.term}, after others fired in {newer}")
-        if self._given_up.get((node, group), 0) >= claim.term:
+        if self.has_given_up(node, group, claim.term):
             _fail("S9", group, f"{name} in term {claim.term}, which it has given up")
         may_fire = self._holders.get(group, {}).get(node)
         if may_fire is not None and not may_fire():

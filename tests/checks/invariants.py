@@ -1,4 +1,4 @@
-"""What must hold at every moment inside the nodes: S1 to S10, checked while they run.
+"""What must hold at every moment inside the nodes: S1 to S12, checked while they run.
 
 Whoever runs the nodes tells `Invariants` what each replica does, at the moment when it does it;
 what is wrong raises Violation at once, with the culprit still on the stack. Nothing here asks the
@@ -18,8 +18,10 @@ S8   an attempt is claimed once, for the version that is live there, and not lon
 S9   nothing is sent without a claim that holds, nor before its time, nor by two leaders
 S10  a configuration change comes alone: its leader has committed all changes before it, and
      all that it found in its log when it was elected
+S11  a read shows all that had been answered to anybody when it was asked for
+S12  no job that is to be sent stands before the offset, where no leader would look for it
 
-The last is etcd's form of the rule that a leader first commits in its own term (Ongaro's correction
+S10 is etcd's form of the rule that a leader first commits in its own term (Ongaro's correction
 of 2015 to 4.1 of his dissertation). It is enough where a configuration is in force from when it is
 applied, and weaker by the leader's opening entry.
 
@@ -92,6 +94,7 @@ class _Group:
     committed      by index
     commit         the highest index that any replica knew to be committed
     committed_in   the highest index committed by the leader of each term
+    answered       the highest index of which a caller was told
     """
 
     leaders: dict[int, int] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class _Group:
     committed: dict[int, Logged] = field(default_factory=dict)
     commit: int = 0
     committed_in: dict[int, int] = field(default_factory=dict)
+    answered: int = 0
     replicas: dict[int, _Replica] = field(default_factory=dict)
 
 
@@ -329,6 +333,23 @@ class Invariants:
         known = self._groups[group]
         if index > known.commit:
             _fail("S7", node, group, f"answers for entry {index}, which is not committed")
+        known.answered = max(known.answered, index)
+
+    def answered_index(self, group: Group) -> int:
+        """Up to where callers know of a group's log."""
+        found = self._groups.get(group)
+        return 0 if found is None else found.answered
+
+    def read(self, node: int, group: Group, answered: int) -> None:
+        """A client is told what a node's rows show, and asked when `answered` was known."""
+        applied = self._groups[group].replicas[node].kept_applied
+        if applied < answered:
+            told = f"shows what is applied up to {applied} to a reader"
+            _fail("S11", node, group, f"{told} who asked after {answered} was answered")
+
+    def stands_behind(self, node: int, group: Group, job: str) -> None:
+        """A job is to be sent, and stands before the offset."""
+        _fail("S12", node, group, f"{job} is to be sent and stands before the offset")
 
     # --- messages --------------------------------------------------------------------------
 

@@ -249,3 +249,30 @@ def test_lease_that_was_given_up(shop: Shop) -> None:
     breaks("S9", shop.send)
     breaks("S9", lambda: shop.firing.may_fire(1, GROUP, 1))
     shop.firing.may_fire(1, GROUP, 3)
+
+
+def test_claim_that_is_closed_by_anything_but_its_outcome(shop: Shop) -> None:
+    """S8: of the live version; one that is settled, taken back or of before may be closed."""
+    firing = shop.firing
+    assert 0 == firing.open_claim(GROUP, "a")
+    shop.claim()
+    assert 5 == firing.open_claim(GROUP, "a")
+    with pytest.raises(Violation) as raised:
+        firing.closed(GROUP, "a", 5)
+    assert "S8" == raised.value.rule
+    firing.written(GROUP, "a", UID, 2)
+    assert 0 == firing.open_claim(GROUP, "a")
+    shop.claim(version=2, index=6)
+    assert 6 == firing.open_claim(GROUP, "a")
+    firing.settled((UID, 1, 1))
+    assert 6 == firing.open_claim(GROUP, "a")
+    firing.settled((UID, 2, 1))
+    assert 0 == firing.open_claim(GROUP, "a")
+
+
+def test_leader_that_has_given_up(shop: Shop) -> None:
+    """For this term, not for one to come."""
+    firing = shop.firing
+    assert not firing.has_given_up(1, GROUP, 1)
+    firing.gave_up(1, GROUP, 1)
+    assert [True, False] == [firing.has_given_up(1, GROUP, term) for term in (1, 2)]

@@ -434,3 +434,18 @@ def test_follower_takes_changes_as_they_come(cluster: Cluster) -> None:
     cluster.append(1, CHANGE)
     cluster.append(2, CHANGE)
     cluster.append(3, A1, CHANGE)
+
+
+def test_read_that_is_older_than_an_answer(cluster: Cluster) -> None:
+    """What anybody was told is what every reader is shown from then on."""
+    invariants = cluster.invariants
+    assert 0 == invariants.answered_index(GROUP) == invariants.answered_index("another")
+    invariants.answers(1, GROUP, 1)
+    assert 1 == invariants.answered_index(GROUP)
+    invariants.read(2, GROUP, 0)
+    breaks("S11", lambda: invariants.read(2, GROUP, 1))
+
+
+def test_job_before_the_offset(cluster: Cluster) -> None:
+    """Whoever finds one says which."""
+    breaks("S12", lambda: cluster.invariants.stands_behind(1, GROUP, "job"))

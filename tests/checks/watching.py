@@ -19,12 +19,14 @@ from timemachine.errors import TimeMachineError
 from timemachine.frames import read_frame
 from timemachine.identifiers import webhook_id
 from timemachine.logrows import LoggedEntry, LogState
+from timemachine.model import Collection
 from timemachine.outbound import Handle, Outcome, Request, Sender
 from timemachine.raft import ConfState, Entry, HardState, Message, RawNode, Role, Snapshot
 from timemachine.raft.core import Raft
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine, read_commands
 from timemachine.storage.keys import ReplicaKeys, group_key, u64
+from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Outcome as CycleOutcome
 from timemachine.vnode import Vnode
 
@@ -181,6 +183,28 @@ class NodeWatch:
         """Watch an engine, which is not started yet."""
         self._engine = engine
         self.runtime(engine.runtime)
+        self._reads(engine)
+
+    def _reads(self, engine: Engine) -> None:
+        """Watch what clients read."""
+        read_latest = engine.read_latest
+
+        def watched_read(collection: Collection, job_id: str, done: Callable[[Any], None]) -> None:
+            vnode = engine._vnode(collection, job_id)
+            if vnode is None or vnode.group not in self._cores:
+                read_latest(collection, job_id, done)
+                return
+            group = vnode.group
+            answered = self.invariants.answered_index(group)
+
+            def read(result: Any) -> None:
+                if not isinstance(result, TimeMachineError):
+                    self.invariants.read(self.number, group, answered)
+                done(result)
+
+            read_latest(collection, job_id, read)
+
+        engine.read_latest = watched_read  # type: ignore[method-assign]
 
     def runtime(self, runtime: Runtime) -> None:
         """Watch all vnodes that a runtime drives from now on."""
@@ -226,9 +250,11 @@ class NodeWatch:
         if core is None or not core.look():
             return
         # Once a term: from then on its sends are judged, and the next leader asks this one.
-        firing = self.invariants.firing
-        if firing.newest_term(group) != vnode.term and vnode.may_fire(self.world.mono_ms()):
-            firing.may_fire(self.number, group, vnode.term)
+        firing, term = self.invariants.firing, vnode.term
+        if (
+            firing.newest_term(group) != term or firing.has_given_up(self.number, group, term)
+        ) and vnode.may_fire(self.world.mono_ms()):
+            firing.may_fire(self.number, group, term)
 
     def handed_out(self, vnode: Vnode, snapshot: Snapshot | None, entries: Sequence[Entry]) -> None:
         """A vnode has been given these to write."""
@@ -264,9 +290,41 @@ class NodeWatch:
                 judge_commands(
                     self.invariants.firing, vnode.group, index, term, batch, results, self._lead_ms
                 )
+                assert isinstance(machine, JobMachine)
+                self._check_offset(vnode, machine)
+                self._check_claims(vnode, machine, batch)
             return results
 
         machine.apply = watched_apply  # type: ignore[method-assign]
+
+    def _check_claims(self, vnode: Vnode, machine: JobMachine, batch: Sequence[Any]) -> None:
+        """What is settled closes its own claims and no others."""
+        firing = self.invariants.firing
+        for command in batch:
+            if command.__class__ is not c.Settle:
+                continue
+            for item in command.items:
+                index = firing.open_claim(vnode.group, item.job_id)
+                record = machine.read(item.job_id) if index else None
+                if record is not None and (record.claim is None or record.claim.index != index):
+                    firing.closed(vnode.group, item.job_id, index)
+
+    def _check_offset(self, vnode: Vnode, machine: JobMachine) -> None:
+        """What is applied leaves no row of the due index where no leader looks for it."""
+        keys, state = machine.keys, machine.state
+        offset = keys.due + u64(state.offset_due_ms) + state.offset_job_id.encode()
+        rows = machine.overlay.pending(keys.due, offset)
+        store = vnode._store
+        assert isinstance(store, MemoryStore)
+        # Damaged rows too: what a check looks at is not served.
+        rows |= {
+            key: machine.overlay.get(key)
+            for key, _ in MemoryStore.scan(store, keys.due, offset, len(rows) + 1)
+        }
+        for key, row in rows.items():
+            if row is not None:
+                job = key[len(keys.due) + 8 :].decode()
+                self.invariants.stands_behind(self.number, vnode.group, job)
 
     def _lead_ms(self, route_uid: int) -> int:
         """How long before its time a job of a route may be claimed."""

@@ -43,8 +43,9 @@ _TO_COME: Final = PENDING_STATES - {JobState.FIRING}
 """States in which an attempt may still begin."""
 
 _PATIENCE_MS: Final = 4_000.0
-_TRY_MS: Final = 700.0
-_AGAIN_MS: Final = 100.0
+_TRY_MS: Final = (100.0, 700.0)
+_AGAIN_MS: Final = (5.0, 100.0)
+"""Some creators are patient with a silent node, some ask at once who leads now."""
 _WAY_MS: Final = 2.0
 
 
@@ -72,6 +73,8 @@ class Conversation:
         self._ended: Callable[[Any], None] | None = ended
         self._until_ms = self._clock.now_ms + patience_ms
         self._tries = 0
+        self._try_ms = dice.choice(_TRY_MS)
+        self._again_ms = dice.choice(_AGAIN_MS)
         self.unheard = 0
         self._next = first
         self.node = 0
@@ -89,7 +92,7 @@ class Conversation:
         world = self._members.world(self.node)
         at_ms = clock.now_ms + _WAY_MS * self._dice.random()
         self.unheard += 1
-        clock.later(_TRY_MS, self._overdue, number)
+        clock.later(self._try_ms, self._overdue, number)
         clock.post(at_ms, SOON, world, ANY_GENERATION, self._arrive, (number, self.node))
 
     def _arrive(self, try_: tuple[int, int]) -> None:
@@ -119,7 +122,7 @@ class Conversation:
             self._tries += 1  # the time-out of this try is no matter any more
             if isinstance(result, NotLeader):
                 self._next = result.leader
-            self._clock.later(_AGAIN_MS * (0.1 + self._dice.random()), self._try)
+            self._clock.later(self._again_ms * (0.1 + self._dice.random()), self._try)
 
     def _overdue(self, number: int) -> None:
         if number == self._tries:
@@ -145,6 +148,7 @@ class Creators:
         self._leaders: dict[int, int] = {}
         self._working = False
         self._numbers = 0
+        self._written = "job-0"
         self.open = 0
         self.proposed: Callable[[int], None] = lambda _: None
 
@@ -153,6 +157,8 @@ class Creators:
         self._working = True
         for number in range(self._knobs.clients):
             self._rest(self._clock.child(f"client {number}"))
+        if self._knobs.audit_ms:
+            self._audit(self._clock.child("auditor"))
 
     def stop(self) -> None:
         """Nobody asks for anything new; what is open goes on."""
@@ -162,9 +168,42 @@ class Creators:
         self._clock.later(2.0 * self._knobs.client_pace_ms * dice.random(), self._act, dice)
 
     def _act(self, dice: random.Random) -> None:
-        if self._working:
-            job = f"job-{dice.randrange(self._knobs.jobs)}"
-            self.call(self._draw(dice), job, dice, lambda: self._rest(dice))
+        if not self._working:
+            return
+        job = f"job-{dice.randrange(self._knobs.jobs)}"
+        asked = self._draw(dice)
+
+        def look() -> None:
+            """What was just written is what others should read, wherever they ask."""
+            self.call(Get(), job, dice, lambda: self._rest(dice))
+
+        looks = not isinstance(asked, Get) and dice.random() < self._knobs.read_share
+        self.call(asked, job, dice, look if looks else lambda: self._rest(dice))
+
+    def _audit(self, dice: random.Random) -> None:
+        """Somebody asks every node, again and again, for what was written last."""
+        if not self._working:
+            return
+        self._clock.later(2.0 * self._knobs.audit_ms * dice.random(), self._audit, dice)
+        for node in self._members.numbers:
+            call = self._history.call(self._written, START_MS + self._clock.now_ms, Get(), node)
+            at_ms = self._clock.now_ms + _WAY_MS * dice.random()
+            world = self._members.world(node)
+            self._clock.post(at_ms, SOON, world, ANY_GENERATION, self._audit_arrives, (call, dice))
+
+    def _audit_arrives(self, asked: tuple[Call, random.Random]) -> None:
+        call, dice = asked
+        member = self._members.members[call.node]
+
+        def hear(result: Any) -> None:
+            call.answer(START_MS + self._clock.now_ms, result)
+
+        def answer(result: Any) -> None:
+            if not isinstance(result, TimeMachineError):
+                self._clock.later(_WAY_MS * dice.random(), hear, result)
+
+        if member.engine is not None and member.ready:
+            self._ask(member.engine, call, b"", answer)
 
     def _draw(self, dice: random.Random) -> Asked:
         knobs = self._knobs
@@ -195,13 +234,15 @@ class Creators:
             self._ended(call, place, conversation, result)
             ended()
 
+        # Whoever reads may ask a node that led once, and does not know better yet.
+        known = not isinstance(asked, Get) or dice.random() < 0.5
         conversation = Conversation(
             self._members,
             dice,
             lambda engine, answer: self._ask(engine, call, key, answer),
             over,
             patience_ms=_PATIENCE_MS,
-            first=self._leaders.get(place, 0),
+            first=self._leaders.get(place, 0) if known else 0,
         )
 
     def _ask(self, engine: Engine, call: Call, key: bytes, answer: Answer) -> None:
@@ -230,6 +271,8 @@ class Creators:
                 self._history.forget(call)
             return
         self._leaders[place] = call.node = conversation.node
+        if not isinstance(call.asked, Get):
+            self._written = call.job
         answered = result if not isinstance(result, JobResult) else _told(call.asked, result)
         call.answer(START_MS + self._clock.now_ms, answered)
 

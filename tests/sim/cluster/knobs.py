@@ -40,11 +40,13 @@ class Knobs:
     Disk: `sync_ms_max`, `stall_rate`, `keep_rate` (of a batch under way at a crash),
     `verify_at_start` (damage is found at once, and not when it is read).
     Load: `clients`, `client_pace_ms` (mean time between two operations of one), `jobs` (ids),
-    `read_share`, `delete_share`, `due_ms_max` (how far ahead jobs are due), `mood` (of the
+    `read_share`, `audit_ms` (how often every node is asked for what was written last; 0: never),
+    `delete_share`, `due_ms_max` (how far ahead jobs are due), `mood` (of the
     recipient while there are faults).
     The nemesis: `safety_ms`, `liveness_ms` (how long nothing may get on after the faults),
     `fault_pace_ms` (mean time between two faults),
-    `restart_ms_max` (how long a node is down), `fault_kinds` (how many of all kinds are used).
+    `restart_ms_max` (how long a node is down), `fault_kinds` (how many of all kinds are used;
+    0 is what is planned and nothing else).
     """
 
     seed: int
@@ -85,6 +87,7 @@ class Knobs:
     client_pace_ms: float = 50.0
     jobs: int = 40
     read_share: float = 0.2
+    audit_ms: float = 0.0
     delete_share: float = 0.2
     due_ms_max: float = 3_000.0
     mood: str = "healthy"
@@ -142,6 +145,8 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     most_bytes = rng.random() < 0.4
     drift_bound = one(0.001, 0.01)
     clients = one(1, 3, 10)
+    fault_kinds = one(0, 1, 2, 4, 8, 99, 99)
+    mood = one("healthy", "healthy", "flaky", "failing", "slow", "overloaded", "deaf")
     knobs = Knobs(
         seed=seed,
         nodes=one(3, 3, 3, 3, 4, 5, 5, 7),
@@ -174,22 +179,24 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         duplicate_max=one(0.0, 0.1, 0.5),
         net_slow_ms=one(5.0, 50.0, 500.0),
         sync_ms_max=0.5 if quick else min(10.0, share),
-        stall_rate=one(0.0, 0.0, 0.001, 0.02),
+        stall_rate=one(0.0, 0.0, 0.001, 0.02) if fault_kinds else 0.0,
         keep_rate=one(0.0, 0.5, 1.0),
         verify_at_start=one(True, False),
         clients=clients,
         client_pace_ms=clients * one(10.0, 30.0, 100.0),
         jobs=one(3, 20, 200),
         read_share=one(0.0, 0.2, 0.6),
+        audit_ms=tick_ms * one(0.0, 0.0, 0.2, 1.0),
         delete_share=one(0.0, 0.2, 0.5),
         due_ms_max=one(50.0, 1_000.0, 5_000.0),
-        mood=one("healthy", "healthy", "flaky", "failing", "slow", "overloaded", "deaf"),
+        # Handovers are tried with sends under way.
+        mood=mood if fault_kinds else one("healthy", "slow", "slow"),
         # Long enough for some faults after each other, at whichever pace the cluster lives.
         safety_ms=min(20_000.0, max(3_000.0, tick_ms * election_tick * one(6, 15, 30))),
         liveness_ms=max(30_000.0, 20.0 * tick_ms * election_tick),
         fault_pace_ms=tick_ms * election_tick * one(1.0, 3.0, 10.0),
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
-        fault_kinds=one(1, 2, 4, 8, 99, 99),
+        fault_kinds=fault_kinds,
     )
     if nodes is not None:
         fixed["nodes"] = nodes

@@ -18,7 +18,7 @@ from tests.sim.cluster.network import Port, SimNetwork, Weather
 from tests.sim.cluster.nodeworld import NodeWorld
 from tests.sim.cluster.recipients import NodeSender, SimRecipients
 from timemachine import limits
-from timemachine.errors import StoreError, TimeMachineError
+from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.model import Node, Settings
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey
@@ -98,10 +98,18 @@ class Member:
             self.port.receive = engine.receive
             self._hear_moves(engine)
             engine.start(Settings(), self._started)
-        except StoreError:
+        except StoreError as error:
+            self.check_reason(error)
             world.crash()
             return False
         return world.up
+
+    def check_reason(self, error: TimeMachineError) -> None:
+        """A node ends itself for what its disk does to it, and for nothing else."""
+        if isinstance(error, StoreFailed) or self.disk.store.damaged:
+            return
+        told = f"{type(error).__name__}: {error}"
+        raise AssertionError(f"node {self.number} ends itself, and its disk is whole: {told}")
 
     def _started(self) -> None:
         self.ready = True
@@ -120,6 +128,7 @@ class Member:
     def _failed(self, error: TimeMachineError) -> None:
         """The node ends itself: production leaves with the code of the error."""
         self._cluster.clock.say(f"node {self.number} stops: {type(error).__name__}: {error}")
+        self.check_reason(error)
         self.world.crash()
 
     def _crashed(self) -> None:
@@ -165,8 +174,8 @@ def _cluster_of(knobs: Knobs, number: int, network: Network) -> Cluster:
 class Members:
     """All nodes, in one virtual world. See `ClusterControl`.
 
-    invariants  S1 to S10, judged in every step of every node
-
+    invariants  S1 to S11, judged in every step of every node
+    handed_ms   until when a group may be moving because somebody planned it
     on_moved    called when a node begins or ceases to serve a vnode
     on_crashed  called when a process has died
     on_paused   called when one stands still, with how long it will
@@ -185,6 +194,7 @@ class Members:
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
+        self.handed_ms: dict[Group, float] = {}
         self.members = {number: self._make(number) for number in self.numbers}
 
     def true_ms(self) -> float:
@@ -220,6 +230,7 @@ class Members:
         if not isinstance(error, StoreError):
             return False
         self.clock.say(f"node {owner.number} stops: {type(error).__name__}")
+        self.members[owner.number].check_reason(error)
         self.members[owner.number].world.crash()
         return True
 
@@ -272,6 +283,7 @@ class Members:
         if vnode is not None and to != leader:
             engine = self.members[leader].engine
             assert engine is not None
+            self.handed_ms[group] = self.clock.now_ms + 2.0 * self.knobs.election_ms
             engine.hand_over(vnode, to, lambda _: None)
 
 

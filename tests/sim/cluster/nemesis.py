@@ -95,7 +95,7 @@ class Nemesis:
         self.done = 0
         self.damaged: list[int] = []
         self.on_strike: Callable[[Fault], None] = lambda _: None
-        self._ambush: random.Random | None = None
+        self._ambush: tuple[Callable[[int, random.Random], None], random.Random] | None = None
 
     # --- the two phases --------------------------------------------------------------------
 
@@ -127,8 +127,8 @@ class Nemesis:
     def proposed(self, node: int) -> None:
         """A client's command was handed to a node that leads: for those who lie in wait."""
         if self._ambush is not None:
-            dice, self._ambush = self._ambush, None
-            self._later(12.0 * dice.random(), lambda: self._down(node, dice))
+            (strike, dice), self._ambush = self._ambush, None
+            self._later(12.0 * dice.random(), lambda: strike(node, dice))
 
     # --- helpers ---------------------------------------------------------------------------
 
@@ -221,7 +221,18 @@ class Nemesis:
             self._down(node, dice)
 
     def _crash_proposer(self, dice: random.Random) -> None:
-        self._ambush = dice
+        self._ambush = self._down, dice
+
+    def _mute_proposer(self, dice: random.Random) -> None:
+        """It still hears that its entry is durable elsewhere, and can tell nobody but callers."""
+        self._ambush = self._mute, dice
+
+    def _mute(self, node: int, dice: random.Random) -> None:
+        self._say(f"nobody hears {node}")
+        for other in self._nodes():
+            if other != node:
+                self._network.cut(node, other)
+        self._mend_links(dice, 2.0 * self._knobs.election_ms)
 
     def _crash_leader(self, dice: random.Random) -> None:
         self._down(self._leader(dice)[1], dice)
@@ -265,10 +276,20 @@ class Nemesis:
         to = dice.choice(self._nodes())
         self._say(f"transfer {group} from {leader} to {to}")
         self._control.transfer(group, to)
-        if dice.random() < 0.5:
-            # What is asked of a leader that is about to stand still, be cut off or die.
-            fate = dice.choice([self._down, self._stop_for])
-            self._later(10.0 * dice.random(), lambda: fate(leader, dice))
+        # Asked of a leader that is about to stand still or die, or on behalf of one that is.
+        fate = dice.choice([self._down, self._stop_for])
+        whom = dice.choice([leader, to])
+        self._later(dice.choice([10.0, 50.0]) * dice.random(), lambda: fate(whom, dice))
+
+    def _hand_over(self, dice: random.Random) -> None:
+        """One group, or all that a node leads, as before it is stopped."""
+        one, leader = self._leader(dice)
+        groups = [one] if dice.random() < 0.5 else list(self._control.groups())
+        for group in groups:
+            if self._control.leader_of(group) == leader:
+                to = dice.choice(self._nodes())
+                self._say(f"hand {group} over from {leader} to {to}")
+                self._control.transfer(group, to)
 
     # --- network ---------------------------------------------------------------------------
 
@@ -280,14 +301,67 @@ class Nemesis:
         self._mend_links(dice)
 
     def _isolate_leader(self, dice: random.Random) -> None:
-        """Alone, or with a minority; with what it has just proposed."""
-        _, leader = self._leader(dice)
+        """Alone, or with a minority; with what it has just proposed. Perhaps its successor dies."""
+        group, leader = self._leader(dice)
         others = [node for node in self._nodes() if node != leader]
         friends = sorted(dice.sample(others, dice.randrange(0, len(others) // 2 + 1)))
         self._say(f"isolate {leader} with {friends}")
         rest = [node for node in others if node not in friends]
         self._network.cut_between([leader, *friends], rest)
-        self._mend_links(dice)
+        if dice.random() < 0.5:
+            self._mend_links(dice)
+            return
+
+        def successor_dies() -> None:
+            successor = self._control.leader_of(group)
+            if successor in rest:
+                self._blink(successor, dice)
+
+        self._later((1.5 + 2.0 * dice.random()) * self._knobs.election_ms, successor_dies)
+        self._mend_links(dice, 4.0 * self._knobs.election_ms)
+
+    def _late_answers(self, dice: random.Random) -> None:
+        """What a leader is told is of long ago, and then it is cut off."""
+        _, leader = self._leader(dice)
+        others = [node for node in self._nodes() if node != leader]
+        late_ms = (0.2 + 1.3 * dice.random()) * self._knobs.election_ms
+        self._say(f"{leader} hears the others {late_ms:.0f} ms late, then not at all")
+        fair = self._network.fair
+        links = [self._network.link(node, leader) for node in others]
+        self._network.set_weather(replace(fair, base_ms=late_ms), links)
+
+        def cut() -> None:
+            self._network.cut_between([leader], others)
+
+        self._later((0.5 + 2.0 * dice.random()) * self._knobs.election_ms, cut)
+        self._mend_links(dice, 4.0 * self._knobs.election_ms)
+        end_ms = 6.0 * self._knobs.election_ms
+        self._later(end_ms, lambda: self._network.set_weather(fair, links))
+
+    def _blink_voters(self, dice: random.Random) -> None:
+        """One does not hear its leader, and those who could vote for it die for moments."""
+        leader = self._control.leader_of((0, 0)) if dice.random() < 0.5 else 0
+        # The meta group rests, so that whoever follows in it has all that may be asked of a leader.
+        leader = leader or self._leader(dice)[1]
+        others = [node for node in self._nodes() if node != leader]
+        if not others:
+            return
+        deaf = dice.choice(others)
+        election_ms = self._knobs.election_ms
+        self._say(f"{deaf} does not hear {leader}, others blink")
+        self._network.cut_between([leader], [deaf])
+        # As often as they can, and still answer a heartbeat now and then, for many are lost.
+        links = [self._network.link(leader, node) for node in others]
+        self._network.set_weather(replace(self._network.fair, loss=0.6), links)
+        step_ms = 25.0 + 4.0 * self._knobs.heartbeat_tick * self._knobs.tick_ms
+        for turn in range(12):
+            for node in others:
+                if node != deaf:
+                    at_ms = 0.9 * election_ms + step_ms * (turn + 0.3 * dice.random())
+                    self._later(at_ms, lambda node=node: self._blink(node, dice))  # type: ignore[misc]
+        end_ms = 0.9 * election_ms + 12.0 * step_ms
+        self._later(end_ms, lambda: self._network.set_weather(self._network.fair, links))
+        self._mend_links(dice, end_ms)
 
     def _one_way(self, dice: random.Random) -> None:
         nodes = self._nodes()
@@ -470,13 +544,17 @@ _KINDS: Final[dict[str, Callable[[Nemesis, random.Random], None]]] = {
     "crash_mid_send": Nemesis._crash_mid_send,
     "crash_all": Nemesis._crash_all,
     "crash_proposer": Nemesis._crash_proposer,
+    "mute_proposer": Nemesis._mute_proposer,
     "crash_leader": Nemesis._crash_leader,
     "kill_electors": Nemesis._kill_electors,
     "pause": Nemesis._pause,
     "pause_leader": Nemesis._pause_leader,
     "transfer": Nemesis._transfer,
+    "hand_over": Nemesis._hand_over,
     "split": Nemesis._split,
     "isolate_leader": Nemesis._isolate_leader,
+    "late_answers": Nemesis._late_answers,
+    "blink_voters": Nemesis._blink_voters,
     "one_way": Nemesis._one_way,
     "bridge": Nemesis._bridge,
     "flap": Nemesis._flap,
@@ -492,12 +570,16 @@ _KINDS: Final[dict[str, Callable[[Nemesis, random.Random], None]]] = {
     "moody": Nemesis._moody,
 }
 FAULT_KINDS: Final = tuple(_KINDS)
+PLANNED: Final = frozenset({"hand_over"})
+"""What no promise is weakened for: it is done to healthy clusters every day."""
 
 
 def draw_plan(knobs: Knobs) -> list[Fault]:
     """The faults of a seed, in order of time."""
     rng = random.Random(f"{knobs.seed}/plan")
     kinds = rng.sample(FAULT_KINDS, min(knobs.fault_kinds, len(FAULT_KINDS)))
+    if not knobs.fault_kinds:
+        kinds = sorted(PLANNED)
     plan: list[Fault] = []
     at_ms = 0.0
     while True:

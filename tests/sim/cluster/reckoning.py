@@ -12,8 +12,8 @@ from tests.sim.cluster.clients import COLLECTION, DB, ROUTE
 from tests.sim.cluster.clockwork import START_MS
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import META_GROUP, Member, Members
+from tests.sim.cluster.nemesis import PLANNED, lasting_ms
 from tests.sim.cluster.nemesis import Fault as Strike
-from tests.sim.cluster.nemesis import lasting_ms
 from tests.sim.cluster.recipients import Sending
 from timemachine import codec
 from timemachine.logrows import LogState
@@ -45,13 +45,18 @@ class Reckoning:
 
     # --- faults ----------------------------------------------------------------------------
 
-    def _fault(self, what: str, member: Member, duration_ms: float = 0.0) -> None:
+    def _fault(
+        self, what: str, member: Member, duration_ms: float = 0.0, *, planned: bool = False
+    ) -> None:
         now_ms = self.now_ms()
         nodes = frozenset({member.number})
-        self.history.faults.append(Fault(now_ms, now_ms + duration_ms, what, nodes))
+        self.history.faults.append(Fault(now_ms, now_ms + duration_ms, what, nodes, planned))
 
     def _moved(self, member: Member, vnode: Vnode) -> None:
-        self._fault(f"moved {vnode.group}", member)
+        # A disk that stalls lets a planned change take an unplanned end.
+        handed_ms = self._members.handed_ms.get(vnode.group, 0.0)
+        planned = self._clock.now_ms < handed_ms and not self._members.knobs.stall_rate
+        self._fault(f"moved {vnode.group}", member, planned=planned)
 
     def _crashed(self, member: Member) -> None:
         self._fault("crash", member)
@@ -63,7 +68,8 @@ class Reckoning:
         """The nemesis did something that anybody may feel for a while."""
         now_ms = self.now_ms()
         until_ms = now_ms + lasting_ms(self._members.knobs)
-        self.history.faults.append(Fault(now_ms, until_ms, fault.kind))
+        planned = fault.kind in PLANNED
+        self.history.faults.append(Fault(now_ms, until_ms, fault.kind, planned=planned))
 
     # --- replicas --------------------------------------------------------------------------
 

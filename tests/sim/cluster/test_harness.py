@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from node.engine import Engine
+from tests.checks.jobmodel import Get
+from tests.checks.lincheck import UNKNOWN
 from tests.sim.cluster.clients import Conversation
 from tests.sim.cluster.harness import Harness
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import META_GROUP
-from timemachine.errors import Unavailable
+from timemachine.errors import StoreDamaged, StoreFailed, Unavailable
 from timemachine.vnode import Done
 
 _QUIET = Knobs(seed=1, safety_ms=3_000.0, fault_pace_ms=1e9, due_ms_max=1_000.0)
@@ -83,3 +87,41 @@ def test_the_groups_and_their_leaders_are_known() -> None:
     members.transfer(META_GROUP, to)
     harness.clock.run_for(3_000.0)
     assert to == members.leader_of(META_GROUP)
+
+
+def test_every_node_is_asked_for_what_was_written_last() -> None:
+    """Where a seed has somebody who trusts nobody; who does not lead has nothing to say."""
+    asked = []
+    for audit_ms in (0.0, 50.0):
+        harness = Harness(_QUIET.changed(read_share=0.0, audit_ms=audit_ms))
+        result = harness.run()
+        assert [] == result.judgement.broken
+        reads = [call for call in harness.history.calls if isinstance(call.asked, Get)]
+        asked.append({call.node for call in reads})
+        if audit_ms:
+            answered = [call for call in reads if call.answered is not UNKNOWN]
+            assert 20 < len(answered) < len(reads)
+    assert [set(), {1, 2, 3}] == asked
+
+
+def test_what_is_planned_excuses_nothing() -> None:
+    """A cluster of which leaderships are handed over, and nothing else is done to it."""
+    harness = Harness(_QUIET.changed(fault_kinds=0, fault_pace_ms=300.0, mood="slow"))
+    result = harness.run()
+    assert [] == result.judgement.broken
+    assert result.faults > 5
+    moves = [fault for fault in harness.history.faults if "moved" in fault.what]
+    assert any(fault.planned for fault in moves)
+    assert {"hand_over"} == {each.kind for each in harness.nemesis.plan}
+
+
+def test_a_node_ends_itself_for_its_disk_alone() -> None:
+    """Whatever else it may have to say for itself is a finding."""
+    members = Harness(_QUIET).members
+    member = members.members[1]
+    member.check_reason(StoreFailed("full"))
+    with pytest.raises(AssertionError, match="its disk is whole"):
+        member.check_reason(StoreDamaged("a gap"))
+    member.disk.store.write({b"key": b"value"})
+    member.disk.flip_bits()
+    member.check_reason(StoreDamaged("a row"))

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from tests.sim.mutations.finding import checks_of
 from tests.sim.runs import Order, Run, commit, fresh_seed, run_many, run_seed, seeds_for
 
 _TOLD_EVERY = 500
@@ -23,7 +24,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="how many seeds to run, instead of a time")
     parser.add_argument("--first", type=int, help="the first seed of many; drawn without it")
     parser.add_argument("--nodes", type=int, help="how many nodes, 1 to 7; seeds draw it without")
-    parser.add_argument("--mutation", help="plant this fault, see tests/sim/mutations.py")
+    parser.add_argument("--mutation", help="plant this fault, see tests/sim/mutations")
     parser.add_argument("--knob", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args()
@@ -61,7 +62,8 @@ def main() -> int:
             bad += 1
             _print_found(order, run)
             if given.mutation is not None:
-                print(f"{given.mutation}: found by seed {run.seed}, the {done}th")
+                checks = " and ".join(sorted(checks_of(run)))
+                print(f"{given.mutation}: found by {checks} in seed {run.seed}, the {done}th")
                 return 1
     took = time.monotonic() - began
     print(

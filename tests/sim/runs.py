@@ -11,11 +11,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from tests.checks.judgedchaos import JudgedChaos, judged
+from tests.checks.violation import Violation
 from tests.sim.cluster.harness import Harness, Result
 from tests.sim.cluster.knobs import draw
+from tests.sim.mutations import MUTATIONS
 from tests.sim.storm import storm
+
+_CHAOS_STEPS: Final = 3_000
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,16 +62,23 @@ def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
             return Run(seed, 1, storm(seed), (), "")
         except AssertionError as error:
             return Run(seed, 1, 0, (f"storm: {error}",), "")
+    mutation = None if order.mutation is None else MUTATIONS[order.mutation]
+    if mutation is not None and mutation.core:
+        with mutation.plant():
+            return Run(seed, 0, 0, tuple(chaos_finds(seed)), "")
     harness = Harness(draw(seed, nodes=order.nodes, **dict(order.knobs)))
     found: list[str] = []
     result: Result | None = None
-    with planted_or_none(order.mutation):
+    with nullcontext() if mutation is None else mutation.plant():
         try:
             result = harness.run()
             found = list(result.judgement.broken)
-        except AssertionError as error:
+        except Exception as error:
+            if mutation is None and not isinstance(error, AssertionError):
+                raise
             last = traceback.extract_tb(error.__traceback__)[-1]
-            found = [f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"]
+            kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
+            found = [f"{kind}{error} ({Path(last.filename).name}:{last.lineno})"]
     clock = harness.clock
     story: list[str] = []
     if tell:
@@ -79,9 +91,16 @@ def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
     return Run(seed, harness.knobs.nodes, clock.events, tuple(found), clock.trace, tuple(story))
 
 
-def planted_or_none(name: str | None) -> Any:
-    """The mutation of that name, as long as the context lasts."""
-    return nullcontext()
+def chaos_finds(seed: int) -> list[str]:
+    """What the chaos of the core finds in a seed: for what concerns changes of membership."""
+    with judged():
+        try:
+            JudgedChaos(seed).run(_CHAOS_STEPS)
+        except Violation as violation:
+            return [str(violation)]
+        except Exception as error:  # noqa: BLE001 - whatever mutated code raises
+            return [f"{type(error).__name__}: {error}"]
+    return []
 
 
 def run_many(order: Order, seeds: Iterable[int], *, jobs: int) -> Iterator[Run]:

@@ -8,7 +8,7 @@ import msgspec
 
 from tests.checks.history import NEVER, Ending, Fault, History, Image, Reading, Webhook
 from tests.checks.promises import Rules
-from tests.sim.cluster.clients import COLLECTION, DB, ROUTE
+from tests.sim.cluster.clients import ROUTE
 from tests.sim.cluster.clockwork import START_MS
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import META_GROUP, Member, Members
@@ -18,8 +18,9 @@ from tests.sim.cluster.recipients import Sending
 from timemachine import codec
 from timemachine.logrows import LogState
 from timemachine.model import JobState
-from timemachine.replica.records import read_state
+from timemachine.replica.records import read_job, read_state
 from timemachine.replica.snapshot import applied_in
+from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 _ROWS_MAX: Final = 1_000_000
@@ -133,12 +134,17 @@ class Reckoning:
     def _ending(self, job: str) -> Ending | None:
         """A job as its leader has it."""
         members = self._members
-        leader = members.leader_of((members.collection_uid, members.place_of(job)))
-        engine = members.members[leader].engine if leader else None
-        if engine is None:
+        group = (members.collection_uid, members.place_of(job))
+        leader = members.leader_of(group)
+        vnode = members.members[leader].vnode(group) if leader else None
+        if vnode is None:
             return Ending(0, "nobody leads its vnode")
-        found = engine.read_job(engine.meta.collections[DB, COLLECTION], job)
-        return None if found is None else Ending(found[0].version, JobState(found[0].state).text)
+        # Not as the node reads it: damage that it has not met yet takes nothing away.
+        data = MemoryStore.get(members.members[leader].disk.store, vnode.keys.job + job.encode())
+        if data is None:
+            return None
+        record = read_job(data)
+        return Ending(record.version, JobState(record.state).text)
 
 
 def _webhook(sending: Sending) -> Webhook:

@@ -149,17 +149,10 @@ def unclaim(rows: JobRows, command: c.Unclaim) -> None:
 def hand_over(rows: JobRows, command: c.Handover) -> None:
     """Mark open claims: their outcomes will be told by a node that does not lead any more."""
     for item in command.items:
-        before = rows.read(item.job_id)
-        if before is None:
+        found = _open_claim(rows, item.job_id, item)
+        if found is None:
             continue
-        claim = before.claim
-        if (
-            claim is None
-            or claim.attempt != item.attempt
-            or before.version != item.version
-            or before.uid != item.uid
-        ):
-            continue
+        before, claim = found
         mark = _replace(claim, handed_over=True, deadline_ms=item.deadline_ms)
         rows.store_mark(item.job_id, item.job_id.encode(), _replace(before, claim=mark))
 
@@ -170,17 +163,11 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     Comes first in whatever command carries it, because the leader has removed the send already,
     also if the command is then refused.
     """
-    before = rows.read(job_id)
-    if before is None:
+    found = _open_claim(rows, job_id, revoked)
+    if found is None:
         return
-    mark = before.claim
-    if (
-        mark is None
-        or before.uid != revoked.uid
-        or before.version != revoked.version
-        or mark.attempt != revoked.attempt
-        or revoked.term not in (0, mark.term)
-    ):
+    before, mark = found
+    if revoked.term not in (0, mark.term):
         return
     if mark.delivered:
         after = delivered(before, now_ms)
@@ -190,3 +177,21 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     else:
         after = unclaimed(before, mark)
     rows.store(job_id, job_id.encode(), before, after)
+
+
+def _open_claim(
+    rows: JobRows, job_id: str, attempt: c.ClaimItem | c.Revoked
+) -> tuple[JobRecord, ClaimMark] | None:
+    """The job and its claim, if that is the open one of just this attempt."""
+    before = rows.read(job_id)
+    if before is None:
+        return None
+    claim = before.claim
+    if (
+        claim is None
+        or claim.attempt != attempt.attempt
+        or before.version != attempt.version
+        or before.uid != attempt.uid
+    ):
+        return None
+    return before, claim

@@ -105,9 +105,7 @@ class Replicas:
 
     def stage(self) -> ReplicaKeys:
         """Keys for an image that comes in: a range that is erased unless it is switched to."""
-        incarnation = self._next_incarnation
-        self._next_incarnation = incarnation + 1
-        self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
+        incarnation = self._new_incarnation()
         self._overlay.put(erase_key(incarnation), b"")
         self._staged.add(incarnation)
         self._runtime.write_soon()
@@ -122,12 +120,15 @@ class Replicas:
         """The keys of this node's replica of a group; a new replica gets a new incarnation."""
         incarnation = self._incarnations.get(group)
         if incarnation is None:
-            incarnation = self._next_incarnation
-            self._next_incarnation = incarnation + 1
-            self._incarnations[group] = incarnation
+            incarnation = self._incarnations[group] = self._new_incarnation()
             self._overlay.put(group_key(*group), u32(incarnation))
-            self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
         return ReplicaKeys(incarnation)
+
+    def _new_incarnation(self) -> int:
+        incarnation = self._next_incarnation
+        self._next_incarnation = incarnation + 1
+        self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
+        return incarnation
 
     def retire_others(self, collections: Container[int]) -> None:
         """Forget the replicas of all collections but these; what they hold is erased."""

@@ -203,6 +203,7 @@ class Engine(Reader):
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
+        self._meta_changes = self.meta.changes
         if self.consensus is None:
             self.tasks.reconcile()
         wanted = {collection.uid: collection for collection in self.meta.collections.values()}
@@ -259,7 +260,6 @@ class Engine(Reader):
 
     def _meta_changed(self) -> None:
         """What another node proposed to the meta group holds here as well."""
-        self._meta_changes = self.meta.changes
         if self.meta.databases:
             self._reconcile()
             self._bootstrap_seen()

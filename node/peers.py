@@ -33,7 +33,7 @@ class _Outbox:
 
 
 class Peers:
-    """One outbox a peer; `flush` sends a frame to each that has something in it.
+    """An outbox for each peer that something waits for; `flush` sends each as a frame.
 
     `number` is this node's, `others` are all other members', `epoch` counts this node's lives.
     A snapshot is not posted but handed to `send_snapshot`, which sees to its image.
@@ -43,15 +43,16 @@ class Peers:
         self.send_snapshot: Callable[[tuple[int, int], Message], None] = lambda *_: None
         self._network = network
         self.number = number
+        self.others = tuple(others)
         self.epoch = epoch
-        self._outboxes = {other: _Outbox() for other in others}
-        self._full: dict[int, None] = {}
+        self._outboxes: dict[int, _Outbox] = {}
         self.frames = 0
 
-    @property
-    def others(self) -> Sequence[int]:
-        """The numbers of all other members."""
-        return tuple(self._outboxes)
+    def _outbox(self, to: int) -> _Outbox:
+        outbox = self._outboxes.get(to)
+        if outbox is None:
+            outbox = self._outboxes[to] = _Outbox()
+        return outbox
 
     def post(self, group: tuple[int, int], messages: Sequence[Message]) -> None:
         """Messages of one group, each to the node that it names."""
@@ -60,55 +61,41 @@ class Peers:
             if message.type is MessageType.SNAPSHOT:
                 self.send_snapshot(group, message)
                 continue
-            outbox = self._outboxes.get(message.to)
-            if outbox is not None:
-                outbox.messages.append(GroupMessage(uid, index, message))
-                self._full[message.to] = None
+            if message.to in self.others:
+                self._outbox(message.to).messages.append(GroupMessage(uid, index, message))
 
     def forward(self, to: int, forward: Forward) -> None:
         """A command for a leader that is elsewhere."""
-        self._outboxes[to].forwards.append(forward)
-        self._full[to] = None
+        self._outbox(to).forwards.append(forward)
 
     def forwarded(self, to: int, number: int) -> None:
         """What `to` has forwarded under that number is done."""
-        self._outboxes[to].forwarded.append(number)
-        self._full[to] = None
+        self._outbox(to).forwarded.append(number)
 
     def beat(self, to: int, beat: Beat) -> None:
         """This node is alive, and leads what it leads."""
-        self._outboxes[to].beat = beat
-        self._full[to] = None
+        self._outbox(to).beat = beat
 
     def answer(self, to: int, answer: Answer) -> None:
         """What follows nodes as `to` still does so."""
-        outbox = self._outboxes[to]
-        if outbox.answer is not None:
+        if self._outbox(to).answer is not None:
             self.flush()
-            outbox = self._outboxes[to]
-        outbox.answer = answer
-        self._full[to] = None
+        self._outbox(to).answer = answer
 
     def chunk(self, to: int, chunk: SnapshotChunk) -> None:
         """A part of an image, sent at once."""
-        self._outboxes[to].chunks.append(chunk)
-        self._full[to] = None
+        self._outbox(to).chunks.append(chunk)
         self.flush()
 
     def chunk_answer(self, to: int, answer: SnapshotAnswer) -> None:
         """How far this node has an image that `to` sends, sent at once."""
-        self._outboxes[to].chunk_answers.append(answer)
-        self._full[to] = None
+        self._outbox(to).chunk_answers.append(answer)
         self.flush()
 
     def flush(self) -> None:
         """Send what waits."""
-        if not self._full:
-            return
-        full, self._full = self._full, {}
-        for other in full:
-            outbox = self._outboxes[other]
-            self._outboxes[other] = _Outbox()
+        outboxes, self._outboxes = self._outboxes, {}
+        for other, outbox in outboxes.items():
             frame = Frame(
                 self.number,
                 self.epoch,

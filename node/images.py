@@ -3,8 +3,6 @@
 `node/snapshots/` carries them; here it is joined with the replicas of this node.
 """
 
-from typing import Final
-
 from node.env import World
 from node.peers import Peers
 from node.replicas import Replicas
@@ -17,9 +15,7 @@ from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.overlay import Overlay
 from timemachine.transfers import Group
-from timemachine.vnode import Vnode
-
-_NO_INDEX: Final = 1 << 63
+from timemachine.vnode import NO_INDEX, Vnode
 
 
 class Images:
@@ -96,7 +92,7 @@ class Images:
     def kept_from(self, group: Group) -> int:
         """The log behind this index is needed by who gets an image of the group."""
         index = self.outgoing.keep_from(group)
-        return _NO_INDEX if index is None else index
+        return NO_INDEX if index is None else index
 
     def left(self, group: Group) -> None:
         """This node does not lead the group any more."""

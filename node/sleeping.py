@@ -8,7 +8,7 @@ from node.env import World
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
-from timemachine.liveness import Announcement, Answer, Beat, Changes, Liveness
+from timemachine.liveness import Announcement, Answer, Beat, Changes, Group, Liveness
 from timemachine.vnode import RESTING_FOLLOWER, RESTING_LEADER, Vnode
 
 
@@ -117,24 +117,20 @@ class Sleeping:
     def _obey(self, changes: Changes) -> None:
         if not changes:
             return
+        for vnode in self._here(changes.released):
+            self._wake(vnode, elapsed=0)
+        for vnode in self._here(changes.lapsed):
+            vnode.core.forget_leader()
+            self._wake(vnode, elapsed=self._rhythm.election_tick)
+            self._runtime.stepped(vnode)
+        for vnode in self._here(changes.awake):
+            # What is agreed with others stays agreed: it goes on resting in that sense.
+            vnode.core.elapse(0)
+            self.awake[vnode] = 0
+        for vnode in self._here(changes.asleep):
+            self.awake.pop(vnode, None)
+
+    def _here(self, groups: list[Group]) -> list[Vnode]:
+        """The replicas of these groups that this node has."""
         vnodes = self._runtime.vnodes
-        for group in changes.released:
-            vnode = vnodes.get(group)
-            if vnode is not None:
-                self._wake(vnode, elapsed=0)
-        for group in changes.lapsed:
-            vnode = vnodes.get(group)
-            if vnode is not None:
-                vnode.core.forget_leader()
-                self._wake(vnode, elapsed=self._rhythm.election_tick)
-                self._runtime.stepped(vnode)
-        for group in changes.awake:
-            vnode = vnodes.get(group)
-            if vnode is not None:
-                # What is agreed with others stays agreed: it goes on resting in that sense.
-                vnode.core.elapse(0)
-                self.awake[vnode] = 0
-        for group in changes.asleep:
-            vnode = vnodes.get(group)
-            if vnode is not None:
-                self.awake.pop(vnode, None)
+        return [vnodes[group] for group in groups if group in vnodes]

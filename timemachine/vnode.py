@@ -63,7 +63,8 @@ _HEARTBEAT_RESPONSE: Final = MessageType.HEARTBEAT_RESPONSE
 _EARLY: Final = frozenset({MessageType.APPEND, MessageType.HEARTBEAT})
 _VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 _STAMP_BYTES: Final = 8
-_NO_INDEX: Final = 1 << 63
+NO_INDEX: Final = 1 << 63
+"""Behind every log: nobody needs what is kept of one."""
 _STAMPS_PER_MS: Final = 1_000
 
 RESTING_LEADER: Final = 1
@@ -584,7 +585,7 @@ class Vnode:
 
 
 def _nothing_kept(_: tuple[int, int]) -> int:
-    return _NO_INDEX
+    return NO_INDEX
 
 
 def _core_config(config: GroupConfig, applied: int, *, sole: bool) -> Config:

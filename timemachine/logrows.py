@@ -178,18 +178,23 @@ class LogRows:
             self._overlay.delete(log + u64(gone))
         self.base = (index, term)
 
+    def is_long(self, applied_index: int) -> bool:
+        """Whether there is more of a log than is kept for nobody."""
+        config = self._config
+        return (
+            applied_index - self.base[0] > config.log_entries_max
+            or self._bytes > config.log_bytes_max
+        )
+
     def drop_older(self, applied_index: int, needed_index: int) -> None:
         """Drop the older half of what is applied, if the log has become too long.
 
         What follows `needed_index` is kept for somebody, up to four times as much as otherwise.
         """
+        if not self.is_long(applied_index):
+            return
         base_index = self.base[0]
         config = self._config
-        if (
-            applied_index - base_index <= config.log_entries_max
-            and self._bytes <= config.log_bytes_max
-        ):
-            return
         storage, fresh = self.storage, self._fresh
         # Of what is in memory, for that is where the term is known; and only as far as it stays
         # there, for what is written in this cycle may have taken the place of the rest.

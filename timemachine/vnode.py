@@ -410,7 +410,9 @@ class Vnode:
             self._let_go()
             if ready.committed_entries:
                 applied_index = self.machine.applied_index
-                log.drop_older(applied_index, min(core.needed_index, self.kept_from(self.group)))
+                if log.is_long(applied_index):
+                    needed_index = min(core.needed_index, self.kept_from(self.group))
+                    log.drop_older(applied_index, needed_index)
             elif not changed and ready.hard_state is None:
                 return  # only messages: nothing is worth a row
         state = self._hard_state

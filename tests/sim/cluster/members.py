@@ -28,12 +28,12 @@ from timemachine.vnode import Vnode
 KEY: Final = MasterKey(b"k" * 32)
 META_GROUP: Final = (0, 0)
 
-_TICKS: Final = frozenset({"Consensus._tick"})
-_PUMPS: Final = frozenset(
+TICKS: Final = frozenset({"Consensus._tick"})
+PUMPS: Final = frozenset(
     {
         "Alarm._ring_timer",
         "Expiry._round",
-        "Forwarding._try_all",
+        "Forwarding._again",
         "Learning._step",
         "Replicas._erase",
     }
@@ -209,7 +209,7 @@ class Members:
             knobs.wall_drift_max * dice.uniform(-1.0, 1.0),
         )
         world.slack_ms = knobs.timer_slack_ms
-        world.ticks, world.pumps = _TICKS, _PUMPS
+        world.ticks, world.pumps = TICKS, PUMPS
         disk = FaultyDisk(world)
         disk.sync_ms = (0.1, max(0.2, knobs.sync_ms_max))
         disk.keep_rate = knobs.keep_rate

@@ -43,7 +43,7 @@ $(STAMP):
 	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: setup ## a node, a receiver, a few timers: see it work in half a minute
+demo: setup ## three nodes, one killed and one paused while they fire: see it in a minute
 	@$(PYTHON) -m node demo
 
 run: setup ## a node on this machine, its data in .run
@@ -88,5 +88,5 @@ lock: setup ## write requirements/*.lock for what pyproject.toml asks
 		--output-file requirements/node.lock pyproject.toml
 
 clean: ## remove what the commands above have made
-	@rm -rf $(VENV) .run build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache \
+	@rm -rf $(VENV) .run .run3 build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache \
 		.pytest_cache .ruff_cache

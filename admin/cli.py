@@ -1,17 +1,33 @@
-"""The commands of an admin: so far those that look."""
+"""The commands of an admin: those that look, the token for a node that joins, upgrades, salvage."""
+
+from typing import Final
 
 import click
 
 from admin import answers
 from admin.command import Group
 from admin.given import Given
-from admin.render import show_status, show_vnodes
+from admin.lazy import LazyGroup, Place
+from admin.render import show_finalised, show_join_token, show_status, show_vnodes
+from admin.times import DURATION_NOT_ZERO
+from timemachine import limits
 from timemachine.client import operations
 
 
-@click.group(cls=Group, db=False)
+class _Admin(LazyGroup, Group):
+    """Commands that ask a node, and one that reads what a node has left."""
+
+
+_PLACES: Final = {
+    "salvage": Place(
+        "admin.commands.salvage", "salvage", "Take the jobs out of what a stopped node has left."
+    ),
+}
+
+
+@click.group(cls=_Admin, db=False, places=_PLACES)
 def admin() -> None:
-    """Look at a cluster."""
+    """Look at a cluster, let nodes join it, and help when it cannot help itself."""
 
 
 @admin.command(db=False, examples=["timemachine admin status"])
@@ -26,3 +42,35 @@ def status(given: Given) -> None:
 def vnodes(given: Given) -> None:
     """Show every vnode: its leader, term, offset and backlog."""
     answers.show_all(given, operations.vnodes(), show_vnodes)
+
+
+@admin.command(
+    "join-token",
+    db=False,
+    examples=["timemachine admin join-token", "timemachine admin join-token --ttl-ms 10m"],
+)
+@click.option(
+    "--ttl-ms",
+    type=DURATION_NOT_ZERO,
+    metavar="MS",
+    help="How long a node may join with it, such as 10m. [1h]",
+)
+@click.pass_obj
+def join_token(given: Given, ttl_ms: int | None) -> None:
+    """Make a token with which one node can join the cluster.
+
+    It is for `timemachine serve --join ... --join-token TOKEN` there, and is shown only here.
+    """
+    answers.show(given, operations.issue_join_token(ttl_ms=ttl_ms), show_join_token)
+
+
+@admin.command(db=False, examples=["timemachine admin finalise 1"])
+@click.argument("format", type=click.IntRange(1, limits.FORMAT_MAX), metavar="FORMAT")
+@click.pass_obj
+def finalise(given: Given, format: int) -> None:
+    """End an upgrade: the cluster uses this format from now on.
+
+    Every node must know it; `timemachine admin status` shows which do. There is no way back: a
+    program that does not know the format cannot run on this cluster's data any more.
+    """
+    answers.show(given, operations.finalise(cluster_version=format), show_finalised)

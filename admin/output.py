@@ -30,7 +30,8 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def _people(parts: Iterable[RenderableType | str]) -> None:
+def people(parts: Iterable[RenderableType | str]) -> None:
+    """Print what people see: sentences and tables."""
     out = console()
     # A row is a line, which a narrow terminal goes on with: ids and times stay in one piece.
     out.width = WIDE
@@ -61,7 +62,7 @@ def document(answer: bytes, show: Show, *, as_json: bool) -> None:
     if as_json:
         click.echo(answer)
     else:
-        _people(show(decoded(answer)))
+        people(show(decoded(answer)))
 
 
 def listing(
@@ -73,7 +74,7 @@ def listing(
         for page in pages:
             if page:
                 empty = False
-                _people(show([decoded(item) for item in page]))
+                people(show([decoded(item) for item in page]))
         if empty:
             click.echo(f"There is {nothing}.", err=True)
         return

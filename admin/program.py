@@ -19,5 +19,12 @@ CLIENT: Final = {
 }
 """What a user of the database types."""
 
-PLACES: Final = {**CLIENT, "admin": Place("admin.cli", "admin", "Look at a cluster.")}
+PLACES: Final = {
+    **CLIENT,
+    "admin": Place(
+        "admin.cli",
+        "admin",
+        "Look at a cluster, let nodes join it, and help when it cannot help itself.",
+    ),
+}
 """All commands that `timemachine` takes from here."""

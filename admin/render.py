@@ -8,7 +8,15 @@ from admin.tables import Parts, Row, grid, members
 
 def show_status(cluster: Row) -> Parts:
     """The nodes of a cluster."""
-    yield f"cluster {cluster['cluster_id']}, node leader {cluster['node_leader']}"
+    leader = cluster["node_leader"]
+    yield f"cluster {cluster['cluster_id']}, node leader {leader or 'none'}"
+    if missing := cluster.get("under_replicated"):
+        yield f"{missing} vnodes have fewer replicas than they are to have"
+    if cluster.get("no_fault_tolerance"):
+        yield "no fault tolerance: the loss of one node can stop vnodes"
+    finalised, known = cluster.get("cluster_version", 0), cluster.get("known_version", 0)
+    if known > finalised:
+        yield f"format {finalised}; every node knows {known}, which may be finalised"
     yield grid(
         ("node", "name", "state", "http", "version", "vnodes", "leaders", "clock"),
         [
@@ -29,7 +37,11 @@ def show_vnodes(rows: Sequence[Row]) -> Parts:
         [
             (
                 *(shown.text(row["db"]), shown.text(row["collection"]), str(row["index"])),
-                *(str(row["leader"]), str(row["term"]), shown.time(row["offset"]["time"])),
+                *(
+                    str(row["leader"] or "none"),
+                    str(row["term"]),
+                    shown.time(row["offset"]["time"]),
+                ),
                 str(row["due_backlog"]),
             )
             for row in rows
@@ -42,3 +54,15 @@ def show_settings(settings: Row) -> Parts:
     """What holds for all nodes; that nothing is allowed is told too."""
     ranges = settings["allowed_private_cidrs"]
     yield members([("allowed_private_cidrs", shown.text(", ".join(ranges)) or "none")])
+
+
+def show_finalised(finalised: Row) -> Parts:
+    """The format that the cluster uses from now on."""
+    yield members([("cluster_version", str(finalised["cluster_version"]))])
+
+
+def show_join_token(issued: Row) -> Parts:
+    """A token for a node that joins."""
+    yield members(
+        [("token", shown.text(issued["token"])), ("expires", shown.time(issued["expires_time"]))]
+    )

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from bench import bulk, fire, growth, idle, ingest, lateness, memory, raft
+from bench import bulk, cluster, fire, growth, idle, ingest, lateness, memory, raft
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -14,6 +14,10 @@ _WORKLOADS = {
     "bulk": bulk.run,
     "raft": raft.run,
     "idle": idle.run,
+    "failover": cluster.failover,
+    "rolling": cluster.rolling,
+    "cluster-ingest": cluster.ingest,
+    "cluster-idle": cluster.idle,
 }
 
 

@@ -19,7 +19,7 @@ from bench.tools import (
     request_bytes,
     set_up,
 )
-from timemachine.storage.leveldb import Identity, open_store
+from timemachine.storage.leveldb import FORMAT, Identity, open_store
 
 _PATH = f"{COLLECTION}/jobs"
 _META = {"cart": 7, "user": "u-123456", "text": "your cart is waiting"}
@@ -32,12 +32,14 @@ def _job(identity: str | None = None) -> dict[str, object]:
     return job
 
 
-def _singles(count: int, prefix: str) -> Iterator[bytes]:
+def singles(count: int, prefix: str) -> Iterator[bytes]:
+    """Creates of one job each; ids begin with `prefix`."""
     for number in range(count):
         yield request_bytes("POST", _PATH, json.dumps(_job(f"{prefix}-{number:08d}")).encode())
 
 
-def _batches(count: int, size: int, prefix: str) -> Iterator[bytes]:
+def batches(count: int, size: int, prefix: str) -> Iterator[bytes]:
+    """Batches of `size` jobs each; ids begin with `prefix`."""
     for batch in range(count):
         jobs = [_job(f"{prefix}-{batch:05d}-{number:05d}") for number in range(size)]
         yield request_bytes("POST", _PATH + "/batch", json.dumps(jobs).encode())
@@ -46,7 +48,7 @@ def _batches(count: int, size: int, prefix: str) -> Iterator[bytes]:
 def _raw_rows(jobs: int, size: int) -> float:
     """Jobs a second of raw synced batches with the keys and bytes that a create writes."""
     with tempfile.TemporaryDirectory(prefix="timemachine-bench-") as folder:
-        identity = Identity(1, "c", "n", 1, b"k")
+        identity = Identity(FORMAT, "c", "n", 1, b"k")
         store, _ = open_store(Path(folder, "data"), create=identity)
         meta = json.dumps(_META).encode()
         began_s = time.perf_counter()
@@ -75,14 +77,14 @@ def run(*, quick: bool) -> None:
         set_up(measured, {"hook": 9})
         baseline = Process(["-m", "bench.baselines", "server"])
         try:
-            push(baseline, _singles(2_000, "warm"))
-            push(measured, _singles(2_000, "warm"))
+            push(baseline, singles(2_000, "warm"))
+            push(measured, singles(2_000, "warm"))
             for number in range(rounds):
                 before = baseline.cpu_s()
-                push(baseline, _singles(count, "x"))
+                push(baseline, singles(count, "x"))
                 base_us = (baseline.cpu_s() - before) / count * 1e6
                 before, began_s = measured.cpu_s(), time.perf_counter()
-                times, statuses = push(measured, _singles(count, f"s{number}"))
+                times, statuses = push(measured, singles(count, f"s{number}"))
                 took_s = time.perf_counter() - began_s
                 ours_us = (measured.cpu_s() - before) / count * 1e6
                 assert statuses == {201: count}, statuses
@@ -101,14 +103,14 @@ def run(*, quick: bool) -> None:
         report("ingest, single: rate", f"{median(rates):.0f} jobs/s", "-", holds=None)
         report("ingest, single: p99 of a request", f"{median(p99s):.1f} ms", "-", holds=None)
         ratios, batch_rates = [], []
-        batches = 10 if quick else 40
+        many = 10 if quick else 40
         for number in range(rounds):
-            requests = list(_batches(batches, 1_000, f"b{number}"))
-            raw = _raw_rows(batches * 1_000, 1_000)
+            requests = list(batches(many, 1_000, f"b{number}"))
+            raw = _raw_rows(many * 1_000, 1_000)
             began_s = time.perf_counter()
             _, statuses = push(measured, iter(requests), connections=4)
-            rate = batches * 1_000 / (time.perf_counter() - began_s)
-            assert statuses == {200: batches}, statuses
+            rate = many * 1_000 / (time.perf_counter() - began_s)
+            assert statuses == {200: many}, statuses
             ratios.append(rate / raw)
             batch_rates.append(rate)
         report(

@@ -72,7 +72,7 @@ class _Wire:
         self.engines: dict[int, Engine] = {}
         self.frames = 0
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         self.frames += 1
         self._loop.call_soon(self.engines[node].receive, frame)
 
@@ -162,9 +162,7 @@ class _Nodes:
 
     def asleep(self) -> bool:
         """Whether no replica of any node is ticked."""
-        return not any(
-            engine.consensus is None or engine.consensus.sleeping.awake for engine in self.engines
-        )
+        return not any(engine.consensus.sleeping.awake for engine in self.engines)
 
     async def stop(self) -> None:
         """Stop all in good order, as a node does."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,22 @@ FAR_MS = 4_000_000_000_000
 
 
 class Process:
-    """A measured process."""
+    """A measured process; `rpc` is empty for all but nodes. Its errors are added to `log`."""
 
-    def __init__(self, arguments: list[str]) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-        )
+    def __init__(self, arguments: Sequence[str], log: Path = Path(os.devnull)) -> None:
+        with log.open("ab") as errors:
+            self.popen = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+            )
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        self.rpc = words.get("rpc", "")
         self.host, _, port = words["http"].rpartition(":")
         self.port = int(port)
 
@@ -65,13 +67,23 @@ class Process:
                 return int(line.split()[1]) * 1024
         return 0
 
+    def resident_bytes(self) -> int:
+        """All its memory that is in RAM, mapped files as well."""
+        pages = Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> None:
         """Stop it."""
         self.popen.send_signal(signal.SIGTERM)
         try:
             self.popen.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.popen.kill()
+        self.popen.wait()
 
 
 @contextmanager
@@ -82,7 +94,7 @@ def node(**flags: str) -> Iterator[Process]:
         process = Process(
             [
                 *("-m", "node", "serve", "--data", f"{folder}/data", "--http", "127.0.0.1:0"),
-                *("--allow-private", "127.0.0.0/8", *more),
+                *("--rpc", "127.0.0.1:0", "--allow-private", "127.0.0.0/8", *more),
             ]
         )
         try:
@@ -132,7 +144,7 @@ class _Client(asyncio.Protocol):
 
 
 async def _push(
-    host: str, port: int, requests: Iterator[bytes], connections: int
+    processes: Sequence[Process], requests: Iterator[bytes], connections: int
 ) -> tuple[list[float], dict[int, int]]:
     loop = asyncio.get_running_loop()
     times: list[float] = []
@@ -153,17 +165,22 @@ async def _push(
         times.append(took_s)
         statuses[status] = statuses.get(status, 0) + 1
 
-    for _ in range(connections):
-        await loop.create_connection(lambda: _Client(take, done), host, port)
+    for number in range(connections):
+        process = processes[number % len(processes)]
+        await loop.create_connection(lambda: _Client(take, done), process.host, process.port)
     await finished
     return times, statuses
 
 
 def push(
-    process: Process, requests: Iterator[bytes], connections: int = 64
+    processes: Process | Sequence[Process], requests: Iterator[bytes], connections: int = 64
 ) -> tuple[list[float], dict[int, int]]:
-    """Send requests over keep-alive connections; returns times in seconds, and statuses."""
-    return uvloop.run(_push(process.host, process.port, requests, connections))
+    """Send requests over keep-alive connections, spread over all processes.
+
+    Returns times in seconds, and statuses.
+    """
+    among = [processes] if isinstance(processes, Process) else processes
+    return uvloop.run(_push(among, requests, connections))
 
 
 def request_bytes(method: str, path: str, body: bytes = b"", *, headers: str = "") -> bytes:

@@ -10,7 +10,7 @@ import click
 from admin.lazy import LazyGroup
 from admin.program import PLACES
 from timemachine import __version__
-from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
+from timemachine.errors import ConfigError, TimeMachineError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -47,34 +47,20 @@ def _run(
     sys.exit(wiring.serve(config, bound=bound, refused=refused))
 
 
-def _refuse(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    if value:
-        raise click.UsageError(f"{parameter.opts[0]} has no meaning in this version yet.")
-    return value
-
-
-def _not_yet(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options of the contract that have no meaning yet: hidden, and refused when given."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in names:
-            option = click.option(
-                name, hidden=True, callback=_refuse, expose_value=False, default=None
-            )
-            command = option(command)
-        return command
-
-    return decorate
-
-
 @main.command(context_settings=_HELP)
 @click.option("--data", metavar="DIR", help="The data directory; made when it does not exist.")
 @click.option("--http", metavar="HOST:PORT", help="Where the API listens. [127.0.0.1:8001]")
-@click.option("--rpc", metavar="HOST:PORT", help="Address kept for other nodes. [127.0.0.1:9001]")
+@click.option("--rpc", metavar="HOST:PORT", help="Where other nodes connect. [127.0.0.1:9001]")
 @click.option("--advertise-http", metavar="HOST:PORT", help="The API's address as others see it.")
+@click.option("--advertise-rpc", metavar="HOST:PORT", help="That address as other nodes see it.")
 @click.option("--node-name", metavar="NAME", help="A name for people. [the host's name]")
 @click.option("--zone", metavar="ZONE", help="The failure domain of this node.")
 @click.option("--bootstrap", type=click.Choice(["auto", "never"]), help="Begin a cluster? [auto]")
+@click.option(
+    "--join", metavar="HOST:PORT,...", help="Join the cluster of these nodes (their RPC)."
+)
+@click.option("--join-token", metavar="TOKEN", help="The one-time token that lets this node in.")
+@click.option("--replace", metavar="NODE", help="The id of a lost node whose place this one takes.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings in TOML.")
 @click.option(
     "--allow-private",
@@ -86,11 +72,15 @@ def _not_yet(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
 @click.option("--api-token-file", metavar="FILE", help="Tokens of those who may use the API.")
 @click.option("--http-tls-cert", metavar="FILE", help="Certificate chain in PEM: speak HTTPS.")
 @click.option("--http-tls-key", metavar="FILE", help="The key of that certificate, in PEM.")
+@click.option("--rpc-tls-cert", metavar="FILE", help="Certificate chain for other nodes, in PEM.")
+@click.option("--rpc-tls-key", metavar="FILE", help="The key of that certificate, in PEM.")
+@click.option("--rpc-tls-ca", metavar="FILE", help="The authority of all nodes, in PEM.")
 @click.option("--disk-reserve-mb", type=int, metavar="MIB", help="Free disk to keep. [256]")
+@click.option(
+    "--snapshot-mb-per-s", type=int, metavar="MIB", help="Images of replicas sent a second. [32]"
+)
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback regardless.")
 @click.option("--print-config", is_flag=True, help="Print the effective settings and exit.")
-@_not_yet("--join", "--join-token", "--advertise-rpc")
-@_not_yet("--rpc-tls-cert", "--rpc-tls-key", "--rpc-tls-ca")
 def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     """Run a node.
 
@@ -98,15 +88,22 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     Exit codes: 0 stopped as asked, 2 wrong usage or configuration, 3 the data directory cannot
     be used, 1 anything else.
 
-    The files of --api-token-file, --http-tls-cert and --http-tls-key are read again on SIGHUP.
+    The files of --api-token-file, --http-tls-* and --rpc-tls-* are read again on SIGHUP.
+
+    A new data directory begins a cluster of its own, or joins one with --join and --join-token.
+    A token on the command line is seen by other users of the machine; TIMEMACHINE_JOIN_TOKEN
+    is not.
 
     \b
     Examples:
       timemachine serve --data ./data --allow-private 127.0.0.0/8
       timemachine serve --data ./data --http 0.0.0.0:8001 --api-token-file tokens
       timemachine serve --data ./data --http-tls-cert chain.pem --http-tls-key key.pem
+      timemachine serve --data ./data2 --http :8002 --rpc :9002 --join :9001 --join-token TOKEN
     """  # noqa: D301 - to click \b says that lines are to be left as they are
     flags["allow_private"] = list(flags["allow_private"]) or None
+    if flags["join"] is not None:
+        flags["join"] = [part.strip() for part in flags["join"].split(",") if part.strip()]
     file = config_file or os.environ.get("TIMEMACHINE_CONFIG")
     _run(flags, file, print_config=print_config)
 
@@ -122,65 +119,57 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     show_default=True,
     help="Where the API listens; port 0 takes a free one.",
 )
-@click.option("--nodes", type=click.IntRange(1, 1), default=1, help="One, for now.")
-def dev(data: str, http: str, nodes: int) -> None:
-    """Run a local node; webhooks to this machine are allowed.
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 5),
+    help="How many nodes: 1 to 5. [as many as the folder has; 1 in a new one]",
+)
+def dev(data: str, http: str, nodes: int | None) -> None:
+    """Run a local node, or a cluster of several; webhooks to this machine are allowed.
 
     It prints commands to try. Ctrl+C stops it; the data stays, and the next start goes on with it.
     Exit codes as those of serve.
 
-    Example: timemachine dev
-    """
-    del nodes
-    flags = {"data": data, "http": http, "allow_private": ["127.0.0.0/8", "::1/128"]}
+    Several nodes are processes of their own. Their APIs listen on the port of --http and those
+    after it. The first start makes a cluster of them, later ones resume it, and with more --nodes
+    others join. A node that dies is not started again until the next start, so that you can see
+    what its loss does. TIMEMACHINE_* variables are for a single node only.
+
+    \b
+    Examples:
+      timemachine dev
+      timemachine dev --nodes 3 --data cluster
+    """  # noqa: D301 - to click \b says that lines are to be left as they are
+    from node.local.cluster import rpc_address
+    from node.local.dev import count_nodes, run_nodes, say
+    from node.local.process import Said
+    from node.local.telling import how_to_stop_one, what_helps, what_to_try
+
+    count = count_nodes(data, nodes)
+    if count > 1:
+        sys.exit(run_nodes(data, http, count))
+
+    def refused(error: TimeMachineError) -> None:
+        said = Said(error.specific_code, error.detail)
+        say("\n" + what_helps(said, data, "timemachine dev"))
+
+    flags = {
+        "data": data,
+        "http": http,
+        "rpc": rpc_address(http),
+        "allow_private": ["127.0.0.0/8", "::1/128"],
+    }
     _run(
         flags,
         None,
-        bound=lambda url: _say_what_to_try(url, data),
-        refused=lambda error: _say_what_helps(error, http, data),
+        bound=lambda url: say(what_to_try(url) + how_to_stop_one(data)),
+        refused=refused,
     )
-
-
-def _say_what_to_try(url: str, data: str) -> None:
-    base = f"{url}/v1/dbs/default"
-    click.echo(
-        "Try, in another terminal:\n\n"
-        f"  curl -X PUT {base}/collections/jobs\n"
-        f"  curl -X PUT {base}/routes/hello"
-        """ -d '{"webhook_url": "http://127.0.0.1:4000/"}'\n"""
-        f"  curl {base}/collections/jobs/jobs"
-        """ -d '{"delay_ms": 5000, "route": "hello", "meta": {"hi": 1}}'\n\n"""
-        "`timemachine collection`, `route` and `job` do the same; each has --help.\n"
-        f"Ctrl+C stops the node. Its data stays in {data}; delete that folder to begin anew.\n",
-        err=True,
-    )
-
-
-def _say_what_helps(error: TimeMachineError, http: str, data: str) -> None:
-    """Why `dev` could not start, for somebody who does it for the first time."""
-    from node.wiring import CANNOT_LISTEN
-
-    if error.specific_code == CANNOT_LISTEN and "in use" in error.detail:
-        sentence = (
-            f"{http} cannot be had: another program listens there, perhaps another node.\n"
-            f"Stop that one, or take a free port: timemachine dev --data {data} --http 127.0.0.1:0"
-        )
-    elif error.specific_code == "store_in_use":
-        sentence = (
-            f"The data in {data} is in use: another node runs on it.\n"
-            "Stop that one, or start a second one beside it:"
-            " timemachine dev --data other --http 127.0.0.1:0"
-        )
-    elif isinstance(error, StoreError | SealError):
-        sentence = f"{error.detail}\nAnother folder may do: timemachine dev --data other"
-    else:
-        sentence = error.detail
-    click.echo(f"\n{sentence}", err=True)
 
 
 @main.command(context_settings=_HELP)
 def demo() -> None:
-    """Fire 2,000 jobs, kill the node in the middle, and show that the promises hold."""
+    """Fire 2,000 jobs on three nodes, kill one, pause another, and show that the promises hold."""
     from node.demo import run_demo
 
     sys.exit(run_demo())

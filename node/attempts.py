@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
+from typing import ClassVar
+
+import msgspec
 
 from timemachine import codec
-from timemachine.model import AttemptRecord, Collection, JobRecord
+from timemachine.model import AttemptRecord, JobRecord
 from timemachine.replica.records import read_attempt, read_job
 from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u32, u64
 
 _CHUNK_ROWS = 16
-_PURGED_ROWS = 200
+_PURGED_ROWS = 500
+_PURGED_JOBS = 500
 _STEPS_BETWEEN_YIELDS = 32
 _ROUTES_LOOKED_AT = 8
+_ATTEMPT_BYTES = 1_024
 
 _read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])
 
@@ -21,22 +26,28 @@ RoutePosition = tuple[bytes, int, int, int]
 collection, the index of its vnode, its place in that row."""
 
 
-class RouteAttempt:
-    """One attempt with the job that it was made for."""
+class RouteAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt with the job that it was made for, and where it stands."""
 
-    __slots__ = ("attempt", "collection", "job_id", "record")
-
-    def __init__(
-        self, collection: Collection, job_id: str, record: JobRecord, attempt: AttemptRecord
-    ) -> None:
-        self.collection = collection
-        self.job_id = job_id
-        self.record = record
-        self.attempt = attempt
+    position: RoutePosition
+    job_id: str
+    record: JobRecord
+    attempt: AttemptRecord
 
 
-RoutePage = tuple[list[RouteAttempt], RoutePosition | None]
-"""Attempts, and what to go on before; None at the end."""
+class AttemptsPage(msgspec.Struct, frozen=True, array_like=True):
+    """Attempts, the newest first, and what to go on before; None at the end."""
+
+    attempts: list[RouteAttempt]
+    position: RoutePosition | None
+
+    halted: ClassVar[bool] = False
+
+
+def newest_first(position: RoutePosition) -> tuple[bytes, int, int, int]:
+    """A sort key under which attempts stand as they are listed."""
+    row, uid, index, place = position
+    return _older_first(row), uid, index, -place
 
 
 class _Source:
@@ -73,25 +84,26 @@ def _older_first(key: bytes) -> bytes:
 
 def route_attempts(
     store: Store,
-    vnodes: list[tuple[Collection, int, ReplicaKeys]],
+    vnodes: list[tuple[int, int, ReplicaKeys]],
     route_uid: int,
     before: RoutePosition | None,
     limit: int,
-) -> Iterator[RoutePage | None]:
+    bytes_max: int | None = None,
+) -> Iterator[AttemptsPage | None]:
     """Attempts that were settled before a position, the newest first, at most `limit`.
 
-    `vnodes` are (collection, index, keys) in the order of uid and index. Attempts of jobs that are
-    not kept any more are left out. Yields None whenever the caller should let others run, and at
-    last a page.
+    `vnodes` are (uid, index, keys) in the order of uid and index. Attempts of jobs that are not
+    kept any more are left out. With `bytes_max` a page is full as well when it has about so many
+    bytes. Yields None whenever the caller should let others run, and at last a page.
     """
     sources: list[_Source] = []
     heads: list[tuple[bytes, int, Row]] = []
-    for number, (collection, index, keys) in enumerate(vnodes):
+    for number, (uid, index, keys) in enumerate(vnodes):
         start, stop = keys.route_attempts_range(route_uid)
         if before is not None:
             # Rows of one moment stand in the order of their vnodes.
-            row, uid, last, _ = before
-            stop = start + row + (b"\0" if (collection.uid, index) >= (uid, last) else b"")
+            row, *last, _ = before
+            stop = start + row + (b"\0" if [uid, index] >= last else b"")
         source = _Source(store, start, stop)
         sources.append(source)
         head = source.take()
@@ -101,22 +113,24 @@ def route_attempts(
             yield None
     heapify(heads)
     found: list[RouteAttempt] = []
-    steps = 0
+    steps = size = 0
     while heads:
         _, number, (key, value) = heads[0]
-        collection, index, keys = vnodes[number]
+        uid, index, keys = vnodes[number]
         listed = _read_listed(value)
         places = len(listed)
-        if before is not None and (key, collection.uid, index) == before[:3]:
+        if before is not None and (key, uid, index) == before[:3]:
             places = min(places, before[3])
         while places:
             places -= 1
             job_id, serial = listed[places]
-            attempt = _read(store, keys, collection, job_id, serial, read_u64(key[8:16]))
-            if attempt is not None:
-                found.append(attempt)
-                if len(found) == limit:
-                    yield found, (key, collection.uid, index, places)
+            read = _read(store, keys, job_id, serial, read_u64(key[8:16]))
+            if read is not None:
+                position = key, uid, index, places
+                found.append(RouteAttempt(position, job_id, *read))
+                size += _ATTEMPT_BYTES + len(read[1].response_body)
+                if len(found) == limit or (bytes_max is not None and size >= bytes_max):
+                    yield AttemptsPage(found, position)
                     return
             steps += 1
             if steps % _STEPS_BETWEEN_YIELDS == 0:
@@ -126,45 +140,53 @@ def route_attempts(
             heappop(heads)
         else:
             heapreplace(heads, (_older_first(head[0]), number, head))
-    yield found, None
+    yield AttemptsPage(found, None)
 
 
 def _read(
     store: Store,
     keys: ReplicaKeys,
-    collection: Collection,
     job_id: str,
     serial: int,
     settled_index: int,
-) -> RouteAttempt | None:
+) -> tuple[JobRecord, AttemptRecord] | None:
     raw_id = job_id.encode()
     job = store.get(keys.job + raw_id)
-    attempt = store.get(keys.attempts_range(raw_id)[0] + u32(serial))
-    if job is None or attempt is None:
+    if job is None:
         return None
-    record = read_attempt(attempt)
-    if record.fence > settled_index:
+    record = read_job(job)
+    attempt: bytes | None = record.delivering
+    if not attempt or serial != record.serial:
+        attempt = store.get(keys.attempts_range(raw_id)[0] + u32(serial))
+    if attempt is None:
+        return None
+    made = read_attempt(attempt)
+    if made.fence > settled_index:
         return None  # the job was purged, and this is of another one with its id
-    return RouteAttempt(collection, job_id, read_job(job), record)
+    return record, made
 
 
 def old_attempt_rows(
     store: Store, keys: ReplicaKeys, before_ms: int, cursor: bytes
-) -> tuple[list[bytes], bytes]:
-    """Some rows, without their table's prefix, that were settled before a time.
+) -> tuple[list[bytes], list[str], bytes]:
+    """Some rows, without their table's prefix, that were settled before a time; their jobs.
 
     Looks at some routes from `cursor` on, empty at the beginning; returns the next one too.
     """
     found: list[bytes] = []
+    jobs: dict[str, None] = {}
     table = keys.route_attempts
     at = len(table)
     cursor = cursor or table
     for _ in range(_ROUTES_LOOKED_AT):
         first = store.scan(cursor, after_prefix(table), 1)
         if not first:
-            return found, b""
+            return found, list(jobs), b""
         route = first[0][0][: at + 8]
-        rows = store.scan(route, route + u64(before_ms), _PURGED_ROWS)
-        found += [key[at:] for key, _ in rows]
         cursor = after_prefix(route)
-    return found, cursor
+        for key, value in store.scan(route, route + u64(before_ms), _PURGED_ROWS):
+            found.append(key[at:])
+            jobs |= dict.fromkeys([job_id for job_id, _ in _read_listed(value)])
+            if len(jobs) >= _PURGED_JOBS:
+                return found, list(jobs), cursor
+    return found, list(jobs), cursor

@@ -9,9 +9,17 @@ from typing import Any
 
 import msgspec
 
+from timemachine import limits
 from timemachine.errors import ConfigError
+from timemachine.jointokens import read_token
 
 ENVIRONMENT_PREFIX = "TIMEMACHINE_"
+RPC_PORT = 9001
+RPC_DEFAULT = f"127.0.0.1:{RPC_PORT}"
+"""Where nodes listen to each other, unless they are told otherwise."""
+
+_MIB = 1024 * 1024
+
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/]*))(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -22,45 +30,58 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     data             the data directory; made when it does not exist
     http             where the API listens; beyond loopback it needs `api_token_file` or `insecure`
-    rpc              the address kept for node-to-node traffic, shown to others, not used yet
+    rpc              where this node listens to other nodes; beyond loopback it needs the files of
+                     `rpc_tls_*` or `insecure`
     advertise_http   the address of the API that others are told, when it is not `http`
+    advertise_rpc    the address that other nodes are told, when it is not `rpc`
     node_name        a name for people; the host's name by default
-    zone             the failure domain, for placement later
+    zone             the failure domain: replicas of a vnode are in different ones where that can be
     bootstrap        `auto` makes a cluster of one in a new data directory, `never` refuses to
+    join             `rpc` addresses of nodes of the cluster that a new data directory joins; one
+                     that belongs to a cluster already goes on with that
+    join_token       the one-time token that lets it in
+    replace          the id of the node whose place it takes there, because its disk is lost
     allow_private    private ranges that webhooks may go to; they seed the cluster's setting
     secret_key_file  the key that secrets are sealed with; made in the data directory by default
     api_token_file   tokens of those who may use the API; without it all may who reach it
     http_tls_cert    the certificate chain in PEM that the API speaks HTTPS with
     http_tls_key     its key in PEM, without a passphrase; both are given or none
+    rpc_tls_cert     the certificate chain in PEM that this node shows to other nodes
+    rpc_tls_key      its key in PEM, without a passphrase
+    rpc_tls_ca       the authority in PEM that the certificates of all nodes are from; all three
+                     are given or none
     disk_reserve_mb  below this much free disk, writes of creators get 507, firing goes on
-    insecure         listen beyond loopback without credentials
+    snapshot_mb_per_s
+                     how much this node sends to others, at most, of images of replicas
+    insecure         listen beyond loopback without credentials, and to other nodes without TLS
     """
 
     data: str
     http: str = "127.0.0.1:8001"
-    rpc: str = "127.0.0.1:9001"
+    rpc: str = RPC_DEFAULT
     advertise_http: str = ""
+    advertise_rpc: str = ""
     node_name: str = ""
     zone: str = ""
     bootstrap: str = "auto"
+    join: tuple[str, ...] = ()
+    join_token: str = ""
+    replace: str = ""
     allow_private: tuple[str, ...] = ()
     secret_key_file: str = ""
     api_token_file: str = ""
     http_tls_cert: str = ""
     http_tls_key: str = ""
+    rpc_tls_cert: str = ""
+    rpc_tls_key: str = ""
+    rpc_tls_ca: str = ""
     disk_reserve_mb: int = 256
+    snapshot_mb_per_s: int = limits.SNAPSHOT_RATE_BYTES_DEFAULT // _MIB
     insecure: bool = False
 
 
-NOT_YET = (
-    "join",
-    "join_token",
-    "advertise_rpc",
-    "rpc_tls_cert",
-    "rpc_tls_key",
-    "rpc_tls_ca",
-)
-"""Settings that the contract names and that have no meaning yet: refused, not ignored."""
+RPC_TLS = ("rpc_tls_cert", "rpc_tls_key", "rpc_tls_ca")
+"""The settings of TLS between nodes."""
 
 _OF_OTHERS = ("config", "server", "db", "token", "token_file", "ca_file")
 """What else is spelt TIMEMACHINE_*: where the settings are, and what clients go by."""
@@ -88,6 +109,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_unspecified(host: str) -> bool:
+    """Whether a listen address stands for all addresses of this machine."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def load(
     flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None
 ) -> tuple[Config, list[str]]:
@@ -106,8 +135,6 @@ def load(
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name in known:
             values[name] = _from_text(name, text)
-        elif name in NOT_YET:
-            raise ConfigError(f"{variable} has no meaning in this version yet; unset it.")
         elif name not in _OF_OTHERS:
             unknown.append(variable)
     values |= {name: value for name, value in flags.items() if value is not None}
@@ -131,8 +158,6 @@ def _from_toml(path: str, known: set[str]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config: {path} is not valid TOML: {error}") from None
     for name in values:
-        if name in NOT_YET:
-            raise ConfigError(f"config: `{name}` has no meaning in this version yet; remove it.")
         if name not in known:
             raise ConfigError(f"config: `{name}` is not a setting.")
     return values
@@ -143,9 +168,9 @@ def _from_text(name: str, text: str) -> Any:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is true or false.")
         return text.lower() in ("true", "1")
-    if name == "allow_private":
+    if name in ("allow_private", "join"):
         return [part.strip() for part in text.split(",") if part.strip()]
-    if name == "disk_reserve_mb":
+    if name in ("disk_reserve_mb", "snapshot_mb_per_s"):
         if re.fullmatch(r"[0-9]{1,9}", text) is None:
             raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is a number.")
         return int(text)
@@ -154,13 +179,15 @@ def _from_text(name: str, text: str) -> Any:
 
 def _validate(config: Config) -> None:
     host, _ = split_address(config.http, "http", default_port=8001)
-    split_address(config.rpc, "rpc", default_port=9001)
     if config.advertise_http:
         split_address(config.advertise_http, "advertise_http", default_port=8001)
     if config.bootstrap not in ("auto", "never"):
         raise ConfigError("bootstrap: this is `auto` or `never`.")
     if not 0 <= config.disk_reserve_mb <= 1_000_000:
         raise ConfigError("disk_reserve_mb: this is 0 to 1000000.")
+    rate_mb_max = limits.SNAPSHOT_RATE_BYTES_MAX // _MIB
+    if not 1 <= config.snapshot_mb_per_s <= rate_mb_max:
+        raise ConfigError(f"snapshot_mb_per_s: this is 1 to {rate_mb_max}.")
     for text in config.allow_private:
         try:
             ip_network(text, strict=False)
@@ -177,13 +204,56 @@ def _validate(config: Config) -> None:
             " they are. Name tokens with --api-token-file, listen on loopback, or add --insecure"
             " if the network is trusted."
         )
+    _validate_rpc(config)
+    _validate_join(config)
+
+
+def _validate_rpc(config: Config) -> None:
+    host, _ = split_address(config.rpc, "rpc", default_port=RPC_PORT)
+    if config.advertise_rpc:
+        told, port = split_address(config.advertise_rpc, "advertise_rpc", default_port=RPC_PORT)
+        if not port or is_unspecified(told):
+            raise ConfigError("advertise_rpc: other nodes cannot connect to this.")
+    elif is_unspecified(host):
+        raise ConfigError(
+            f"rpc: others cannot connect to {config.rpc}; name this node's address with"
+            " --advertise-rpc."
+        )
+    given = [name for name in RPC_TLS if getattr(config, name)]
+    missing = [name for name in RPC_TLS if name not in given]
+    if given and missing:
+        raise ConfigError(f"{missing[0]}: this is needed beside {given[0]}; TLS takes all three.")
+    if not is_loopback(host) and not given and not config.insecure:
+        raise ConfigError(
+            f"rpc: {config.rpc} is reachable from other machines, and nodes would not have to"
+            " prove who they are. Give them certificates (--rpc-tls-cert, --rpc-tls-key,"
+            " --rpc-tls-ca), listen on loopback, or add --insecure if the network is trusted."
+        )
+
+
+def _validate_join(config: Config) -> None:
+    for text in config.join:
+        _, port = split_address(text, "join", default_port=RPC_PORT)
+        if not port:
+            raise ConfigError(f"join: {text!r} has no port that one could connect to.")
+    if config.join_token:
+        try:
+            read_token(config.join_token)
+        except ValueError as error:
+            raise ConfigError(f"join_token: {error}.") from None
+    for name in ("join_token", "replace"):
+        if getattr(config, name) and not config.join:
+            raise ConfigError(f"join: name nodes of the cluster; {name} is for that.")
 
 
 def as_toml(config: Config) -> str:
-    """The effective configuration, as a file that gives the same again."""
+    """The effective configuration, as a file that gives the same again, but for a join token."""
     lines = []
     for name in Config.__struct_fields__:
         value = getattr(config, name)
+        if name == "join_token" and value:
+            lines.append(f'{name} = ""  # given, and not shown\n')
+            continue
         if isinstance(value, bool):
             text = str(value).lower()
         elif isinstance(value, tuple):

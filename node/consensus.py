@@ -3,9 +3,11 @@
 What goes to them leaves through `node/peers.py`, out of the cycles of `node/runtime.py`.
 """
 
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
+from node.calls import Calls
 from node.delivery import Delivery
 from node.env import World
 from node.forwarding import FORWARDED, Forwarding
@@ -24,14 +26,18 @@ from timemachine.errors import (
     TimeMachineError,
 )
 from timemachine.frames import Forward, Frame, read_frame
+from timemachine.group import node_of
 from timemachine.raft import Message, MessageType, PeerUnknown, is_sound
 from timemachine.replica.machine import read_commands
 from timemachine.replica.meta import read_meta_commands
-from timemachine.vnode import Vnode
+from timemachine.vnode import Gate, Vnode
 
 
 class Consensus:
-    """Feeds the replicas of a node that has peers."""
+    """Feeds the replicas of a node that has peers.
+
+    `on_reformed` hears of a group whose members are others from now on.
+    """
 
     def __init__(
         self,
@@ -40,12 +46,14 @@ class Consensus:
         peers: Peers,
         images: Images,
         delivery: Delivery,
+        calls: Calls,
         rhythm: Rhythm,
     ) -> None:
         self._world = world
         self._runtime = runtime
         self._peers = peers
         self._images = images
+        self._calls = calls
         self._rhythm = rhythm
         self.sleeping = Sleeping(world, runtime, peers, rhythm)
         self.forwarding = Forwarding(
@@ -57,7 +65,16 @@ class Consensus:
         # Forwards of others, (node, number), that are proposed here and not committed yet.
         self._taken: set[tuple[int, int]] = set()
         self._started = False
+        self.gate = Gate()
+        self.on_reformed: Callable[[tuple[int, int]], None] = lambda _: None
+        # The highest number of a node that is known to have been given.
+        self._newest = max((peers.number, *peers.others))
         self.dropped = 0
+
+    @property
+    def epoch(self) -> int:
+        """Counts the lives of this node."""
+        return self._peers.epoch
 
     def start(self) -> None:
         """Begin to listen and to tick: this life's epoch is durable."""
@@ -67,11 +84,34 @@ class Consensus:
     def _tick_later(self) -> None:
         self._world.call_later(self._rhythm.tick_ms, self._tick)
 
-    def added(self, vnode: Vnode, first: int) -> None:
-        """A replica was taken up. Of a new group, the one on the node `first` should lead."""
+    def set_nodes(self, others: Collection[int], newest: int) -> None:
+        """These are the other nodes of the cluster from now on; no higher number is known."""
+        self._newest = newest
+        self._set_others({*others, *[each for each in self._peers.others if each > newest]})
+
+    def _set_others(self, others: Collection[int]) -> None:
+        if set(others) != set(self._peers.others):
+            self._peers.others = tuple(sorted(others))
+            self.sleeping.set_nodes(others)
+
+    def _knows(self, sender: int) -> bool:
+        """Whether it is one of the others; one of a higher number has joined since.
+
+        It may lead the meta group by now, and only its frames can tell this node of it.
+        """
+        if sender not in self._peers.others:
+            if sender <= self._newest:
+                return False  # it is gone
+            self._set_others({*self._peers.others, sender})
+        return True
+
+    def added(self, vnode: Vnode, *, first: bool) -> None:
+        """A replica was taken up. Of a new group, the `first` one should lead."""
         self.sleeping.added(vnode)
         vnode.kept_from = self._images.kept_from
-        if vnode.newborn and first == self._peers.number:
+        vnode.reformed = self._reformed
+        vnode.gate = self.gate
+        if vnode.newborn and first and vnode.id in vnode.members.voters:
             # A little later, for the others have to hear of the group as well.
             self._world.call_later(self._rhythm.tick_ms, partial(self._campaign, vnode))
 
@@ -79,6 +119,10 @@ class Consensus:
         """A replica is gone."""
         self.sleeping.removed(vnode)
         self._images.removed(vnode)
+
+    def _reformed(self, vnode: Vnode) -> None:
+        self.sleeping.reformed(vnode)
+        self.on_reformed(vnode.group)
 
     def moved(self, vnode: Vnode) -> None:
         """A replica began or ceased to serve."""
@@ -107,8 +151,11 @@ class Consensus:
         self._tick_later()
         self.sleeping.tick()
 
-    def receive(self, data: bytes) -> None:
-        """Take a frame of another node. What makes no sense is dropped and counted."""
+    def receive(self, data: bytes, sender: int = 0) -> None:
+        """Take a frame of another node. What makes no sense is dropped and counted.
+
+        It is that of the number `sender`, where the network can tell: nobody speaks for others.
+        """
         if not self._started or not self._runtime.working:
             return
         try:
@@ -116,7 +163,7 @@ class Consensus:
         except CodecError:
             self.dropped += 1
             return
-        if frame.sender not in self._peers.others:
+        if sender not in (0, frame.sender) or not self._knows(frame.sender):
             self.dropped += 1
             return
         self._take_messages(frame)
@@ -125,7 +172,7 @@ class Consensus:
         if frame.answer is not None:
             self.sleeping.receive_answer(frame.sender, frame.answer)
         for chunk in frame.chunks:
-            if chunk.message is None or self._can_be(chunk.message, frame.sender):
+            if chunk.message is None or self._can_be(chunk.message, frame.sender, chunk.group):
                 self._images.incoming.take(frame.sender, chunk)
             else:
                 self.dropped += 1
@@ -135,6 +182,10 @@ class Consensus:
             self._take_forward(frame.sender, forward)
         for number in frame.forwarded:
             self.forwarding.acknowledged(number)
+        for call in frame.calls:
+            self._calls.take(frame.sender, call)
+        for reply in frame.replies:
+            self._calls.take_reply(frame.sender, reply)
 
     def _forward(self, group: tuple[int, int], number: int, command: Any) -> None:
         vnode = self._runtime.vnodes.get(group)
@@ -176,15 +227,22 @@ class Consensus:
                 # A stray message never makes a replica, and a snapshot comes with its image.
                 vnode is None
                 or message.type is MessageType.SNAPSHOT
-                or not self._can_be(message, frame.sender)
+                or not self._can_be(message, frame.sender, vnode.group)
+                or (self.sleeping.leaving and message.type is MessageType.TIMEOUT_NOW)
             ):
                 self.dropped += 1
                 continue
             self._step(vnode, message, mono_ms)
 
-    def _can_be(self, message: Message, sender: int) -> bool:
-        """Whether a replica of `sender` can have sent this message to one of this node."""
-        return message.from_ == sender and message.to == self._peers.number and is_sound(message)
+    def _can_be(self, message: Message, sender: int, group: tuple[int, int]) -> bool:
+        """Whether a replica on the node `sender` can have sent this to one of this node."""
+        vnode = self._runtime.vnodes.get(group)
+        to = message.to
+        return (
+            (node_of(to) == self._peers.number if vnode is None else to == vnode.id)
+            and node_of(message.from_) == sender
+            and is_sound(message)
+        )
 
     def _step(self, vnode: Vnode, message: Message, mono_ms: float) -> None:
         resting = vnode.resting
@@ -195,9 +253,9 @@ class Consensus:
             self.dropped += 1
             return
         except StoreDamaged as error:
-            self._runtime.fail(error)
+            self._runtime.broken(vnode, error)
             return
         if resting and (after := vnode.position()) != before:
             # A leader knows what its entries woke, but not that it is not followed any more.
-            self.sleeping.rouse(vnode, message.from_ if after[:2] == before[:2] else 0)
+            self.sleeping.rouse(vnode, node_of(message.from_) if after[:2] == before[:2] else 0)
         self._runtime.stepped(vnode)

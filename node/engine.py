@@ -4,27 +4,44 @@ This is what the HTTP side talks to and what the simulator runs. Answers come th
 after the batch that they depend on is durable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
+from node.balancing import Balancing
+from node.calls import Calls
+from node.clocks import Clocks
 from node.consensus import Consensus
 from node.delivery import Delivery
+from node.delivery.credits import Neighbours
 from node.env import Disk, World
 from node.example import send_example
 from node.expiry import Expiry
+from node.finalising import Finalising
+from node.gathering import Gathering
+from node.gathering.questions import Group, Here
+from node.healing import Healing
 from node.images import Images
 from node.learning import Learning
+from node.leaving import Leaving
 from node.members import Cluster
+from node.membership import Memberships
+from node.quarantine import Quarantine
 from node.reading import Reader
 from node.replicas import Replicas, job_machine
+from node.router import Router, refuse_full
 from node.runtime import Runtime
+from node.seals import Sealing, Seals
 from node.tasks import Tasks
 from node.webhook import Prepared, prepare
 from timemachine import limits
-from timemachine.errors import DiskFull, TimeMachineError, Unavailable
-from timemachine.group import SOLE
-from timemachine.model import Collection, Node, Route, Settings
+from timemachine.errors import DiskFull, StoreDamaged, TimeMachineError, Unavailable
+from timemachine.group import node_of
+from timemachine.membership import is_taken_in, wanted_in_meta
+from timemachine.model import Collection, Node, NodeState, Placement, Route, Settings
 from timemachine.outbound import Sender
+from timemachine.placement import first_leader, present
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.ring import vnode_of
@@ -36,6 +53,11 @@ from timemachine.vnode import Done, Vnode
 _COMMAND_BYTES = limits.COMMAND_OVERHEAD_BYTES
 _META_COMMAND_BYTES = 1024
 """About what a command takes while it waits: of a job beside its meta, of the meta group."""
+
+
+def _born(number: int) -> Node:
+    """A node that a cluster is born with, until it says of itself who it is."""
+    return Node(id=f"n{number}", name="", http="", rpc="", zone="", version="", number=number)
 
 
 class Engine(Reader):
@@ -57,20 +79,23 @@ class Engine(Reader):
         master_keys: list[MasterKey],
         on_failure: Callable[[TimeMachineError], None],
         on_settings: Callable[[Settings], None] = lambda _: None,
-        cluster: Cluster | None = None,
+        on_nodes: Callable[[list[Node]], None] = lambda _: None,
+        on_quarantine: Callable[[Group, StoreDamaged], None] = lambda _group, _error: None,
+        on_newer_format: Callable[[int, int], None] = lambda _newest, _finalised: None,
+        cluster: Cluster,
     ) -> None:
         super().__init__(store)
         self._world = world
         self._sender = sender
         self.cluster_id = cluster_id
         self.node_id = node.id
-        self._node = node
         self.master_keys = master_keys
         self._on_settings = on_settings
+        self._on_nodes = on_nodes
         self.space_low = False
         self.started_ms = world.wall_ms()
         overlay = Overlay(store)
-        peers = None if cluster is None else cluster.peers(store, overlay)
+        peers = cluster.peers(store, overlay)
         self.runtime = Runtime(
             world,
             store,
@@ -81,20 +106,31 @@ class Engine(Reader):
             on_failure=on_failure,
             peers=peers,
         )
-        config = SOLE if cluster is None else cluster.group_config(world)
+        config = cluster.group_config(world)
         self._members = config.voters
-        self.number = config.id
-        self.consensus: Consensus | None = None
+        self.number = node_of(config.id)
+        self._node = msgspec.structs.replace(node, number=self.number)
+        self.calls = Calls(world, peers, number=config.id)
         self._started: Callable[[], None] | None = None
         self._first_settings = Settings()
         self._known_routes: dict[int, int] = {}
         self._known_settings: Settings | None = None
         self._bootstrapped = False
-        self._meta_changes = -1
+        self._meta_changes = self._placed = -1
+        self._known_nodes: dict[str, Node] = {}
+        self._known_placements: dict[Group, Placement] = {}
+        self._said: Node | None = None
         self._replicas = Replicas(world, store, overlay, self.runtime, config)
         self._learning = Learning(world, store, overlay, self.runtime)
         self._replicas.on_switched = self._switched
         self._meta_vnode, self.meta = self._replicas.load_meta()
+        self.finalising = Finalising(
+            self.meta,
+            self._meta_vnode,
+            node.formats,
+            stop=self.runtime.fail,
+            ready=on_newer_format,
+        )
         self.delivery = Delivery(
             world,
             store,
@@ -105,29 +141,100 @@ class Engine(Reader):
             prepare=self._prepare,
             disable_route=self._disable_route,
             late=self._late,
+            stepped=self._clock_stepped,
+            neighbours=Neighbours(self.calls, overlay, peers.epoch, self.alive),
         )
-        if cluster is not None and peers is not None:
-            images = Images(
-                world,
-                store,
-                overlay,
-                self.runtime,
-                peers,
-                self._replicas,
-                chunk_bytes=cluster.snapshot_chunk_bytes,
-            )
-            self.consensus = Consensus(
-                world, self.runtime, peers, images, self.delivery, cluster.rhythm
-            )
+        self._images = Images(
+            world,
+            store,
+            overlay,
+            self.runtime,
+            peers,
+            self._replicas,
+            chunk_bytes=cluster.snapshot_chunk_bytes,
+            bytes_per_s=cluster.snapshot_bytes_per_s,
+        )
+        self.consensus = Consensus(
+            world, self.runtime, peers, self._images, self.delivery, self.calls, cluster.rhythm
+        )
+        self.memberships = Memberships(
+            world,
+            self.runtime,
+            self.meta,
+            self.consensus.forwarding,
+            hand_over=self.hand_over,
+        )
+        self.consensus.on_reformed = self.memberships.look_at
+        self._clocks = Clocks(
+            world,
+            self.runtime,
+            self.calls,
+            others=self.others,
+            judged=self._clock_judged,
+            space_low=lambda: self.space_low,
+            crowded=self._crowded,
+        )
+        self._leaving = Leaving(world, self.runtime, self.consensus, self._clocks.is_right)
+        self.quarantine = Quarantine(
+            world,
+            self.runtime,
+            self._replicas,
+            self.meta,
+            self.consensus.forwarding,
+            drop=self._lose,
+            told=on_quarantine,
+        )
+        self.runtime.broken = self.quarantine.stop
+        store.on_damage = self.quarantine.found
+        self._healing = Healing(world, self.runtime, self._meta_vnode, self.meta)
+        self.router = Router(
+            world,
+            self.runtime,
+            self.calls,
+            peers,
+            self._meta_vnode,
+            space_low=lambda: self.space_low,
+            exists=lambda group: not group[0] or group[0] in self._collections,
+            placed=self._nodes_of,
+            bound=self._bound,
+        )
         self.tasks = Tasks(
             world,
             store,
             self.runtime,
+            self._meta_vnode,
             self.meta,
-            vnodes_of=lambda uid: self._vnodes.get(uid, []),
             revoke=self.delivery.revoke,
             space_low=lambda: self.space_low,
             propose_meta=self.propose_meta,
+        )
+        self._seals = Seals(
+            world,
+            self.runtime,
+            self._meta_vnode,
+            self.meta,
+            reconciled=lambda: self.meta.changes == self._meta_changes,
+        )
+        self.gathering = Gathering(
+            world,
+            self.runtime,
+            self.calls,
+            Here(store, self.delivery, self.tasks, self._seals, self.started_ms),
+            number=self.number,
+            nodes_of=self._nodes_of,
+            exists=lambda uid: uid == 0 or uid in self._collections,
+            alive=self.alive,
+        )
+        self.tasks.gathering = self.gathering
+        self._balancing = Balancing(
+            world,
+            self.runtime,
+            self._meta_vnode,
+            self.calls,
+            self.gathering,
+            others=self.others,
+            hand_over=self.hand_over,
+            fit=self._may_lead_more,
         )
         self._expiry = Expiry(
             world,
@@ -138,6 +245,7 @@ class Engine(Reader):
             self._collections,
             self._vnodes,
             self.tasks,
+            alone=lambda: self.router.alone,
         )
 
     # --- start and stop --------------------------------------------------------------------
@@ -150,23 +258,9 @@ class Engine(Reader):
         self._first_settings = settings
         self._started = started
         self.runtime.add(self._meta_vnode)
-        if self.consensus is not None:
-            self.consensus.added(self._meta_vnode, first=0)
-            self.runtime.when_written(self.consensus.start)
-            self._meta_changed()
-            return
-        command: Any
-        if not self.meta.databases and not self.meta.nodes:
-            command = m.Bootstrap(now_ms=self.now_ms(), node=self._node, settings=settings)
-        else:
-            command = m.PutNode(now_ms=self.now_ms(), node=self._node)
-
-        def answered(result: Any) -> None:
-            if isinstance(result, m.MetaResult):
-                self._reconcile()
-                self._bootstrap_seen()
-
-        self.runtime.propose(self._meta_vnode, command, answered)
+        self.consensus.added(self._meta_vnode, first=False)
+        self.runtime.when_written(self.consensus.start)
+        self._meta_changed()
 
     def _bootstrap_seen(self) -> None:
         """The meta group is known here: what depends on it may begin."""
@@ -174,21 +268,26 @@ class Engine(Reader):
             return
         self._bootstrapped = True
         self._expiry.start()
+        self._balancing.start()
+        self._clocks.start()
         self._replicas.erase()
         self.runtime.when_idle(self._started)
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """Finish or take back open sends, settle, and call `stopped` when all is on the disk."""
         self.tasks.stop()
+        self._clocks.stop()
 
         def idle() -> None:
             self.runtime.close()
-            if self.consensus is not None:
-                self.consensus.close()
+            self.consensus.close()
             stopped()
 
-        def drained() -> None:
+        def told() -> None:
             self.runtime.when_idle(idle)
+
+        def drained() -> None:
+            self._leaving.tell(told)
 
         timer = self._world.call_later(limits.SHUTDOWN_GRACE_MS, self.delivery.abort_open_sends)
 
@@ -197,47 +296,147 @@ class Engine(Reader):
             # Settles collected in this turn of the loop still have to become a command.
             self._world.call_soon(drained)
 
-        self.delivery.stop(done)
+        self._leaving.hand_over(lambda: self.delivery.stop(done))
 
     # --- what meta says --------------------------------------------------------------------
 
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
         self._meta_changes = self.meta.changes
-        if self.consensus is None:
-            self.tasks.reconcile()
         wanted = {collection.uid: collection for collection in self.meta.collections.values()}
         for uid in [uid for uid in self._collections if uid not in wanted]:
             self._drop_collection(uid)
-        for uid, collection in wanted.items():
-            self._collections[uid] = collection
-            if uid not in self._vnodes:
-                self._take_up_collection(collection)
-        self._replicas.retire_others(wanted.keys())
+        self._collections.update(wanted)
+        self._reconcile_nodes()
+        self.finalising.reconcile()
+        self._reconcile_vnodes()
         self._reconcile_routes()
         if self.meta.settings != self._known_settings:
             self._known_settings = self.meta.settings
             self._on_settings(self.meta.settings)
+        self.tasks.reconcile()
 
-    def _take_up_collection(self, collection: Collection) -> None:
-        vnodes = self._vnodes[collection.uid] = []
-        for index in range(collection.num_vnodes):
-            vnode = self._replicas.load((collection.uid, index))
-            if not job_machine(vnode).ids.complete:
-                self._learning.add(vnode)
-            vnodes.append(vnode)
-            self.runtime.add(vnode)
-            if self.consensus is not None:
-                self.consensus.added(vnode, first=self._members[index % len(self._members)])
+    def _reconcile_nodes(self) -> None:
+        """Know the other nodes, and have them know this one."""
+        nodes = self.meta.nodes
+        if nodes == self._known_nodes:
+            return
+        self._known_nodes = dict(nodes)
+        self._healing.look_soon()
+        there = present(nodes.values())
+        newest = max([node.number for node in nodes.values()])
+        self.consensus.set_nodes(there - {self.number}, newest)
+        self.delivery.set_members(self.number, there)
+        self._on_nodes(list(nodes.values()))
+        self.memberships.look_at(self._meta_vnode.group)
+        unsaid = self._unsaid()
+        if unsaid is not None and unsaid != self._said:
+            self._said = unsaid
+            self.say_node(unsaid)
+
+    def _unsaid(self) -> Node | None:
+        """What this node says of itself; None where meta knows that, or does not know the node."""
+        own = self.meta.nodes.get(self._node.id)
+        if own is None or own.state is NodeState.REMOVED:
+            return None
+        said = msgspec.structs.replace(self._node, number=own.number, state=own.state)
+        return None if said == own else said
+
+    def say_node(self, node: Node) -> None:
+        """Have the cluster know what this node says of itself."""
+        self._node = msgspec.structs.replace(node, number=self.number)
+        command = m.PutNode(now_ms=self.now_ms(), node=node)
+        self.consensus.forwarding.add(self._meta_vnode.group, command, self._say_again)
+
+    def _say_again(self) -> None:
+        unsaid = self._unsaid()
+        if unsaid is not None:
+            self.say_node(unsaid)
+
+    def _reconcile_vnodes(self) -> None:
+        """Have just the replicas that meta wants this node to have."""
+        if self._placed == self.meta.placed:
+            return
+        self._placed = self.meta.placed
+        self._healing.look_soon()
+        kept = set()
+        placements: dict[Group, Placement] = {}
+        for collection in self.meta.collections.values():
+            vnodes = self._vnodes.setdefault(collection.uid, {})
+            for placement in self.meta.placements_of(collection):
+                group, vnode = (placement.uid, placement.index), vnodes.get(placement.index)
+                own = self._own_replica(placement)
+                if vnode is not None and vnode.id != own:
+                    self._drop(vnodes.pop(placement.index))
+                    vnode = None
+                if own:
+                    kept.add(group)
+                    if vnode is None:
+                        vnode = self._take_up(placement, own)
+                        if vnode is not None:
+                            vnodes[placement.index] = vnode
+                placements[group] = placement
+                if self._known_placements.get(group) != placement:
+                    self.memberships.look_at(group)
+        self._known_placements = placements
+        self._replicas.retire_others(kept)
+        self.quarantine.reconcile()
+
+    def _own_replica(self, placement: Placement) -> int:
+        """The id of the replica that this node is to have, or still has to; 0 for none."""
+        group = placement.uid, placement.index
+        for each in placement.replicas:
+            if node_of(each) == self.number:
+                if not self.quarantine.holds(group, each):
+                    return each
+                if placement.replicas == (each,):
+                    # Given up when the store was written anew, and nobody can rebuild it.
+                    sentence = f"Vnode {group} is damaged, and there is no other replica."
+                    self.runtime.fail(StoreDamaged(sentence))
+                return 0
+        for each in placement.removing:
+            if node_of(each) == self.number and self._replicas.has(group, each):
+                return each
+        return 0
+
+    def _take_up(self, placement: Placement, id: int) -> Vnode | None:
+        group = placement.uid, placement.index
+        try:
+            vnode = self._replicas.load(group, id, placement.born)
+        except StoreDamaged as error:
+            if not self.quarantine.give_up(group, id, error):
+                self.runtime.fail(error)
+            return None
+        if not job_machine(vnode).ids.complete:
+            self._learning.add(vnode)
+        self.runtime.add(vnode)
+        self.consensus.added(vnode, first=first_leader(placement) == self.number)
+        return vnode
+
+    def _drop(self, vnode: Vnode) -> None:
+        """Meta does not want a replica here any more."""
+        self.delivery.forget(vnode)
+        self._remove(vnode)
+
+    def _lose(self, vnode: Vnode) -> None:
+        """A replica is damaged: it does nothing any more. What it has sent, others want to hear."""
+        vnode.resign()
+        self._vnodes[vnode.group[0]].pop(vnode.group[1])
+        self.delivery.leave(vnode)
+        self.tasks.moved(vnode)
+        self._remove(vnode)
+
+    def _remove(self, vnode: Vnode) -> None:
+        self.runtime.remove(vnode)
+        self.consensus.removed(vnode)
+        self._expiry.forget_vnode(vnode.group)
+        self._seals.forget(vnode.group)
 
     def _drop_collection(self, uid: int) -> None:
         del self._collections[uid]
-        for vnode in self._vnodes.pop(uid, []):
-            self.delivery.forget(vnode)
-            self.runtime.remove(vnode)
-            if self.consensus is not None:
-                self.consensus.removed(vnode)
-            self._expiry.forget_vnode(vnode.group)
+        self.gathering.leaders.forget(uid)
+        for vnode in self._vnodes.pop(uid, {}).values():
+            self._drop(vnode)
 
     def _reconcile_routes(self) -> None:
         routes = {uid: route.version for uid, route in self.meta.routes_by_uid.items()}
@@ -255,8 +454,10 @@ class Engine(Reader):
     def _effects(self, vnode: Vnode, effects: list[Any], applied_index: int) -> None:
         if vnode is not self._meta_vnode:
             self.delivery.on_effects(vnode, effects, applied_index)
-        elif self.consensus is not None and self.meta.changes != self._meta_changes:
-            self._meta_changed()
+        else:
+            if self.meta.changes != self._meta_changes:
+                self._meta_changed()
+            self.router.applied(applied_index)
 
     def _meta_changed(self) -> None:
         """What another node proposed to the meta group holds here as well."""
@@ -266,32 +467,37 @@ class Engine(Reader):
 
     def _moved(self, vnode: Vnode) -> None:
         """This node began or ceased to serve a vnode, or does so in another term."""
-        if self.consensus is not None:
-            self.consensus.moved(vnode)
+        self.consensus.moved(vnode)
+        if vnode.serving:
+            self.memberships.look_at(vnode.group)
         if vnode is self._meta_vnode:
-            if self.consensus is not None and vnode.serving and not self.meta.databases:
+            self._healing.look_soon()
+            if vnode.serving and not self.meta.databases:
                 command = m.Bootstrap(
-                    now_ms=self.now_ms(), node=self._node, settings=self._first_settings
+                    now_ms=self.now_ms(),
+                    node=self._node,
+                    settings=self._first_settings,
+                    nodes=[_born(number) for number in self._members if number != self.number],
                 )
                 self.runtime.propose(vnode, command)
+            self.tasks.meta_moved()
             return
         self.delivery.leave(vnode)
         collection = self._collections.get(vnode.group[0])
         if collection is not None and vnode.serving:
             self.delivery.lead(vnode, collection)
-            self.tasks.tidy(vnode)
+        self.tasks.moved(vnode)
 
     def _switched(self, vnode: Vnode) -> None:
         """A replica goes on from a snapshot: what was learned of it is to be learned again."""
         if vnode is self._meta_vnode:
-            self._meta_changes = -1
+            self._meta_changes = self._placed = -1
         else:
             self._learning.add(vnode)
 
-    def receive(self, frame: bytes) -> None:
-        """Take what another node has sent."""
-        if self.consensus is not None:
-            self.consensus.receive(frame)
+    def receive(self, frame: bytes, sender: int = 0) -> None:
+        """Take what another node has sent: that of the number `sender`, where that is known."""
+        self.consensus.receive(frame, sender)
 
     # --- time and chance -------------------------------------------------------------------
 
@@ -307,6 +513,10 @@ class Engine(Reader):
 
     def propose_meta(self, command: m.AnyMetaCommand, done: Done) -> None:
         """Change what the whole cluster agrees on; `done` gets a MetaResult or an error."""
+        refused = self.finalising.refusal(command)
+        if refused is not None:
+            done(refused)
+            return
 
         def answered(result: Any) -> None:
             if isinstance(result, m.MetaResult) and result.kind in (
@@ -319,18 +529,17 @@ class Engine(Reader):
             else:
                 done(result)
 
-        self.runtime.submit(self._meta_vnode, command, answered, _META_COMMAND_BYTES)
+        if self._meta_vnode.sole:
+            self.runtime.submit(self._meta_vnode, command, answered, _META_COMMAND_BYTES)
+        else:
+            self.router.propose(self._meta_vnode.group, command, answered, _META_COMMAND_BYTES)
 
     def _late(self, group: tuple[int, int], settles: list[c.SettleItem]) -> None:
         """What became of sends of a vnode that this node has ceased to lead."""
-        if self.consensus is not None:
-            self.consensus.forwarding.add(group, c.Settle(now_ms=self.now_ms(), items=settles))
+        self.consensus.forwarding.add(group, c.Settle(now_ms=self.now_ms(), items=settles))
 
     def _disable_route(self, command: m.DisableRoute) -> None:
-        if self.consensus is None:
-            self.propose_meta(command, lambda _: None)
-        else:
-            self.consensus.forwarding.add(self._meta_vnode.group, command)
+        self.consensus.forwarding.add(self._meta_vnode.group, command)
 
     def propose_job(self, collection: Collection, job_id: str, command: Any, done: Done) -> None:
         """Put a creator's command through the log of the job's vnode."""
@@ -338,21 +547,30 @@ class Engine(Reader):
         if vnodes is None:
             done(Unavailable("The collection is being created or deleted."))
             return
-        vnode = vnodes[vnode_of(job_id, collection.num_vnodes)]
-        revoked = getattr(command, "revoked", None)
+        index = vnode_of(job_id, collection.num_vnodes)
+        vnode = vnodes.get(index)
+        size = _COMMAND_BYTES + len(getattr(command, "meta", None) or b"")
+        if vnode is None or not vnode.sole:
+            self.router.propose((collection.uid, index), command, done, size)
+            return
         if self.space_low and not isinstance(command, c.DeleteJob):
-            if revoked is not None:
-                item = c.ClaimItem(job_id, revoked.uid, revoked.version, revoked.attempt, 0)
-                unclaim = c.Unclaim(now_ms=self.now_ms(), items=[item], term=revoked.term)
-                self.runtime.propose(vnode, unclaim)
+            refuse_full(self.runtime, vnode, command, self.now_ms())
             done(DiskFull(retry_after_s=10))
             return
-        size = _COMMAND_BYTES + len(getattr(command, "meta", None) or b"")
-        if revoked is None:
-            self.runtime.submit(vnode, command, done, size)
-        else:
-            # The send is removed already, so the command that says so must reach the log.
-            self.runtime.propose(vnode, command, done)
+        self.runtime.submit(vnode, command, done, size)
+
+    def _bound(self, group: Group, command: Any) -> Any:
+        """A command of another node, bound to the route that has the name now.
+
+        That node may not have heard yet that the one that it knows was deleted, and made anew.
+        """
+        route_uid, name = getattr(command, "route_uid", 0), getattr(command, "route", None)
+        meta = self.meta
+        if not route_uid or route_uid in meta.routes_by_uid or meta.may_come(route_uid):
+            return command
+        collection = self._collections.get(group[0])
+        route = None if collection is None else meta.routes.get((collection.db, name or ""))
+        return command if route is None else msgspec.structs.replace(command, route_uid=route.uid)
 
     def propose_creates(
         self,
@@ -368,70 +586,125 @@ class Engine(Reader):
         if vnodes is None:
             done([Unavailable("The collection is being created or deleted.")] * len(creates))
             return
+        size = sum([_COMMAND_BYTES + len(command.meta) for _, command in creates])
+        if not self.router.alone:
+            uid = collection.uid
+            self.router.propose_many([((uid, place), each) for place, each in creates], done, size)
+            return
         if self.space_low:
             done([DiskFull(retry_after_s=10)] * len(creates))
             return
-        size = sum([_COMMAND_BYTES + len(command.meta) for _, command in creates])
         proposals = [(vnodes[place], command) for place, command in creates]
         self.runtime.submit_many(proposals, done, size)
 
     def read_latest(self, collection: Collection, job_id: str, done: Callable[[Any], None]) -> None:
-        """Read a job, no older than this call: `done` gets what `read_job` gives, or an error.
-
-        A leader that holds the lease knows that nobody else has acknowledged a write; otherwise a
-        majority is asked (ReadIndex; dissertation 6.4).
-        """
+        """Read a job, no older than this call: `done` gets what `read_job` gives, or an error."""
         vnode = self._vnode(collection, job_id)
         if vnode is None:
             done(Unavailable("The collection is being created or deleted."))
-            return
-        if self.runtime.working and vnode.may_fire(self._world.mono_ms()):
-            done(self.read_job(collection, job_id))
             return
 
         def answered(result: Any) -> None:
             done(self.read_job(collection, job_id) if result is None else result)
 
-        self.runtime.read(vnode, answered)
+        self.runtime.barrier(vnode, answered)
 
     def hand_over(self, vnode: Vnode, to: int, done: Callable[[bool], None]) -> None:
         """Have another node lead a vnode; `done` hears whether this one has ceased to.
 
         What is under way is known to the next leader, so nothing is sent twice for it.
         """
-        assert self.consensus is not None
         self.consensus.handovers.start(vnode, to, done)
+
+    def seal(self, db: str, done: Callable[[list[Group]], None]) -> None:
+        """Have no vnode of a database fire by routes that are older than this call.
+
+        `done` gets the vnodes of which that is not certain after `SEAL_WAIT_MS`.
+        """
+
+        def known(error: TimeMachineError | None) -> None:
+            collections = [each for each in self.meta.collections.values() if each.db == db]
+            groups = [(each.uid, index) for each in collections for index in range(each.num_vnodes)]
+            index = self.meta.applied_index
+            if error is None:
+                Sealing(self._world, self.gathering, groups, index, done)
+            else:
+                done(groups)
+
+        self.router.read_meta(known)
 
     def revoke(self, collection: Collection, job_id: str) -> c.Revoked | None:
         """Remove a claimed, unsent attempt; the next command for the job must carry the answer."""
         vnode = self._vnode(collection, job_id)
         return None if vnode is None else self.delivery.revoke(vnode, job_id)
 
+    def _clock_judged(self, wrong: bool) -> None:  # noqa: FBT001 - a callback
+        """Fire nothing by a clock that is wrong, and have others lead meanwhile."""
+        self.consensus.gate.open = not wrong
+        if wrong:
+            self._leaving.hand_over(lambda: None)
+        else:
+            self._leaving.stay()
+
+    def _crowded(self) -> None:
+        """The disk is nearly full: others take creators' jobs, where they have room."""
+        self._leaving.relieve(self._has_room)
+
+    def _has_room(self, node: int) -> bool:
+        """Whether the disk of a node has room, as far as is known here."""
+        if node == self.number:
+            return not self.space_low
+        return self._clocks.has_room(node)
+
+    def _clock_stepped(self) -> None:
+        """The wall clock has jumped: whether anything may fire by it is judged at once."""
+        if self._clocks.jumped():
+            self.consensus.gate.open = False
+
+    def _may_lead_more(self, node: int) -> bool:
+        """Whether a node that leads more would keep it: it has room, and may go by its clock."""
+        return self._has_room(node) and self._clocks.is_right(node)
+
+    def clock_offset_ms(self, node: int) -> int:
+        """By how much another node's wall clock is ahead of this one's, as far as is known."""
+        offset_ms = self._clocks.offset_ms(node)
+        return 0 if offset_ms is None else round(offset_ms)
+
+    # --- about others ----------------------------------------------------------------------
+
+    def _nodes_of(self, group: Group) -> Sequence[int]:
+        """The nodes that have a replica of a vnode."""
+        if group == self._meta_vnode.group:
+            return [self.number, *self.others()]
+        return [node_of(each) for each in self.meta.placement(*group).replicas]
+
+    def others(self) -> list[int]:
+        """The numbers of the other nodes of the cluster."""
+        there = self.meta.nodes.values()
+        return [
+            node.number
+            for node in there
+            if node.state is not NodeState.REMOVED and node.number != self.number
+        ]
+
+    def heard(self) -> set[int]:
+        """The numbers of the nodes that answer; this one among them."""
+        return {self.number, *(each for each in self.others() if self.alive(each))}
+
+    def alive(self, node: int) -> bool:
+        """Whether another node answers, as far as is known."""
+        return self.consensus.sleeping.alive(node)
+
     # --- about the node --------------------------------------------------------------------
 
-    def vnodes(self) -> list[dict[str, Any]]:
-        """The rows of /v1/cluster/vnodes."""
-        rows = []
-        for uid, vnodes in self._vnodes.items():
-            collection = self._collections[uid]
-            for vnode in vnodes:
-                state = job_machine(vnode).state
-                rows.append(
-                    {
-                        "db": collection.db,
-                        "collection": collection.name,
-                        "index": vnode.group[1],
-                        "leader": self.node_id if vnode.is_leader() else None,
-                        "term": vnode.term,
-                        "replicas": [{"node": self.node_id, "role": "voter", "lag": 0}],
-                        "offset": {
-                            "time": state.offset_due_ms,
-                            "job_id": state.offset_job_id,
-                        },
-                        "due_backlog": self.delivery.backlog(vnode),
-                    }
-                )
-        return rows
+    def node_leader(self) -> int:
+        """The number of the node that leads the meta group, as far as this one knows, or 0."""
+        return self._meta_vnode.leader
+
+    @property
+    def epoch(self) -> int:
+        """Counts the lives of this node."""
+        return self.consensus.epoch
 
     def ready(self) -> tuple[bool, str]:
         """Whether the node can serve, and if not, why."""
@@ -443,6 +716,21 @@ class Engine(Reader):
             return False, "the disk is nearly full"
         return True, "ready"
 
+    @property
+    def is_member(self) -> bool:
+        """Whether this node is in the meta group as meta wants it.
+
+        Until then the others cannot count on it: if one of two is lost, who came third and does
+        not vote yet is no majority with the other.
+        """
+        vnode = self._meta_vnode
+        return is_taken_in(vnode.id, wanted_in_meta(self.meta.nodes.values()), vnode.members)
+
+    @property
+    def meta_voters(self) -> int:
+        """How many nodes vote in the meta group, as far as this one knows."""
+        return len(self._meta_vnode.members.voters)
+
     def statistics(self) -> dict[str, Any]:
         """Plain numbers for the metrics page."""
         delivery = self.delivery
@@ -453,10 +741,16 @@ class Engine(Reader):
             "fired": sum(delivery.lateness.counts),
             "sends": delivery.sends,
             "in_flight": delivery.in_flight,
+            "routes_waiting": delivery.routes_waiting,
+            "credits_lent": delivery.credits_lent,
+            "credits_borrowed": delivery.credits_borrowed,
             "outcomes": dict(delivery.outcomes),
             "lateness_buckets": list(delivery.lateness.counts),
             "lateness_sum_ms": delivery.lateness.sum_ms,
             "vnodes": len(self.runtime.vnodes),
+            "clock_offset_max_s": self._clocks.largest_ms() / 1000,
+            "snapshots_sent_bytes": self._images.outgoing.sent_bytes,
+            "quarantined": len(self._replicas.quarantined),
             "level0_files": self._store.pressure(),
         }
 

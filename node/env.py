@@ -51,8 +51,9 @@ class Disk(Protocol):
 class Network(Protocol):
     """The way to the other nodes of the cluster."""
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         """Hand a frame over for the node of that number, without blocking.
 
-        It may be lost, late, doubled or overtaken by others.
+        It may be lost, late, doubled or overtaken by others; one that is `bulk` leaves when no
+        other one waits.
         """

@@ -19,12 +19,12 @@ from node.runtime import Runtime
 from timemachine import limits
 from timemachine.errors import TimeMachineError
 from timemachine.replica.commands import Settle
-from timemachine.replica.meta import DisableRoute
+from timemachine.replica.meta import DisableRoute, PutNode, Removed, Retire
 
 Group = tuple[int, int]
 """(collection uid, vnode index)."""
 
-FORWARDED: Final = (Settle, DisableRoute)
+FORWARDED: Final = (Settle, DisableRoute, PutNode, Removed, Retire)
 """The commands to which a repeat adds nothing. What other commands a node sends is not taken."""
 
 Forward = Callable[[Group, int, Any], None]
@@ -69,6 +69,7 @@ class Forwarding:
         self._number = int.from_bytes(world.random_bytes(6), "big")
         self._count = 0
         self._timer: Timer | None = None
+        self._looks: set[Callable[[], None]] = set()
         self.dropped = 0
 
     @property
@@ -78,8 +79,13 @@ class Forwarding:
 
     # --- for other nodes -------------------------------------------------------------------
 
-    def add(self, group: Group, command: Any) -> None:
-        """Keep a command, and offer it at once."""
+    def add(self, group: Group, command: Any, look: Callable[[], None] | None = None) -> None:
+        """Keep a command, and offer it at once.
+
+        Nothing is kept for ever, and a group may be without a leader for long. `look` is called
+        when it is time to look whether the command was to any avail; once for all that are added
+        with it until then.
+        """
         self._number += 1
         waiting = self._open[self._number] = _Open(group, command, self._world.mono_ms())
         self._of_group.setdefault(group, {})[self._number] = waiting
@@ -88,6 +94,14 @@ class Forwarding:
         if self._number in self._open:
             self._offer(self._number, waiting)
         self._wait()
+        if look is not None and look not in self._looks:
+            self._looks.add(look)
+            self._world.call_later(limits.FORWARDS_KEPT_MS, partial(self._look, look))
+
+    def _look(self, look: Callable[[], None]) -> None:
+        self._looks.discard(look)
+        if self._runtime.working:
+            look()
 
     def wake(self, group: Group) -> None:
         """The leader of a group has become known, or is this node: offer what there is."""

@@ -10,6 +10,7 @@ from node.runtime import Runtime
 from node.snapshots.receiving import SnapshotsIn
 from node.snapshots.sending import SnapshotsOut
 from timemachine.errors import StoreDamaged
+from timemachine.group import node_of
 from timemachine.raft import Message
 from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys
@@ -31,17 +32,22 @@ class Images:
         replicas: Replicas,
         *,
         chunk_bytes: int,
+        bytes_per_s: int,
     ) -> None:
         self._runtime = runtime
         self._replicas = replicas
+        # Which replica of a group it was that got an image last, by its node.
+        self._replica_on: dict[tuple[Group, int], int] = {}
         self.outgoing = SnapshotsOut(
             world,
             view=store.view,
             keys_of=self._keys_of,
+            log_base=self._log_base,
             send=peers.chunk,
             report=self._report,
-            damaged=runtime.fail,
+            damaged=runtime.damaged,
             chunk_bytes=chunk_bytes,
+            bytes_per_s=bytes_per_s,
         )
         self.incoming = SnapshotsIn(
             world,
@@ -55,16 +61,22 @@ class Images:
         peers.send_snapshot = self._send
 
     def _send(self, group: Group, message: Message) -> None:
-        self.outgoing.start(group, message.to, message)
+        node = node_of(message.to)
+        self._replica_on[group, node] = message.to
+        self.outgoing.start(group, node, message)
 
     def _keys_of(self, group: Group) -> ReplicaKeys | None:
         vnode = self._runtime.vnodes.get(group)
         return None if vnode is None or not vnode.is_leader() else vnode.keys
 
+    def _log_base(self, group: Group) -> int:
+        vnode = self._runtime.vnodes.get(group)
+        return NO_INDEX if vnode is None else vnode.log_base
+
     def _report(self, group: Group, to: int, failed: bool) -> None:  # noqa: FBT001 - a callback
         vnode = self._runtime.vnodes.get(group)
         if vnode is not None:
-            vnode.core.report_snapshot(to, failed=failed)
+            vnode.core.report_snapshot(self._replica_on[group, to], failed=failed)
             self._runtime.stepped(vnode)
 
     def _stage(self, group: Group, message: Message) -> ReplicaKeys | None:
@@ -82,7 +94,9 @@ class Images:
         try:
             installs = vnode is not None and vnode.install(message, keys)
         except StoreDamaged as error:
-            self._runtime.fail(error)
+            assert vnode is not None
+            self._replicas.unstage(keys)
+            self._runtime.broken(vnode, error)
             return
         if vnode is None or not installs:
             self._replicas.unstage(keys)

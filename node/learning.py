@@ -11,6 +11,7 @@ from itertools import chain
 from node.env import World
 from node.replicas import job_machine
 from node.runtime import Runtime
+from timemachine.errors import StoreDamaged
 from timemachine.replica.machine import JobMachine
 from timemachine.storage.api import Store
 from timemachine.storage.keys import after_prefix
@@ -44,6 +45,9 @@ class Learning:
             next(self._open[0])
         except StopIteration:
             self._open.popleft()
+        except StoreDamaged as error:
+            self._open.popleft()
+            self._runtime.damaged(error)
         if self._open:
             self._world.call_later(_PAUSE_MS, self._step)
 
@@ -52,7 +56,7 @@ class Learning:
         keys = machine.keys
         for _ in chain(self._ids(machine), self._due(machine)):
             yield
-            if vnode.group not in self._runtime.vnodes or machine.keys is not keys:
+            if self._runtime.vnodes.get(vnode.group) is not vnode or machine.keys is not keys:
                 # Gone, or it goes on with the rows of a snapshot and is to be added again.
                 return
 

@@ -3,21 +3,36 @@
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
+import msgspec
+
 from node.selection import Selection, index_ranges
 from timemachine import limits
 from timemachine.model import JobRecord
-from timemachine.replica.records import read_job
+from timemachine.replica.records import read_job, read_meta
 from timemachine.storage.api import Row, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 
 _CHUNK_ROWS = 32
 _STEPS_BETWEEN_YIELDS = 32
+_BYTES_BETWEEN_YIELDS = 1024 * 1024
+_JOB_BYTES = 256
 
 Position = tuple[int, str]
 """Of a job in trigger order: its trigger time in milliseconds, its id."""
 
-Page = tuple[list[tuple[str, JobRecord]], Position | None]
-"""Jobs with their ids, and what to go on after; None at the end."""
+FoundJob = tuple[str, JobRecord, bytes]
+"""A job: its id, its record, its meta."""
+
+
+class JobsPage(msgspec.Struct, frozen=True, array_like=True):
+    """Jobs in trigger order, and what to go on after; None at the end.
+
+    `halted` where it ends because so many rows were looked at. Else it is full.
+    """
+
+    jobs: list[FoundJob]
+    position: Position | None
+    halted: bool = False
 
 
 class _Source:
@@ -58,12 +73,14 @@ def list_jobs(
     selection: Selection,
     after: Position | None,
     limit: int,
-) -> Iterator[Page | None]:
+    bytes_max: int | None = None,
+) -> Iterator[JobsPage | None]:
     """Merge the index ranges that can hold the jobs that are meant.
 
     Yields None whenever the caller should let others run, and at last a page: at most `limit`
     jobs, from after the position `after`. A page may hold fewer, and still say what to go on
-    after: where no index leads to just these jobs, it ends after so many were looked at.
+    after: where no index leads to just these jobs, it ends after so many were looked at. With
+    `bytes_max` it is full as well when its jobs have about so many bytes.
     """
     low = u64(selection.from_ms or 0)
     if after is not None:
@@ -81,14 +98,14 @@ def list_jobs(
         # LevelDB walks over what was deleted, which after a bulk task may take milliseconds.
         yield None
     heapify(heads)
-    steps = 0
-    jobs: list[tuple[str, JobRecord]] = []
+    jobs: list[FoundJob] = []
     position: Position | None = None
-    looked_at = 0
+    looked_at = size = size_yielded = 0
     while heads:
         key, number = heads[0]
-        if len(jobs) == limit or looked_at == limits.LIST_ROWS_LOOKED_AT_MAX:
-            yield jobs, position
+        full = len(jobs) == limit or (bytes_max is not None and size >= bytes_max)
+        if full or looked_at == limits.LIST_ROWS_LOOKED_AT_MAX:
+            yield JobsPage(jobs, position, not full)
             return
         source = sources[number]
         row = source.take()
@@ -97,17 +114,21 @@ def list_jobs(
         else:
             heapreplace(heads, (row, number))
         looked_at += 1
+        before = position
         position = int.from_bytes(key[:8], "big"), key[8:].decode()
         data = store.get(source.keys.job + key[8:])
-        if data is not None:
+        # In two ranges stands what has changed its state since the first of them was read.
+        if data is not None and position != before:
             record = read_job(data)
             # The job may have moved on since the index row was read.
             if record.trigger_ms == position[0] and selection.takes(record):
-                jobs.append((position[1], record))
-        steps += 1
-        if steps % _STEPS_BETWEEN_YIELDS == 0:
+                meta = read_meta(store, source.keys, key[8:], record)
+                jobs.append((position[1], record, meta))
+                size += _JOB_BYTES + len(meta)
+        if looked_at % _STEPS_BETWEEN_YIELDS == 0 or size - size_yielded > _BYTES_BETWEEN_YIELDS:
+            size_yielded = size
             yield None
-    yield jobs, None
+    yield JobsPage(jobs, None)
 
 
 def count_jobs(
@@ -117,14 +138,15 @@ def count_jobs(
     *,
     unattempted: bool = False,
     sample: int = 0,
-) -> Iterator[tuple[int, list[tuple[str, JobRecord]]] | None]:
+) -> Iterator[tuple[int, list[tuple[int, FoundJob]]] | None]:
     """Count the jobs that are meant; those that were never attempted only, if asked.
 
-    Yields None whenever the caller should let others run, and at last (count, some of the jobs).
+    Yields None whenever the caller should let others run, and at last (count, some of the jobs),
+    each of these with the place of its vnode among `vnodes`.
     """
     total = steps = 0
-    found: list[tuple[str, JobRecord]] = []
-    for keys in vnodes:
+    found: list[tuple[int, FoundJob]] = []
+    for place, keys in enumerate(vnodes):
         for start, stop in index_ranges(keys, selection):
             at = len(start)
             cursor = start + u64(selection.from_ms or 0)
@@ -142,7 +164,8 @@ def count_jobs(
                     ):
                         total += 1
                         if len(found) < sample:
-                            found.append((raw_id.decode(), record))
+                            meta = read_meta(store, keys, raw_id, record)
+                            found.append((place, (raw_id.decode(), record, meta)))
                     steps += 1
                     if steps % _STEPS_BETWEEN_YIELDS == 0:
                         yield None

@@ -1,4 +1,4 @@
-"""The members of a cluster, as long as they are fixed: the same nodes replicate every group."""
+"""How a node belongs to its cluster, and in which rhythm its groups live."""
 
 import msgspec
 
@@ -38,18 +38,23 @@ class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Which node this is, who the others are, and how they talk.
 
-    number   this node's, which is the id of its replicas
-    members  the numbers of all nodes, this one among them
+    number   this node's, which its replicas are named by
+    members  the numbers of the nodes that the cluster was born with, which is how its meta group
+             begins; none for a node that joins
+    others   the numbers of all other nodes, as far as they are known before meta is
     log_entries_max, log_bytes_max, message_bytes_max, inflight_messages_max, inflight_bytes_max,
     uncommitted_size_max, committed_size_per_ready_max
              see `timemachine.group.GroupConfig`
     snapshot_chunk_bytes
              about how much of an image is sent at once
+    snapshot_bytes_per_s
+             how much of all images together is sent
     """
 
     number: int
     members: tuple[int, ...]
     network: Network
+    others: tuple[int, ...] = ()
     rhythm: Rhythm = Rhythm()
     log_entries_max: int = limits.LOG_ENTRIES_MAX
     log_bytes_max: int = limits.LOG_BYTES_MAX
@@ -59,13 +64,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     inflight_bytes_max: int = limits.RAFT_INFLIGHT_BYTES_MAX
     committed_size_per_ready_max: int = limits.RAFT_COMMITTED_BYTES_PER_READY_MAX
     snapshot_chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES
+    snapshot_bytes_per_s: int = limits.SNAPSHOT_RATE_BYTES_DEFAULT
 
     def peers(self, store: Store, overlay: Overlay) -> Peers:
         """The way to the others, in a new epoch, which the first batch makes durable."""
         row = store.get(EPOCH_KEY)
         epoch = 1 if row is None else int.from_bytes(row, "big") + 1
         overlay.put(EPOCH_KEY, u64(epoch))
-        others = [number for number in self.members if number != self.number]
+        others = sorted({*self.members, *self.others} - {self.number})
         return Peers(self.network, self.number, others, epoch)
 
     def group_config(self, world: World) -> GroupConfig:

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from node.env import Network
-from timemachine.frames import Forward, Frame, GroupMessage, write_frame
+from timemachine import limits
+from timemachine.frames import CallPart, Forward, Frame, GroupMessage, ReplyPart, write_frame
+from timemachine.group import node_of
 from timemachine.liveness import Answer, Beat
 from timemachine.raft import Message, MessageType
 from timemachine.transfers import SnapshotAnswer, SnapshotChunk
@@ -15,11 +19,12 @@ class _Outbox:
     __slots__ = (
         "answer",
         "beat",
+        "calls",
         "chunk_answers",
-        "chunks",
         "forwarded",
         "forwards",
         "messages",
+        "replies",
     )
 
     def __init__(self) -> None:
@@ -28,15 +33,17 @@ class _Outbox:
         self.forwarded: list[int] = []
         self.beat: Beat | None = None
         self.answer: Answer | None = None
-        self.chunks: list[SnapshotChunk] = []
         self.chunk_answers: list[SnapshotAnswer] = []
+        self.calls: list[CallPart] = []
+        self.replies: list[ReplyPart] = []
 
 
 class Peers:
     """An outbox for each peer that something waits for; `flush` sends each as a frame.
 
-    `number` is this node's, `others` are all other members', `epoch` counts this node's lives.
-    A snapshot is not posted but handed to `send_snapshot`, which sees to its image.
+    `number` is this node's, `others` are the other nodes of the cluster that are known, `epoch`
+    counts this node's lives. A snapshot is not posted but handed to `send_snapshot`, which sees to
+    its image. A frame that would be very large becomes several.
     """
 
     def __init__(self, network: Network, number: int, others: Sequence[int], epoch: int) -> None:
@@ -55,14 +62,15 @@ class Peers:
         return outbox
 
     def post(self, group: tuple[int, int], messages: Sequence[Message]) -> None:
-        """Messages of one group, each to the node that it names."""
+        """Messages of one group, each to the node of the replica that it names."""
         uid, index = group
         for message in messages:
             if message.type is MessageType.SNAPSHOT:
                 self.send_snapshot(group, message)
                 continue
-            if message.to in self.others:
-                self._outbox(message.to).messages.append(GroupMessage(uid, index, message))
+            to = node_of(message.to)
+            if to in self.others:
+                self._outbox(to).messages.append(GroupMessage(uid, index, message))
 
     def forward(self, to: int, forward: Forward) -> None:
         """A command for a leader that is elsewhere."""
@@ -83,14 +91,32 @@ class Peers:
         self._outbox(to).answer = answer
 
     def chunk(self, to: int, chunk: SnapshotChunk) -> None:
-        """A part of an image, sent at once."""
-        self._outbox(to).chunks.append(chunk)
-        self.flush()
+        """A part of an image, sent at once and alone: it may wait, what else there is may not."""
+        frame = Frame(self.number, self.epoch, chunks=(chunk,))
+        self.frames += 1
+        self._network.send(to, write_frame(frame), bulk=True)
 
     def chunk_answer(self, to: int, answer: SnapshotAnswer) -> None:
         """How far this node has an image that `to` sends, sent at once."""
         self._outbox(to).chunk_answers.append(answer)
         self.flush()
+
+    def call(self, to: int, call: CallPart) -> None:
+        """Something is asked of a node."""
+        self._outbox(to).calls.append(call)
+
+    def reply(self, to: int, reply: ReplyPart) -> None:
+        """A node is answered."""
+        self._outbox(to).replies.append(reply)
+
+    def bulk(self, to: int, part: CallPart | ReplyPart) -> None:
+        """A part of something large, in a frame of its own that lets others go first."""
+        if isinstance(part, CallPart):
+            frame = Frame(self.number, self.epoch, calls=(part,))
+        else:
+            frame = Frame(self.number, self.epoch, replies=(part,))
+        self.frames += 1
+        self._network.send(to, write_frame(frame), bulk=True)
 
     def flush(self) -> None:
         """Send what waits."""
@@ -104,8 +130,20 @@ class Peers:
                 outbox.forwarded,
                 outbox.beat,
                 outbox.answer,
-                outbox.chunks,
-                outbox.chunk_answers,
+                chunk_answers=outbox.chunk_answers,
+                calls=outbox.calls,
+                replies=outbox.replies,
             )
-            self.frames += 1
-            self._network.send(other, write_frame(frame))
+            self._send(other, frame)
+
+    def _send(self, to: int, frame: Frame) -> None:
+        data = write_frame(frame)
+        messages = frame.messages
+        if len(data) > limits.RPC_FRAME_BYTES_TARGET and len(messages) > 1:
+            # Somebody catches up in many groups at once.
+            half = len(messages) // 2
+            self._send(to, Frame(self.number, self.epoch, messages[:half]))
+            self._send(to, msgspec.structs.replace(frame, messages=messages[half:]))
+            return
+        self.frames += 1
+        self._network.send(to, data)

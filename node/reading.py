@@ -1,17 +1,16 @@
-"""What may be asked of a node without changing anything. All of it is durable when it is seen."""
+"""What may be asked of a node's own replicas. All of it is durable when it is seen.
 
-from collections.abc import Iterator
+What is asked about many vnodes is gathered, see `node/gathering/`.
+"""
 
-from node.attempts import RoutePage, RoutePosition, route_attempts
-from node.forecast import forecast
-from node.listing import Page, Position, count_jobs, list_jobs
+from collections.abc import Iterable
+
 from node.replicas import job_machine
-from node.selection import Selection
 from timemachine.model import AttemptRecord, Collection, JobRecord, JobState
-from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.records import read_attempt, read_job, read_meta
 from timemachine.ring import vnode_of
 from timemachine.storage.api import Store
-from timemachine.storage.keys import ReplicaKeys
+from timemachine.storage.keys import u32
 from timemachine.vnode import Vnode
 
 
@@ -24,7 +23,12 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._collections: dict[int, Collection] = {}
-        self._vnodes: dict[int, list[Vnode]] = {}
+        # By collection, and there by index: those that this node has a replica of.
+        self._vnodes: dict[int, dict[int, Vnode]] = {}
+
+    def _of(self, uid: int) -> Iterable[Vnode]:
+        """The vnodes here of the collection of that uid."""
+        return self._vnodes.get(uid, {}).values()
 
     # --- one job ---------------------------------------------------------------------------
 
@@ -36,7 +40,7 @@ class Reader:
         vnodes = self._vnodes.get(collection.uid)
         if vnodes is None:
             return None
-        return vnodes[vnode_of(job_id, collection.num_vnodes)]
+        return vnodes.get(vnode_of(job_id, collection.num_vnodes))
 
     def read_job(self, collection: Collection, job_id: str) -> tuple[JobRecord, bytes] | None:
         """The durable job and its meta bytes."""
@@ -47,14 +51,13 @@ class Reader:
         data = self._store.get(vnode.keys.job + raw_id)
         if data is None:
             return None
-        return read_job(data), self._store.get(vnode.keys.meta + raw_id) or b"null"
+        record = read_job(data)
+        return record, read_meta(self._store, vnode.keys, raw_id, record)
 
     def read_meta(self, collection: Collection, job_id: str) -> bytes:
         """The meta bytes of a job."""
-        vnode = self._vnode(collection, job_id)
-        if vnode is None:
-            return b"null"
-        return self._store.get(vnode.keys.meta + job_id.encode()) or b"null"
+        found = self.read_job(collection, job_id)
+        return b"null" if found is None else found[1]
 
     def read_attempts(
         self, collection: Collection, job_id: str, record: JobRecord
@@ -65,65 +68,18 @@ class Reader:
             return []
         start, stop = vnode.keys.attempts_range(job_id.encode())
         rows = self._store.scan(start, stop, max(1, record.serial))
-        return [read_attempt(value) for _, value in rows]
+        attempts = [value for _, value in rows]
+        # Since the record was read, it may have got a row of its own.
+        if record.delivering and (not rows or rows[-1][0] != start + u32(record.serial)):
+            attempts.append(record.delivering)
+        return [read_attempt(value) for value in attempts]
 
     # --- many jobs -------------------------------------------------------------------------
 
-    def list_jobs(
-        self, collection: Collection, selection: Selection, after: Position | None, limit: int
-    ) -> Iterator[Page | None]:
-        """Jobs in trigger order over all vnodes; see `node.listing.list_jobs`."""
-        return list_jobs(self._store, self._keys(collection), selection, after, limit)
-
-    def count_jobs(
-        self, collection: Collection, selection: Selection, *, unattempted: bool, sample: int
-    ) -> Iterator[tuple[int, list[tuple[str, JobRecord]]] | None]:
-        """What a task would find; see `node.listing.count_jobs`."""
-        keys = self._keys(collection)
-        return count_jobs(self._store, keys, selection, unattempted=unattempted, sample=sample)
-
-    def _keys(self, collection: Collection) -> list[ReplicaKeys]:
-        return [vnode.keys for vnode in self._vnodes.get(collection.uid, [])]
-
-    def forecast(
-        self, collection: Collection, from_ms: int, to_ms: int, bucket_ms: int
-    ) -> Iterator[list[tuple[int, int, int]] | None]:
-        """Jobs due by time; see `node.forecast`."""
-        vnodes = [
-            (vnode.keys, job_machine(vnode).due_counts)
-            for vnode in self._vnodes.get(collection.uid, [])
-        ]
-        return forecast(self._store, vnodes, from_ms, to_ms, bucket_ms)
-
     def counts(self, collection: Collection) -> dict[str, int]:
-        """Jobs by state."""
+        """Jobs by state, as far as they are in replicas of this node."""
         totals = [0] * len(JobState)
-        for vnode in self._vnodes.get(collection.uid, []):
+        for vnode in self._of(collection.uid):
             counts = job_machine(vnode).state.counts
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
         return {state.text: totals[state] for state in JobState}
-
-    # --- routes ----------------------------------------------------------------------------
-
-    def route_attempts(
-        self, db: str, route_uid: int, before: RoutePosition | None, limit: int
-    ) -> Iterator[RoutePage | None]:
-        """Attempts of a route, the newest first; see `node.attempts`."""
-        vnodes = [
-            (collection, index, vnode.keys)
-            for uid, collection in sorted(self._collections.items())
-            if collection.db == db
-            for index, vnode in enumerate(self._vnodes.get(uid, []))
-        ]
-        return route_attempts(self._store, vnodes, route_uid, before, limit)
-
-    def jobs_of_route(self, route_uid: int) -> tuple[int, int]:
-        """Pending jobs bound to a route, in all collections, and those of them that wait for it."""
-        pending = waiting = 0
-        for vnodes in self._vnodes.values():
-            for vnode in vnodes:
-                counts = job_machine(vnode).routes.get(route_uid)
-                if counts is not None:
-                    pending += counts.pending
-                    waiting += counts.waiting
-        return pending, waiting

@@ -7,9 +7,14 @@ which, and which ranges are to be erased, are rows of the node itself, so a cras
 from collections.abc import Callable, Container
 from functools import partial
 
+import msgspec
+
 from node.env import World
 from node.runtime import Runtime
-from timemachine.group import SOLE, GroupConfig
+from timemachine.errors import CodecError, StoreDamaged
+from timemachine.group import META_GROUP, SOLE, GroupConfig
+from timemachine.members import read_members
+from timemachine.raft import ConfState
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
@@ -19,17 +24,23 @@ from timemachine.storage.keys import (
     GROUPS_START,
     GROUPS_STOP,
     INCARNATION_KEY,
+    QUARANTINE_START,
+    QUARANTINE_STOP,
     ReplicaKeys,
+    damaged_key,
     erase_key,
     group_key,
     group_of_key,
+    quarantine_key,
+    read_u64,
     u32,
+    u64,
 )
 from timemachine.storage.overlay import Overlay
 from timemachine.vnode import Machine, Vnode
 
-META_GROUP = (0, 0)
 _RETIRE_PAUSE_MS = 50.0
+_INCARNATION_BYTES = 4
 _ERASE_PAUSE_MS = 20.0
 _ERASE_ROWS = 2_000
 _ROWS_MAX = 1_000_000
@@ -45,7 +56,8 @@ def job_machine(vnode: Vnode) -> JobMachine:
 class Replicas:
     """Loads and erases replicas. A group is (collection uid, vnode index).
 
-    `on_switched` hears of a replica that goes on from a snapshot.
+    `quarantined` are the ids of replicas that are damaged, by group: they are never taken up
+    again, also after a restart. `on_switched` hears of a replica that goes on from a snapshot.
     """
 
     def __init__(
@@ -66,37 +78,54 @@ class Replicas:
         self.on_switched: Callable[[Vnode], None] = lambda _: None
         row = store.get(INCARNATION_KEY)
         self._next_incarnation = 1 if row is None else int.from_bytes(row, "big")
-        self._incarnations = {
-            group_of_key(key): int.from_bytes(value, "big")
-            for key, value in store.scan(GROUPS_START, GROUPS_STOP, _ROWS_MAX)
-        }
+        self._incarnations: dict[tuple[int, int], int] = {}
+        # Of which replica a range is: its id.
+        self._ids: dict[tuple[int, int], int] = {}
+        for key, value in store.scan(GROUPS_START, GROUPS_STOP, _ROWS_MAX):
+            group = group_of_key(key)
+            self._incarnations[group] = int.from_bytes(value[:_INCARNATION_BYTES], "big")
+            # Where nothing is said it is the first replica that this node had of the group.
+            self._ids[group] = int.from_bytes(value[_INCARNATION_BYTES:], "big") or config.id
+        rows = store.scan(QUARANTINE_START, QUARANTINE_STOP, _ROWS_MAX)
+        self.quarantined = {group_of_key(key): read_u64(value) for key, value in rows}
+
+    def has(self, group: tuple[int, int], id: int) -> bool:
+        """Whether this node has the replica of that id, with all that it ever promised."""
+        return self._ids.get(group) == id
 
     def load_meta(self) -> tuple[Vnode, MetaMachine]:
         """Take up the meta group, or begin it."""
-        keys = self._keys_for(META_GROUP)
+        keys = self._keys_for(META_GROUP, self._config.id)
         machine = MetaMachine(keys, self._overlay)
         rows = self._store.scan(keys.record, keys.prefix + b"d", _ROWS_MAX)
         machine.load(self._store.get(keys.state), rows)
-        return self._replica(META_GROUP, keys, machine), machine
+        return self._replica(META_GROUP, keys, machine, self._config), machine
 
-    def load(self, group: tuple[int, int]) -> Vnode:
-        """Take up a vnode, or begin it."""
-        keys = self._keys_for(group)
+    def load(self, group: tuple[int, int], id: int, born: tuple[int, ...]) -> Vnode:
+        """Take up a replica of a vnode, or begin it with the voters `born`.
+
+        One that is to come to a group that has begun without it knows of no voters: it waits for
+        a snapshot. An earlier replica of the group, of another id, is erased.
+        """
+        if not self.has(group, id):
+            self.retire(group)
+        keys = self._keys_for(group, id)
         machine = JobMachine(keys, self._overlay)
         rows = self._store.scan(keys.route_counters, keys.prefix + b"o", _ROWS_MAX)
         machine.load(self._store.get(keys.state), rows)
-        return self._replica(group, keys, machine)
+        config = msgspec.structs.replace(self._config, id=id, voters=born if id in born else ())
+        return self._replica(group, keys, machine, config)
 
-    def _replica(self, group: tuple[int, int], keys: ReplicaKeys, machine: Machine) -> Vnode:
-        vnode = Vnode(group, keys, self._overlay, machine, self._store, self._config)
+    def _replica(
+        self, group: tuple[int, int], keys: ReplicaKeys, machine: Machine, config: GroupConfig
+    ) -> Vnode:
+        vnode = Vnode(group, keys, self._overlay, machine, self._store, config)
         vnode.switched = partial(self._switched, vnode)
         return vnode
 
     def _switched(self, vnode: Vnode, before: ReplicaKeys, keys: ReplicaKeys) -> None:
         """A replica goes on from the rows of a snapshot: in the batch being gathered, keep that."""
-        group = vnode.group
-        self._incarnations[group] = keys.incarnation
-        self._overlay.put(group_key(*group), u32(keys.incarnation))
+        self._keep(vnode.group, keys.incarnation, vnode.id)
         self._overlay.delete(erase_key(keys.incarnation))
         self._overlay.put(erase_key(before.incarnation), b"")
         self._staged.discard(keys.incarnation)
@@ -116,13 +145,22 @@ class Replicas:
         self._staged.discard(keys.incarnation)
         self._erase_after(_RETIRE_PAUSE_MS)
 
-    def _keys_for(self, group: tuple[int, int]) -> ReplicaKeys:
+    def _keys_for(self, group: tuple[int, int], id: int) -> ReplicaKeys:
         """The keys of this node's replica of a group; a new replica gets a new incarnation."""
         incarnation = self._incarnations.get(group)
         if incarnation is None:
-            incarnation = self._incarnations[group] = self._new_incarnation()
-            self._overlay.put(group_key(*group), u32(incarnation))
+            incarnation = self._new_incarnation()
+            self._keep(group, incarnation, id)
         return ReplicaKeys(incarnation)
+
+    def _keep(self, group: tuple[int, int], incarnation: int, id: int) -> None:
+        """Remember where the rows of a group's replica are, and which one it is."""
+        self._incarnations[group] = incarnation
+        self._ids[group] = id
+        row = u32(incarnation)
+        if id != self._config.id:
+            row += u64(id)
+        self._overlay.put(group_key(*group), row)
 
     def _new_incarnation(self) -> int:
         incarnation = self._next_incarnation
@@ -130,14 +168,59 @@ class Replicas:
         self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
         return incarnation
 
-    def retire_others(self, collections: Container[int]) -> None:
-        """Forget the replicas of all collections but these; what they hold is erased."""
-        for group in [g for g in self._incarnations if g[0] and g[0] not in collections]:
-            incarnation = self._incarnations.pop(group)
-            self._overlay.delete(group_key(*group))
-            self._overlay.put(erase_key(incarnation), b"")
-            self._runtime.write_soon()
-            self._erase_after(_RETIRE_PAUSE_MS)
+    def retire_others(self, kept: Container[tuple[int, int]]) -> None:
+        """Forget the replicas of all groups but these and the meta group."""
+        for group in [each for each in self._incarnations if each[0] and each not in kept]:
+            self.retire(group)
+
+    def retire(self, group: tuple[int, int]) -> None:
+        """Forget the replica of a group, if there is one; what it holds is erased."""
+        incarnation = self._incarnations.pop(group, None)
+        if incarnation is None:
+            return
+        del self._ids[group]
+        self._overlay.delete(group_key(*group))
+        self._overlay.put(erase_key(incarnation), b"")
+        self._runtime.write_soon()
+        self._erase_after(_RETIRE_PAUSE_MS)
+
+    # --- damage ----------------------------------------------------------------------------
+
+    def group_of(self, incarnation: int) -> tuple[int, int] | None:
+        """The group whose replica has that range of keys; None for none."""
+        for group, each in self._incarnations.items():
+            if each == incarnation:
+                return group
+        return None
+
+    def members_of(self, group: tuple[int, int]) -> ConfState | None:
+        """The members of a group, by the rows of its replica here; None if they do not tell."""
+        try:
+            row = self._store.get(ReplicaKeys(self._incarnations[group]).members)
+            return None if row is None else read_members(row)
+        except (StoreDamaged, CodecError):
+            return None
+
+    def quarantine(self, group: tuple[int, int]) -> None:
+        """Forget the replica of a group for good, for it is damaged.
+
+        What it holds is left as it is: to erase it would be to have LevelDB compact the table that
+        is damaged, and that ends the node.
+        """
+        incarnation = self._incarnations.pop(group)
+        keys = ReplicaKeys(incarnation)
+        self.quarantined[group] = replica = self._ids.pop(group)
+        self._overlay.forget(keys.prefix, keys.stop)
+        self._overlay.delete(group_key(*group))
+        self._overlay.put(quarantine_key(*group), u64(replica))
+        self._overlay.put(damaged_key(incarnation), b"")
+        self._runtime.write_soon()
+
+    def release(self, group: tuple[int, int]) -> None:
+        """Meta wants that replica no more: its id never comes back."""
+        del self.quarantined[group]
+        self._overlay.delete(quarantine_key(*group))
+        self._runtime.write_soon()
 
     def erase(self) -> None:
         """Erase what is to be erased, some rows at a time, also what a crash has left."""
@@ -167,7 +250,12 @@ class Replicas:
                 self._erase_after(_RETIRE_PAUSE_MS)
             return
         keys = ReplicaKeys(int.from_bytes(rows[0][0][-4:], "big"))
-        doomed = self._store.scan(keys.prefix, keys.stop, _ERASE_ROWS)
+        try:
+            doomed = self._store.scan(keys.prefix, keys.stop, _ERASE_ROWS)
+        except StoreDamaged:
+            # Nobody needs it, and nothing else depends on it: it is left as it is.
+            doomed = []
+            self._overlay.put(damaged_key(keys.incarnation), b"")
         for key, _ in doomed:
             self._overlay.delete(key)
         if not doomed:

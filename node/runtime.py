@@ -28,6 +28,7 @@ from node.peers import Peers
 from timemachine import limits
 from timemachine.errors import (
     NotLeader,
+    StoreDamaged,
     StoreError,
     TimeMachineError,
     TooManyRequests,
@@ -45,7 +46,11 @@ _STOPPED = "The node has stopped."
 
 
 class Runtime:
-    """Drives all vnodes of a node over one store. Single-threaded; callbacks run on its thread."""
+    """Drives all vnodes of a node over one store. Single-threaded; callbacks run on its thread.
+
+    `broken(vnode, error)` is called for a replica that met damage in the middle of a step: it must
+    not do another one.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class Runtime:
         self.failure: TimeMachineError | None = None
         self._closed = False
         self.rouse: Callable[[Vnode], None] = lambda _: None
+        self.broken: Callable[[Vnode, StoreDamaged], None] = lambda _, error: self.fail(error)
         self.cycles = 0
         self.commands = 0
         self.rows = 0
@@ -108,7 +114,14 @@ class Runtime:
             done(error)
 
     def submit(self, vnode: Vnode, command: Any, done: Done, size: int) -> None:
-        """A user's command of about `size` bytes. Sheds load by answering TooManyRequests."""
+        """A user's command of about `size` bytes. Sheds load by answering TooManyRequests.
+
+        Not one that a send was revoked for: that is removed already, so the command that says so
+        must reach the log.
+        """
+        if getattr(command, "revoked", None) is not None:
+            self.propose(vnode, command, done)
+            return
         error = self._enter(1, size)
         if error is not None:
             done(error)
@@ -209,7 +222,7 @@ class Runtime:
         self._wake(vnode)
 
     def read(self, vnode: Vnode, done: Done) -> None:
-        """Call `done` when what the store shows of `vnode` is no older than this call.
+        """Ask a majority, and call `done` when the store shows all of `vnode` that it knew then.
 
         It gets None, or a TimeMachineError.
         """
@@ -224,6 +237,24 @@ class Runtime:
                 self.rouse(vnode)
             vnode.read(done)
             self.stepped(vnode)
+
+    def leads_surely(self, vnode: Vnode) -> bool:
+        """Whether nobody else has acknowledged a write to `vnode` that its rows here do not show.
+
+        It holds the lease, or is the only voter.
+        """
+        return self.working and vnode.may_fire(self._world.mono_ms())
+
+    def barrier(self, vnode: Vnode, done: Done) -> None:
+        """Call `done` when what the store shows of `vnode` is no older than this call.
+
+        It gets None, NotLeader where this node does not lead it, or another error. Whoever leads
+        surely calls at once; otherwise a majority is asked (ReadIndex; dissertation 6.4).
+        """
+        if self.leads_surely(vnode):
+            done(None)
+        else:
+            self.read(vnode, done)
 
     def stepped(self, vnode: Vnode) -> None:
         """A vnode has taken a message or a tick: run a cycle if that made work."""
@@ -260,8 +291,15 @@ class Runtime:
                     vnode.gather()
             else:
                 mono_ms = self._world.mono_ms()
-                for vnode in flying:
-                    vnode.gather(mono_ms)
+                for vnode in list(flying):
+                    try:
+                        vnode.gather(mono_ms)
+                    except StoreDamaged as damage:
+                        flying.remove(vnode)
+                        self.broken(vnode, damage)
+                        if self.failure is not None:
+                            return
+                        continue
                     if vnode.early:
                         peers.post(vnode.group, vnode.early)
                         vnode.early = []
@@ -291,7 +329,10 @@ class Runtime:
         written = self.cycles
         self._overlay.settled()
         finished = []
+        vnodes = self.vnodes
         for vnode in self._flying:
+            if vnodes.get(vnode.group) is not vnode:
+                continue  # removed meanwhile, and perhaps another one is in its place
             # Duty 4, and then duty 2 for what rests on the batch.
             outcome = vnode.persisted()
             if outcome is not None:
@@ -299,7 +340,7 @@ class Runtime:
                 if outcome.messages:
                     assert self._peers is not None
                     self._peers.post(vnode.group, outcome.messages)
-            if vnode.has_work() and vnode.group in self.vnodes:
+            if vnode.has_work():
                 self._active[vnode] = None
         self._flying = []
         if self._peers is not None:
@@ -310,10 +351,16 @@ class Runtime:
         for vnode, outcome in finished:
             self.commands += len(outcome.answers)
             for done, result in outcome.answers:
-                done(result)
-            if outcome.moved:
-                self._on_moved(vnode)
-            self._on_effects(vnode, outcome.effects, outcome.applied_index)
+                try:
+                    done(result)
+                except StoreDamaged as damage:
+                    self.damaged(damage)
+            try:
+                if outcome.moved:
+                    self._on_moved(vnode)
+                self._on_effects(vnode, outcome.effects, outcome.applied_index)
+            except StoreDamaged as damage:
+                self.damaged(damage)
         while self._row_waiters and self._row_waiters[0][0] <= written:
             self._row_waiters.pop(0)[1]()
         self._tell_idle()
@@ -344,6 +391,14 @@ class Runtime:
             self._row_waiters.append((self.cycles, function))
         else:
             self._world.call_soon(function)
+
+    def damaged(self, error: StoreDamaged) -> None:
+        """A read has failed in the middle of something that goes on without it.
+
+        Whoever is to be stopped for that has been told by the store, if a key says who that is.
+        """
+        if error.key is None:
+            self.fail(error)
 
     def fail(self, error: TimeMachineError) -> None:
         """The store or a replica is beyond use: nobody is told a result any more."""

@@ -4,10 +4,13 @@ What two nodes have agreed about that, and why it is safe, is told in `timemachi
 here it is asked, obeyed and sent. Only replicas that are awake cost anything in a tick.
 """
 
+from collections.abc import Collection
+
 from node.env import World
 from node.members import Rhythm
 from node.peers import Peers
 from node.runtime import Runtime
+from timemachine.group import node_of
 from timemachine.liveness import Announcement, Answer, Beat, Changes, Group, Liveness
 from timemachine.vnode import RESTING_FOLLOWER, RESTING_LEADER, Vnode
 
@@ -15,7 +18,8 @@ from timemachine.vnode import RESTING_FOLLOWER, RESTING_LEADER, Vnode
 class Sleeping:
     """Which replicas are awake, and the beats that stand for those that are not.
 
-    `awake` holds, for each replica that is to be ticked, for how many ticks it has been idle.
+    `awake` holds, for each replica that is to be ticked, for how many ticks it has been idle. On a
+    node that is `leaving`, none stands for election any more.
     """
 
     def __init__(self, world: World, runtime: Runtime, peers: Peers, rhythm: Rhythm) -> None:
@@ -26,14 +30,31 @@ class Sleeping:
         self._liveness = Liveness(peers.epoch, peers.others, rhythm.vote_wait_ms, self._accept)
         self._ticks = 0
         self.awake: dict[Vnode, int] = {}
+        self.leaving = False
         runtime.rouse = self.rouse
 
     # --- replicas --------------------------------------------------------------------------
 
     def added(self, vnode: Vnode) -> None:
-        """A replica was taken up: it begins awake."""
+        """A replica was taken up: it begins awake, unless it is alone."""
         vnode.acked_ms = self._liveness.acked_ms
-        self.awake[vnode] = 0
+        self.reformed(vnode)
+
+    def reformed(self, vnode: Vnode) -> None:
+        """Another membership of its group is in force for a replica.
+
+        Who is the only member has nobody to hear of, and none who would have to hear of it.
+        """
+        if vnode.resting:
+            self.rouse(vnode)
+        if vnode.sole:
+            self.awake.pop(vnode, None)
+        else:
+            self.awake[vnode] = 0
+
+    def set_nodes(self, others: Collection[int]) -> None:
+        """These are the other nodes of the cluster from now on."""
+        self._obey(self._liveness.set_peers(others))
 
     def removed(self, vnode: Vnode) -> None:
         """A replica is gone."""
@@ -47,8 +68,8 @@ class Sleeping:
         """
         answered = self._liveness.woke(vnode.group, by)
         if vnode.resting == RESTING_LEADER:
-            for voter, sent_ms in answered.items():
-                vnode.lease.answered(vnode.term, voter, sent_ms)
+            for node, sent_ms in answered.items():
+                vnode.lease.node_answered(vnode.term, node, sent_ms)
         self._wake(vnode, elapsed=0)
 
     def _wake(self, vnode: Vnode, *, elapsed: int) -> None:
@@ -59,6 +80,10 @@ class Sleeping:
         vnode.core.elapse(elapsed)
         self.awake[vnode] = 0
 
+    def alive(self, peer: int) -> bool:
+        """Whether a node has answered a beat lately."""
+        return self._liveness.knows(peer) and self._liveness.alive(peer)
+
     # --- ticks and beats -------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -68,6 +93,8 @@ class Sleeping:
         runtime = self._runtime
         awake = self.awake
         for vnode in list(awake):
+            if self.leaving and not vnode.is_leader():
+                continue
             vnode.tick(mono_ms)
             if vnode.resting and not vnode.is_leader():
                 # It heard no majority. Others must not sleep on under the beats of this node.
@@ -86,15 +113,20 @@ class Sleeping:
             self._peers.flush()
 
     def _announce(self, vnode: Vnode) -> None:
+        nodes = [node_of(voter) for voter in vnode.members.voters if voter != vnode.id]
+        if not set(nodes).issubset(self._peers.others):
+            return  # one is gone and about to be replaced, or not known here yet
         core = vnode.core
         vnode.resting = RESTING_LEADER
-        announcement = Announcement(vnode.group, self._peers.number, core.term, vnode.last_index)
-        self._liveness.announce(announcement, tuple(self._peers.others))
+        announcement = Announcement(vnode.group, vnode.id, core.term, vnode.last_index)
+        self._liveness.announce(announcement, tuple(nodes))
 
     def _accept(self, leader: int, announcement: Announcement) -> bool:
         """Whether a replica here may sleep under that leader."""
         vnode = self._runtime.vnodes.get(announcement.group)
-        if vnode is None or not vnode.follows(leader, announcement.term, announcement.index):
+        if vnode is None or node_of(announcement.leader) != leader:
+            return False
+        if not vnode.follows(announcement.leader, announcement.term, announcement.index):
             return False
         vnode.resting = RESTING_FOLLOWER
         self.awake.pop(vnode, None)

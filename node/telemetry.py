@@ -26,12 +26,29 @@ METRICS = {
     "timemachine_sends": "Webhook requests started.",
     "timemachine_outcomes": "Attempts by what followed: delivered, or the reason of failure.",
     "timemachine_in_flight": "Attempts claimed or under way.",
+    "timemachine_routes_waiting": "Routes that wait because their recipients asked for it.",
+    "timemachine_credits_lent": "Attempts that others may have under way by this node's shares.",
+    "timemachine_credits_borrowed": "Attempts that this node may have under way by others' shares.",
     "timemachine_vnodes": "Replicas on this node, the meta group included.",
     "timemachine_level0_files": "LevelDB's level-0 files; writers slow down from 6 on.",
     "timemachine_http_requests": "API requests by status.",
     "timemachine_http_requests_open": "API requests that are being answered.",
     "timemachine_http_connections": "Open connections of the API.",
     "timemachine_loop_delay_max_seconds": "Longest wait for the event loop since the last scrape.",
+    "timemachine_clock_offset_max_seconds": "The largest offset to another node's wall clock.",
+    "timemachine_quarantined": "Replicas that were given up for damage and are not replaced yet.",
+    "timemachine_snapshots_sent_bytes": (
+        "Bytes of images of replicas sent to other nodes, repeats included."
+    ),
+    "timemachine_rpc_connected": "Whether frames leave for another node: 1 or 0, by its number.",
+    "timemachine_rpc_connects": "Connections to another node that it accepted.",
+    "timemachine_rpc_sent_frames": "Frames sent to another node.",
+    "timemachine_rpc_sent_bytes": "Bytes of those.",
+    "timemachine_rpc_dropped_frames": "Frames for another node that were too many, or too old.",
+    "timemachine_rpc_waiting_bytes": "Bytes of frames that wait for another node.",
+    "timemachine_rpc_received_frames": "Frames received from another node.",
+    "timemachine_rpc_received_bytes": "Bytes received from another node.",
+    "timemachine_rpc_refused": "Connections of nodes that were refused.",
     "timemachine_lateness_seconds": "How late first attempts started after their trigger time.",
 }
 """Every metric and what it means; the reference page is checked against this table."""
@@ -72,15 +89,21 @@ class _Numbers(Collector):
             ("timemachine_commands", "commands"),
             ("timemachine_rows", "rows"),
             ("timemachine_sends", "sends"),
+            ("timemachine_snapshots_sent_bytes", "snapshots_sent_bytes"),
         ):
-            yield CounterMetricFamily(name, METRICS[name], value=numbers[key])
+            yield CounterMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         for name, key in (
             ("timemachine_in_flight", "in_flight"),
+            ("timemachine_routes_waiting", "routes_waiting"),
+            ("timemachine_credits_lent", "credits_lent"),
+            ("timemachine_credits_borrowed", "credits_borrowed"),
             ("timemachine_vnodes", "vnodes"),
             ("timemachine_level0_files", "level0_files"),
             ("timemachine_http_requests_open", "http_requests_open"),
             ("timemachine_http_connections", "http_connections"),
             ("timemachine_loop_delay_max_seconds", "loop_delay_max_s"),
+            ("timemachine_clock_offset_max_seconds", "clock_offset_max_s"),
+            ("timemachine_quarantined", "quarantined"),
         ):
             yield GaugeMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         name = "timemachine_outcomes"
@@ -93,6 +116,8 @@ class _Numbers(Collector):
         for status, count in sorted(numbers.get("http_requests", {}).items()):
             requests.add_metric([str(status)], count)
         yield requests
+        if "rpc" in numbers:
+            yield from _of_rpc(numbers["rpc"])
         name = "timemachine_lateness_seconds"
         buckets = []
         total = 0
@@ -103,6 +128,32 @@ class _Numbers(Collector):
         lateness = HistogramMetricFamily(name, METRICS[name])
         lateness.add_metric([], buckets, numbers["lateness_sum_ms"] / 1000)
         yield lateness
+
+
+def _of_rpc(numbers: dict[str, Any]) -> Iterator[Metric]:
+    """What went to other nodes and came from them: `Rpc.statistics()`."""
+    for key, name, field in (
+        ("links", "timemachine_rpc_connected", "connected"),
+        ("links", "timemachine_rpc_waiting_bytes", "waiting_bytes"),
+    ):
+        gauge = GaugeMetricFamily(name, METRICS[name], labels=["node"])
+        for number, each in numbers[key].items():
+            gauge.add_metric([str(number)], getattr(each, field))
+        yield gauge
+    for key, name, field in (
+        ("links", "timemachine_rpc_connects", "connects"),
+        ("links", "timemachine_rpc_sent_frames", "frames"),
+        ("links", "timemachine_rpc_sent_bytes", "bytes"),
+        ("links", "timemachine_rpc_dropped_frames", "dropped"),
+        ("received", "timemachine_rpc_received_frames", "frames"),
+        ("received", "timemachine_rpc_received_bytes", "bytes"),
+    ):
+        counter = CounterMetricFamily(name, METRICS[name], labels=["node"])
+        for number, each in numbers[key].items():
+            counter.add_metric([str(number)], getattr(each, field))
+        yield counter
+    name = "timemachine_rpc_refused"
+    yield CounterMetricFamily(name, METRICS[name], value=numbers["refused"])
 
 
 def render_metrics(numbers: dict[str, Any]) -> bytes:

@@ -22,12 +22,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 class Prepared:
     """What does not change from one request of a route's version to the next, for a time."""
 
-    __slots__ = ("_expires_ms", "_version", "signer", "static_head", "target")
+    __slots__ = ("_body_ends", "_expires_ms", "_version", "signer", "static_head", "target")
 
     def __init__(self, route: Route, target: Target, secrets: RouteSecrets) -> None:
         self.target = target
         self._version = route.version
         self._expires_ms = secrets.expires_ms
+        self._body_ends: dict[tuple[str, str, str], bytes] = {}
         self.signer = Signer(secrets.signing_keys)
         lines = [
             b"POST " + target.path_and_query + b" HTTP/1.1",
@@ -50,6 +51,15 @@ class Prepared:
             self._expires_ms is None or now_ms < self._expires_ms
         )
 
+    def body_end(self, route: str, db: str, collection: str) -> bytes:
+        """How the body of a job goes on after its meta, up to the version."""
+        names = route, db, collection
+        end = self._body_ends.get(names)
+        if end is None:
+            end = b',"route":%b,"db":%b,"collection":%b,"version":' % tuple(map(_json, names))
+            self._body_ends[names] = end
+        return end
+
 
 def prepare(keys: Sequence[MasterKey], route: Route, now_ms: int) -> Prepared:
     """Open the secrets of a route for its next requests. Raises SealError."""
@@ -62,31 +72,6 @@ def prepare(keys: Sequence[MasterKey], route: Route, now_ms: int) -> Prepared:
     )
     target, _ = parse_target(route.webhook_url, tls)
     return Prepared(route, target, secrets)
-
-
-def job_body(
-    *,
-    job_id: str,
-    trigger_ms: int,
-    meta: bytes,
-    route: str,
-    db: str,
-    collection: str,
-    version: int,
-) -> bytes:
-    """The stable part of a job as JSON, with the meta's own bytes inside."""
-    return (
-        b'{"id":%b,"trigger_time":%d,"meta":%b,"route":%b,"db":%b,"collection":%b,"version":%d}'
-        % (
-            _json(job_id),
-            trigger_ms,
-            meta,
-            _json(route),
-            _json(db),
-            _json(collection),
-            version,
-        )
-    )
 
 
 def build_request(
@@ -106,14 +91,14 @@ def build_request(
     if route.body == "meta":
         body = meta
     else:
-        body = job_body(
-            job_id=job_id,
-            trigger_ms=record.trigger_ms,
-            meta=meta,
-            route=record.route,
-            db=db,
-            collection=collection,
-            version=record.version,
+        # The stable part of the job as JSON, with the meta's own bytes inside.
+        end = prepared.body_end(record.route, db, collection)
+        body = b'{"id":%b,"trigger_time":%d,"meta":%b%b%d}' % (
+            _json(job_id),
+            record.trigger_ms,
+            meta,
+            end,
+            record.version,
         )
     identity = webhook_id(record.uid, record.version, record.occurrence)
     timestamp_s = now_ms // 1000

@@ -2,13 +2,13 @@
 
 import asyncio
 import gc
-import os
 import shutil
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +16,78 @@ import msgspec
 import structlog
 import uvloop
 
+from node.admission import Admission
 from node.api.certificate import Certificate
 from node.api.credentials import Credentials
 from node.api.server import ApiServer
 from node.clock import RealWorld
-from node.config import Config, split_address
+from node.config import RPC_DEFAULT, RPC_PORT, Config, split_address
 from node.disk import CommitThread
 from node.engine import Engine
 from node.loopwatch import LoopWatch
+from node.members import Cluster
+from node.nodes import Nodes
+from node.opening import open_data
+from node.rpc.dial import source_address
+from node.rpc.hello import Self
+from node.rpc.joindesk import JoinDesk
+from node.rpc.joinwords import JoinAnswer, JoinRequest
+from node.rpc.listener import CANNOT_LISTEN, bind, bound_address, shown
+from node.rpc.rpc import Rpc
+from node.rpc.tls import MutualTls
 from node.sender import PooledSender
-from timemachine import __version__
+from timemachine import __version__, formats
 from timemachine.addresses import AddressPolicy
-from timemachine.errors import ConfigError, SealError, StoreError, TimeMachineError
+from timemachine.errors import (
+    ConfigError,
+    SealError,
+    StoreDamaged,
+    StoreError,
+    TimeMachineError,
+)
 from timemachine.model import Node, Settings
-from timemachine.replica.meta import PutNode
-from timemachine.sealing import (
-    MasterKey,
-    find_checked_key,
-    format_key_file,
-    key_check,
-    parse_key_file,
-)
-from timemachine.storage.leveldb import (
-    FORMAT,
-    Identity,
-    LevelDBStore,
-    give_up_ballast,
-    is_new,
-    keep_ballast,
-    open_store,
-)
+from timemachine.storage.leveldb import LevelDBStore, give_up_ballast, keep_ballast, last_owner
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STORE = 3
-CANNOT_LISTEN = "cannot_listen"
-"""The code of the error for an address that cannot be had, most often because another has it."""
 
 _GC_THRESHOLDS = (50_000, 50, 100)
-_KEY_FILE = "secret.key"
 _BALLAST_BYTES = 16 * 1024 * 1024
 _SPACE_CHECK_MS = 500.0
 _STOP_LIMIT_S = 15.0
+_LOOK_S = 0.02
 _MIB = 1024 * 1024
 _CORE = (
+    "node.balancing",
+    "node.calls",
+    "node.clocks",
+    "node.consensus",
     "node.delivery",
     "node.engine",
     "node.example",
     "node.expiry",
+    "node.finalising",
+    "node.forwarding",
+    "node.gathering",
+    "node.handover",
+    "node.healing",
+    "node.images",
     "node.learning",
+    "node.leaving",
+    "node.membership",
+    "node.quarantine",
     "node.reading",
     "node.replicas",
+    "node.router",
     "node.runtime",
+    "node.sleeping",
+    "node.snapshots",
     "node.tasks",
 )
+
+_DAMAGED = "the disk of this node is damaged; in a cluster, have a new node take its place"
 
 log = structlog.get_logger()
 
@@ -101,6 +118,8 @@ def serve(
         return EXIT_USAGE
     except (StoreError, SealError) as error:
         log.error("data directory refused", code=error.code, reason=error.detail)
+        if isinstance(error, StoreDamaged):
+            log.error(_DAMAGED, how=_how_to_replace(config))
         refused(error)
         return EXIT_STORE
     except TimeMachineError as error:
@@ -109,55 +128,27 @@ def serve(
         return EXIT_FAILED
 
 
-def _load_keys(config: Config, world: RealWorld, *, new: bool) -> list[MasterKey]:
-    """The keys that secrets are sealed with. A new node without a key file makes one."""
-    path = Path(config.secret_key_file) if config.secret_key_file else Path(config.data, _KEY_FILE)
-    if not path.exists():
-        if config.secret_key_file:
-            raise ConfigError(f"secret_key_file: {path} does not exist.")
-        if not new:
-            raise SealError(f"The key {path.name} is gone; without it no secret can be opened.")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(
-                f"The data directory {config.data} cannot be made: {error.strerror}."
-            ) from None
-        key = MasterKey(world.random_bytes(32))
-        with os.fdopen(handle, "w") as file:
-            file.write(format_key_file([key]))
-            file.flush()
-            os.fsync(file.fileno())
-        log.warning("made a key for sealing secrets; keep a copy of it", file=path.name)
-        return [key]
-    try:
-        return list(parse_key_file(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"secret_key_file: {path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise ConfigError(f"secret_key_file: {path}: {error}") from None
-
-
-def _open(config: Config, world: RealWorld) -> tuple[LevelDBStore, Identity, list[MasterKey]]:
-    """Open or make the data directory, and check that the key at hand fits it."""
-    directory = Path(config.data)
-    new = is_new(directory)
-    if new and config.bootstrap == "never":
-        raise ConfigError("The data directory is new, and --bootstrap never forbids to begin.")
-    keys = _load_keys(config, world, new=new)
-    identity = Identity(
-        format=FORMAT,
-        cluster_id=world.random_bytes(8).hex(),
-        node_id=world.random_bytes(4).hex(),
-        created_ms=world.wall_ms(),
-        key_check=key_check(keys[0]),
+def _how_to_replace(config: Config) -> str:
+    """How a new node is called that takes the place of this one."""
+    node_id = last_owner(Path(config.data)) or "ID"
+    return (
+        "serve --data AN_EMPTY_DIRECTORY --join HOST:PORT --join-token TOKEN"
+        f" --replace {node_id}; keep this directory until all vnodes are whole"
     )
-    store, identity = open_store(directory, create=identity if new else None)
-    if find_checked_key(keys, identity.key_check) is None:
-        store.close()
-        raise SealError("The secret key is not the one that this data directory was made with.")
-    return store, identity, keys
+
+
+def _bind_rpc(config: Config) -> socket.socket:
+    """Where other nodes connect. Who chose no address gets one, also beside another node."""
+    host, port = split_address(config.rpc, "rpc", default_port=RPC_PORT)
+    try:
+        return bind(host, port)
+    except TimeMachineError as error:
+        if config.rpc != RPC_DEFAULT:
+            raise
+        listening = bind(host, 0)
+        taken = shown(*bound_address(listening))
+        log.warning("the default address for nodes is taken", reason=error.detail, rpc=taken)
+        return listening
 
 
 def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> AddressPolicy:
@@ -172,16 +163,46 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     certificate = None
     if config.http_tls_cert:
         certificate = Certificate(config.http_tls_cert, config.http_tls_key)
+    tls = None
+    if config.rpc_tls_cert:
+        tls = MutualTls(config.rpc_tls_cert, config.rpc_tls_key, config.rpc_tls_ca)
+    # The address that others are told must be known before anybody is told it.
+    rpc_listening = _bind_rpc(config)
+    rpc_host, rpc_port = bound_address(rpc_listening)
+
+    def describe(node_id: str) -> Node:
+        return Node(
+            id=node_id,
+            name=config.node_name or socket.gethostname(),
+            http=config.advertise_http or config.http,
+            rpc=config.advertise_rpc or shown(rpc_host, rpc_port),
+            zone=config.zone,
+            version=__version__,
+            https=certificate is not None,
+            formats=formats.KNOWN,
+        )
+
     # Then the store: if the directory is not ours, nothing else must happen.
-    store, identity, keys = _open(config, world)
-    started, stopping = asyncio.Event(), asyncio.Event()
+    try:
+        store, identity, keys, joined = await open_data(
+            config, world, describe, source=source_address(rpc_host), tls=tls
+        )
+    except BaseException:
+        rpc_listening.close()
+        raise
+    begun, started, stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
     failures: list[TimeMachineError] = []
 
     def failed(error: TimeMachineError) -> None:
         log.critical("the node cannot go on; it stops", code=error.code, reason=error.detail)
+        if isinstance(error, StoreDamaged):
+            log.critical(_DAMAGED, how=_how_to_replace(config))
         failures.append(error)
-        started.set()
-        stopping.set()
+        stop()
+
+    def stop() -> None:
+        for event in (begun, started, stopping):
+            event.set()
 
     def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -201,22 +222,48 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
             failed(TimeMachineError(f"An internal fault: {type(error).__name__}."))
 
     loop.set_exception_handler(unhandled)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
 
     disk = CommitThread(loop, store)
     host, port = split_address(config.http, "http", default_port=8001)
-    rpc_host, rpc_port = split_address(config.rpc, "rpc", default_port=9001)
     listeners = frozenset({(host, port), (rpc_host, rpc_port)})
     settings = Settings(allowed_private_cidrs=config.allow_private)
     sender = PooledSender(loop, _policy(settings, listeners))
-    node = Node(
-        id=identity.node_id,
-        name=config.node_name or socket.gethostname(),
-        http=config.advertise_http or config.http,
-        rpc=config.rpc,
-        zone=config.zone,
-        version=__version__,
-        https=certificate is not None,
+    node = describe(identity.node_id)
+    nodes = Nodes(identity)
+
+    def find_key(token_id: str) -> bytes | None:
+        return admission.find_key(token_id)
+
+    def decide(request: JoinRequest, answer: Callable[[JoinAnswer], None]) -> None:
+        admission.decide(request, answer)
+
+    def moved(number: int, host: str, port: int) -> None:
+        if nodes.hear(number, shown(host, port)):
+            rpc.set_peers(nodes.others)
+
+    rpc = Rpc(
+        world,
+        take=lambda sender, frame: engine.receive(frame, sender),
+        addresses=nodes.address,
+        known=nodes.known,
+        on_address=moved,
+        tls=tls,
+        desk=JoinDesk(world, find_key, decide),
+        finalised=lambda: engine.finalising.finalised,
     )
+
+    def nodes_changed(rows: list[Node]) -> None:
+        before = nodes.listeners
+        nodes.set(rows)
+        rpc.set_peers(nodes.others)
+        if nodes.listeners != before:
+            set_policy(engine.meta.settings)
+
+    def set_policy(now: Settings) -> None:
+        sender.set_policy(_policy(now, listeners | nodes.listeners))
+
     engine = Engine(
         world,
         store,
@@ -226,11 +273,44 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         node=node,
         master_keys=keys,
         on_failure=failed,
-        on_settings=lambda now: sender.set_policy(_policy(now, listeners)),
+        on_settings=set_policy,
+        on_nodes=nodes_changed,
+        on_quarantine=lambda group, error: log.error(
+            "a replica is damaged; it is given up and rebuilt from its peers",
+            collection_uid=group[0],
+            vnode=group[1],
+            reason=error.detail,
+        ),
+        on_newer_format=lambda newest, finalised: log.info(
+            "all nodes know a newer format; an admin may finalise it",
+            newest=newest,
+            finalised=finalised,
+        ),
+        cluster=Cluster(
+            number=identity.number,
+            members=(1,) if identity.number == 1 else (),
+            others=nodes.others,
+            network=rpc,
+            snapshot_bytes_per_s=config.snapshot_mb_per_s * _MIB,
+        ),
     )
+    admission = Admission(engine)
+    rpc.set_peers(nodes.others)
     _watch_space(config, world, engine)
     # Vnodes elect themselves and take up their offsets before anybody may ask.
     engine.start(settings, started.set)
+    # Nobody hears of this life before it is durable that it has begun.
+    engine.runtime.when_written(begun.set)
+    await begun.wait()
+    own = Self(
+        identity.cluster_id,
+        identity.node_id,
+        identity.number,
+        engine.epoch,
+        node.rpc,
+        node.formats,
+    )
+    await rpc.start(rpc_listening, own)
     await started.wait()
     if failures:
         raise failures[0]
@@ -245,6 +325,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     statistics = engine.statistics
     engine.statistics = lambda: {  # type: ignore[method-assign]
         **statistics(),
+        "rpc": rpc.statistics(),
         "loop_delay_max_s": watch.take_ms() / 1000,
     }
     server = ApiServer(
@@ -259,31 +340,44 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         raise TimeMachineError(
             f"http: cannot listen on {config.http}: {error.strerror}", code=CANNOT_LISTEN
         ) from None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    _reload_on_hangup(loop, {"api_token_file": credentials, "http_tls_cert": certificate})
-    address = _shown(bound_host, bound_port)
+    _reload_on_hangup(
+        loop,
+        {
+            "api_token_file": credentials,
+            "http_tls_cert": certificate,
+            "rpc_tls_cert": None if tls is None else rpc,
+        },
+    )
+    address = shown(bound_host, bound_port)
     if port == 0:
         # Only now it is known what must never be sent to, and where others find this node.
         listeners = frozenset({(host, bound_port), (rpc_host, rpc_port)})
-        sender.set_policy(_policy(engine.meta.settings, listeners))
+        set_policy(engine.meta.settings)
         if not config.advertise_http:
-            node = msgspec.structs.replace(node, http=address)
-            engine.propose_meta(PutNode(now_ms=world.wall_ms(), node=node), lambda _: None)
+            engine.say_node(msgspec.structs.replace(node, http=address))
     scheme = "http" if certificate is None else "https"
     bound(f"{scheme}://{address}")
     if certificate is not None:
         log.info("the API speaks HTTPS", url=f"{scheme}://{address}")
     # An address, whatever is spoken there: programs read this line.
-    say(f"ready http={address} rpc={config.rpc} node={identity.node_id}")
-    sys.stdout.flush()
+    if joined and not engine.is_member:
+        log.info("waiting until the others count on this node")
+    # Who has just come is ready when they do: whoever is told so may stop another node next.
+    while joined and not engine.is_member and not stopping.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _LOOK_S)
+    if not stopping.is_set():
+        say(f"ready http={address} rpc={shown(rpc_host, rpc_port)} node={identity.node_id}")
+        sys.stdout.flush()
     await stopping.wait()
-    await _stop(engine, server, sender, disk, store, failed=bool(failures))
-    return EXIT_FAILED if failures else EXIT_OK
+    await _stop(engine, server, sender, rpc, disk, store, failed=bool(failures))
+    if not failures:
+        return EXIT_OK
+    return EXIT_STORE if isinstance(failures[0], StoreDamaged) else EXIT_FAILED
 
 
 def _reload_on_hangup(
-    loop: asyncio.AbstractEventLoop, files: dict[str, Credentials | Certificate | None]
+    loop: asyncio.AbstractEventLoop, files: dict[str, Credentials | Certificate | Rpc | None]
 ) -> None:
     """On SIGHUP read these files again. Without any the signal keeps its meaning: to end."""
 
@@ -308,14 +402,11 @@ def _escaped_from_core(error: Exception) -> bool:
     return any(f"{module}.".startswith(f"{core}.") for module in modules for core in _CORE)
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 async def _stop(
     engine: Engine,
     server: ApiServer,
     sender: PooledSender,
+    rpc: Rpc,
     disk: CommitThread,
     store: LevelDBStore,
     *,
@@ -336,6 +427,7 @@ async def _stop(
     # Requests that waited for the log have their answers by now.
     await server.stop()
     await sender.close()
+    await rpc.stop()
     # The commit thread before the store: it may still hold the last batch.
     await asyncio.to_thread(disk.close)
     store.close()

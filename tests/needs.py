@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.faults.groups import PIDS
+
 
 def _fails(*command: str) -> bool:
     """Does this command fail, or is there no such program?"""
@@ -53,6 +55,18 @@ def _namespace() -> str | None:
     return "needs nft (nftables)" if shutil.which("nft") is None else None
 
 
+def _tun() -> str | None:
+    """Can packets be routed through a program?"""
+    if shutil.which("ip") is None:
+        return "needs ip (iproute2)"
+    return None if Path("/dev/net/tun").exists() else "needs /dev/net/tun"
+
+
+def _pids() -> str | None:
+    """Can the threads of a process be limited?"""
+    return None if (PIDS / "cgroup.procs").exists() else "needs the pids control group, version 1"
+
+
 def _preload() -> str | None:
     """Can a shared library be built, to stand between a program and the disk?"""
     return "needs a C compiler" if shutil.which("cc") is None else None
@@ -72,6 +86,8 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "loop": cache(_loop),
     "tmpfs": cache(_tmpfs),
     "namespace": cache(_namespace),
+    "tun": cache(_tun),
+    "pids": cache(_pids),
     "preload": cache(_preload),
     "faketime": cache(_faketime),
 }

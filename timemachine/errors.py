@@ -217,9 +217,20 @@ class StoreFailed(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """The store is damaged; it is neither served nor repaired."""
+    """The store is damaged; it is neither served nor repaired.
+
+    `key` is that of a row that cannot be read, or the first of those that were asked for: whose
+    range it is in is damaged. Without one, rows contradict each other: writes are lost, and nobody
+    can tell which.
+    """
 
     code = "store_damaged"
+
+    def __init__(
+        self, detail: str | None = None, *, code: str | None = None, key: bytes | None = None
+    ) -> None:
+        super().__init__(detail, code=code)
+        self.key = key
 
 
 class StoreForeign(StoreError):

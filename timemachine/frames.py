@@ -36,6 +36,37 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
     commands: bytes
 
 
+class CallPart(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One of the parts of what one node asks of another, mostly the only one.
+
+    number      the sender's, for the reply
+    kind        what is asked
+    timeout_ms  how long the sender waits, from when it asked
+    part, parts its place, and how many there are
+    body        what is asked, or that part of it
+    """
+
+    number: int
+    kind: str
+    timeout_ms: int
+    part: int
+    parts: int
+    body: bytes
+
+
+class ReplyPart(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One of the parts of the answer to what the receiver asked under that number.
+
+    `failed` says that the body is an error, see `timemachine.carried`.
+    """
+
+    number: int
+    failed: bool
+    part: int
+    parts: int
+    body: bytes
+
+
 class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All that one node has for another one in one cycle.
 
@@ -45,6 +76,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     beat, answer   see `timemachine.liveness`
     chunks, chunk_answers
                    see `timemachine.transfers`
+    calls, replies what is asked of the receiver, and what it is answered
     """
 
     sender: int
@@ -56,6 +88,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answer: Answer | None = None
     chunks: Sequence[SnapshotChunk] = ()
     chunk_answers: Sequence[SnapshotAnswer] = ()
+    calls: Sequence[CallPart] = ()
+    replies: Sequence[ReplyPart] = ()
 
 
 def write_frame(frame: Frame) -> bytes:

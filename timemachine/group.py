@@ -1,10 +1,35 @@
 """How one replica takes part in its group: who it is, who else votes, and in which rhythm."""
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from timemachine import limits
+
+META_GROUP: Final = (0, 0)
+"""The group of what the whole cluster agrees on. Other groups begin with a collection's uid."""
+
+_NODE_BITS: Final = 16
+
+
+def replica_id(node: int, generation: int = 0) -> int:
+    """The id of a replica on a node of that number.
+
+    A replica that has lost what it acknowledged must not vote under its id again, so a node's
+    next replica of the same group is of a new generation.
+    """
+    return generation << _NODE_BITS | node
+
+
+def node_of(replica: int) -> int:
+    """The number of the node that has the replica of this id."""
+    return replica & ((1 << _NODE_BITS) - 1)
+
+
+def generation_of(replica: int) -> int:
+    """The generation of the replica of this id."""
+    return replica >> _NODE_BITS
 
 
 def _no_chance(_: int) -> int:

@@ -9,8 +9,10 @@ from typing import Final
 
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _PAIRS: Final = [a + b for a in _BASE32 for b in _BASE32]
-_TRIPLES: Final = [pair + c for pair in _PAIRS for c in _BASE32]
-"""Three base32 characters for each number of 15 bits: four times as fast as base64.b32encode."""
+"""Two base32 characters for each number of 10 bits: twice as fast as base64.b32encode.
+
+Three for each of 15 bits look faster, but 2 MB of them drive each other out of the cache.
+"""
 
 # Keeps these hashes apart from any other use of SHA-256 over the same bytes.
 _WEBHOOK_DOMAIN: Final = b"timemachine webhook-id\0"
@@ -34,13 +36,14 @@ def webhook_id(uid: bytes, version: int, occurrence: int) -> str:
     """
     assert len(uid) == UID_BYTES
     hashed = hashlib.sha256(_WEBHOOK_DOMAIN + uid + _pack_version(version, occurrence)).digest()
-    # 8 times 15 bits make 24 characters, the last 8 bits and two zeros the other two.
+    # 12 times 10 bits make 24 characters, the last 8 bits and two zeros the other two.
     a, b = _unpack_halves(hashed)
+    two = _PAIRS
     return (
-        f"{_TRIPLES[a >> 49]}{_TRIPLES[a >> 34 & 32767]}{_TRIPLES[a >> 19 & 32767]}"
-        f"{_TRIPLES[a >> 4 & 32767]}{_TRIPLES[(a & 15) << 11 | b >> 53]}"
-        f"{_TRIPLES[b >> 38 & 32767]}{_TRIPLES[b >> 23 & 32767]}{_TRIPLES[b >> 8 & 32767]}"
-        f"{_PAIRS[(b & 255) << 2]}"
+        f"{two[a >> 54]}{two[a >> 44 & 1023]}{two[a >> 34 & 1023]}{two[a >> 24 & 1023]}"
+        f"{two[a >> 14 & 1023]}{two[a >> 4 & 1023]}{two[(a & 15) << 6 | b >> 58]}"
+        f"{two[b >> 48 & 1023]}{two[b >> 38 & 1023]}{two[b >> 28 & 1023]}"
+        f"{two[b >> 18 & 1023]}{two[b >> 8 & 1023]}{two[(b & 255) << 2]}"
     )
 
 

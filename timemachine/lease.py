@@ -13,8 +13,10 @@ A leader that asks another replica to campaign has no lease any more: that campa
 to refuse. The host asks the core (`RawNode.lease_given_up`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Final
+
+from timemachine.group import node_of
 
 FOREVER_MS: Final = float("inf")
 NEVER_MS: Final = float("-inf")
@@ -23,44 +25,73 @@ NEVER_MS: Final = float("-inf")
 class Lease:
     """What the other voters have answered to this leader, and what follows.
 
-    `until_ms` is the end of the lease on the leader's monotonic clock.
+    `until_ms` is the end of the lease on the leader's monotonic clock. In a joint configuration
+    both halves have to have answered: neither elects anybody without the other.
     """
 
-    __slots__ = ("_answered_ms", "_lease_ms", "_needed", "_term", "until_ms")
+    __slots__ = ("_answered_ms", "_halves", "_id", "_lease_ms", "_term", "until_ms")
 
     def __init__(self, id: int, voters: tuple[int, ...], lease_ms: float) -> None:
-        self._answered_ms = {voter: NEVER_MS for voter in voters if voter != id}
-        # Of the others: with this replica itself they are a majority.
-        self._needed = len(voters) // 2
+        self._id = id
         self._lease_ms = lease_ms
         self._term = 0
+        self._answered_ms: dict[int, float] = {}
+        self._halves: list[tuple[list[int], int]] = []
         self.until_ms = NEVER_MS
+        self.set_voters(voters)
+
+    def set_voters(self, voters: Collection[int], outgoing: Collection[int] = ()) -> None:
+        """Another membership is in force: `voters`, and the `outgoing` half of a joint one."""
+        before = self._answered_ms
+        others = sorted({*voters, *outgoing} - {self._id})
+        self._answered_ms = {voter: before.get(voter, NEVER_MS) for voter in others}
+        self._halves = [self._half(voters)]
+        if outgoing:
+            self._halves.append(self._half(outgoing))
+        self.until_ms = self._end(self._answered_ms)
+
+    def _half(self, voters: Collection[int]) -> tuple[list[int], int]:
+        """The others of a half, and how many of them make a majority with what is here."""
+        others = [voter for voter in voters if voter != self._id]
+        majority = len(voters) // 2 + 1
+        return others, majority - (len(others) < len(voters))
 
     def answered(self, term: int, voter: int, sent_ms: float) -> None:
         """`voter` follows this leader in `term`, and has answered what was sent at `sent_ms`."""
         if term != self._term:
             self._term = term
             self._answered_ms = dict.fromkeys(self._answered_ms, NEVER_MS)
-            self.until_ms = NEVER_MS
+            self.until_ms = self._end(self._answered_ms)
         known = self._answered_ms.get(voter)
         if known is not None and sent_ms > known:
             self._answered_ms[voter] = sent_ms
-            self.until_ms = self._end(self._answered_ms.values())
+            self.until_ms = self._end(self._answered_ms)
 
-    def until(self, term: int, others: dict[int, float]) -> float:
-        """The end of the lease if these voters have answered what was sent then, as well."""
-        if term != self._term:
-            return self._end([others.get(voter, NEVER_MS) for voter in self._answered_ms])
+    def node_answered(self, term: int, node: int, sent_ms: float) -> None:
+        """The same of a node for the voter that it has."""
+        for voter in self._answered_ms:
+            if node_of(voter) == node:
+                self.answered(term, voter, sent_ms)
+
+    def until(self, term: int, nodes: Mapping[int, float]) -> float:
+        """The end of the lease if these nodes' voters have answered what was sent then, as well."""
+        known = self._answered_ms if term == self._term else {}
         return self._end(
-            [
-                max(sent_ms, others.get(voter, NEVER_MS))
-                for voter, sent_ms in self._answered_ms.items()
-            ]
+            {
+                voter: max(known.get(voter, NEVER_MS), nodes.get(node_of(voter), NEVER_MS))
+                for voter in self._answered_ms
+            }
         )
 
-    def _end(self, answered_ms: Iterable[float]) -> float:
-        newest = sorted(answered_ms, reverse=True)
-        return newest[self._needed - 1] + self._lease_ms if self._needed else FOREVER_MS
+    def _end(self, answered_ms: Mapping[int, float]) -> float:
+        end_ms = FOREVER_MS
+        for others, needed in self._halves:
+            if needed > len(others):
+                return NEVER_MS  # it belongs to nobody yet
+            if needed:
+                newest = sorted([answered_ms[voter] for voter in others], reverse=True)
+                end_ms = min(end_ms, newest[needed - 1] + self._lease_ms)
+        return end_ms
 
 
 class Promise:

@@ -62,6 +62,7 @@ COMMAND_BYTES_MAX = META_BYTES_MAX + 64 * 1024
 ATTEMPT_BODY_BYTES_MAX = 16 * 1024  # a captured response, cut before it is stored
 ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
 REQUESTS_KEPT_MS = 24 * 3_600_000
+REQUESTS_MADE_KEPT_MS = 60_000  # likewise, of keys that nodes make for what came without one
 REQUESTS_PER_VNODE_MAX = 200_000
 
 # --- work in progress ------------------------------------------------------------------------
@@ -75,8 +76,17 @@ WINDOW_JOBS_MAX = 100_000
 SCAN_ROWS_MAX = 1_000  # rows read from the store before the loop gets its turn
 SCAN_AHEAD_MS = 100
 LAG_TO_WAITING_MS = 60_000
+SHUTDOWN_TELLING_MS = 2_000  # for what a stopping node has to tell others
 SHUTDOWN_GRACE_MS = 10_000
 HANDOVER_MARGIN_MS = 5_000  # beyond its deadline, until a send of the leader before is given up
+SEAL_WAIT_MS = 3_000  # that a closed route has closed everywhere
+SHARE_BLOCKED_MS = 70_000  # of a node that was removed: until its last sends must have ended
+CREDIT_MS = 2_000  # attempts may be begun by a credit for so long since it was asked for
+CREDIT_RENEW_MS = 500  # until it is asked for anew, and until a node is asked again that refused
+CREDIT_ROUND_MS = 50  # between two looks at what is lacking, and at what is to be given back
+CREDIT_CALL_MS = 1_000  # until a node that is asked for credits is taken for silent
+CREDIT_ROUTES_MAX = 1_000  # that one node asks another one for at once
+CREDIT_FORGET_MS = 10_000  # without any credit, until a borrower is forgotten on the disk
 META_BEHIND_MS = 100  # until it is looked again whether this node's meta group knows a route
 FORWARDS_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
 FORWARDS_KEPT_MS = 120_000
@@ -95,11 +105,16 @@ TASKS_RUNNING_MAX = 16  # at the same time, each with a step under way
 TASKS_KEPT_MAX = 1000  # beyond, the oldest that has ended goes
 TASKS_KEPT_MS = 7 * 86_400_000  # after their end
 TASK_SAMPLE_JOBS = 10  # shown by a dry run
+TASK_ORDER_MS = 5_000  # a node goes on with a task for so long without hearing of the node leader
 
 assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
 # All sends that end while nobody leads find room, and are told of for longer than is waited.
 assert SENDS_PER_NODE_MAX < FORWARDS_MAX
 assert FORWARDS_RETRY_MS < HANDOVER_MARGIN_MS < FORWARDS_KEPT_MS
+assert SHARE_BLOCKED_MS >= ROUTE_TIMEOUT_MS_MAX + HANDOVER_MARGIN_MS + CREDIT_MS
+# A credit is renewed several times before it ends, also when an answer is lost.
+assert CREDIT_ROUND_MS < CREDIT_RENEW_MS < CREDIT_CALL_MS
+assert CREDIT_CALL_MS + CREDIT_RENEW_MS < CREDIT_MS
 assert META_BYTES_MAX < COMMAND_BYTES_MAX < ENTRY_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 # A captured response is stored as base64 at worst (4/3), with up to 16 KiB of headers beside it.
 assert ATTEMPT_BODY_BYTES_MAX * 4 // 3 + 16 * 1024 < ATTEMPT_RECORD_BYTES_MAX < ENTRY_BYTES_MAX
@@ -163,6 +178,28 @@ assert CLIENT_BATCH_JOBS_DEFAULT <= BATCH_JOBS_MAX
 assert META_BYTES_MAX < CLIENT_BATCH_BYTES_DEFAULT < REQUEST_BODY_BYTES_MAX
 assert CLIENT_BATCHES_IN_FLIGHT_DEFAULT < CLIENT_CONNECTIONS_MAX
 
+# --- nodes and placement ---------------------------------------------------------------------
+NODES_MAX = 256  # members of one cluster
+NODES_REMOVED_KEPT_MAX = 1_000  # known by name; the oldest is forgotten, its number stays taken
+NODE_NUMBER_MAX = (1 << 16) - 1  # hard: the id of a replica has so many bits for it
+JOIN_TOKENS_MAX = 100  # that have not expired
+JOIN_TOKEN_TTL_MS_DEFAULT = 3_600_000
+JOIN_TOKEN_TTL_MS_MIN = 1_000
+JOIN_TOKEN_TTL_MS_MAX = 7 * 86_400_000
+JOIN_TOKEN_KEPT_MS = 86_400_000  # after its use, for a node that crashed before it knew
+REPLICAS_LEAVING_MAX = 16  # of one vnode; beyond, none is retired before one of them has left
+MOVES_PER_COMMAND_MAX = 1_000  # placements that the node leader changes at once
+META_VOTERS_MAX = 5  # of the meta group; further nodes learn
+CLOCK_OFFSET_MAX_MS = 500  # of a node's clock from the median; beyond, it does not fire
+BALANCE_EVERY_MS = 5_000  # how often the node leader looks who leads what
+BALANCE_MOVES_MAX = 20  # leaders that it has moved at once
+LEARNER_BEHIND_MAX = 100  # entries that a replica may lack when it is made a voter
+
+assert REPLICAS_MAX < NODES_MAX < NODES_MAX + NODES_REMOVED_KEPT_MAX < NODE_NUMBER_MAX
+assert JOIN_TOKEN_TTL_MS_MIN < JOIN_TOKEN_TTL_MS_DEFAULT <= JOIN_TOKEN_TTL_MS_MAX
+# A move is a few small numbers.
+assert MOVES_PER_COMMAND_MAX * 100 < ENTRY_BYTES_TARGET
+
 # --- raft ------------------------------------------------------------------------------------
 RAFT_COMMITTED_BYTES_PER_READY_MAX = 4 * 1024 * 1024  # one replica's catching up, per cycle
 RAFT_UNCOMMITTED_BYTES_MAX = 8 * 1024 * 1024  # a leader's proposals that are not applied yet
@@ -172,6 +209,7 @@ RAFT_INFLIGHT_BYTES_MAX = 16 * 1024 * 1024  # entries in them
 RAFT_READS_WAITING_MAX = 4_096  # of one group: beyond, they are refused
 LOG_ENTRIES_MAX = 2_000  # of one group with several voters: beyond, the older half is dropped
 LOG_BYTES_MAX = 16 * 1024 * 1024  # likewise
+LOG_NEEDED_FACTOR = 32  # of these entries, kept for a member that still needs them
 LIVENESS_ANNOUNCED_PER_BEAT_MAX = 1_000  # idle groups that one node names to another
 
 # A full entry fits both, with room for the next ones to queue behind it.
@@ -179,21 +217,96 @@ assert ENTRY_BYTES_MAX < RAFT_COMMITTED_BYTES_PER_READY_MAX < RAFT_UNCOMMITTED_B
 # A leader's whole backlog may be on its way to a follower.
 assert RAFT_MESSAGE_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX
 
+# --- calls between nodes ---------------------------------------------------------------------
+CALL_TIMEOUT_MS = 10_000  # until nobody waits for the answer any more, unless told otherwise
+CALLS_OPEN_MAX = 16_384  # asked by one node and not answered yet; as many are answered at once
+CALL_BYTES_OPEN_MAX = 256 * 1024 * 1024  # of their bodies, together
+CALL_BODY_BYTES_MAX = 64 * 1024 * 1024  # of a call or an answer
+CALL_PART_BYTES = 256 * 1024  # a larger body is cut into such parts, which let others go first
+ROUTER_PATIENCE_MS = 10_000  # until a request that finds no leader is told so
+ROUTER_TRY_MS = 2_000  # until a node that is silent is asked again, or another one
+RELAY_TIMEOUT_MS = 75_000  # for the node leader to answer a whole request
+
+# A whole request fits, and so does the longest story of a job: each attempt with what it got.
+assert REQUEST_BODY_BYTES_MAX * 2 < CALL_BODY_BYTES_MAX < CALL_BYTES_OPEN_MAX
+assert RETRY_ATTEMPTS_MAX * ATTEMPT_RECORD_BYTES_MAX < CALL_BODY_BYTES_MAX
+assert CALL_PART_BYTES < RAFT_MESSAGE_BYTES_MAX
+# What a node repeats for itself is known by then, and not for much longer.
+assert ROUTER_TRY_MS * 2 < ROUTER_PATIENCE_MS < REQUESTS_MADE_KEPT_MS // 2
+
+# --- reading over many vnodes ----------------------------------------------------------------
+GATHER_TIMEOUT_MS = 3_000  # until another node is asked for what one has not answered
+GATHER_COUNT_TIMEOUT_MS = 60_000  # the same, where millions of rows may have to be looked at
+GATHER_PATIENCE_MS = 10_000  # how long a read waits for vnodes that nobody leads
+GATHER_PAGE_BYTES = 1024 * 1024  # of jobs or attempts in one answer between nodes, about
+
+assert GATHER_TIMEOUT_MS < GATHER_PATIENCE_MS < GATHER_COUNT_TIMEOUT_MS < RELAY_TIMEOUT_MS
+assert GATHER_PAGE_BYTES + LIST_LIMIT_MAX * ATTEMPT_RECORD_BYTES_MAX < CALL_BODY_BYTES_MAX
+assert TASK_SAMPLE_JOBS * COMMAND_BYTES_MAX < CALL_BODY_BYTES_MAX
+
+# --- formats -----------------------------------------------------------------------------------
+FORMAT_MAX = 255  # hard: one byte before each record names it
+
 # --- snapshots between nodes -------------------------------------------------------------------
 SNAPSHOT_CHUNK_BYTES = 128 * 1024  # of rows; one more row may come on top
 SNAPSHOT_CHUNK_ROWS_MAX = 1_000  # read from the store before the loop gets its turn
 SNAPSHOT_CHUNK_TIMEOUT_MS = 2_000  # until a chunk that is not acknowledged is sent again
 SNAPSHOT_CHUNK_TRIES_MAX = 5
 SNAPSHOT_PAUSE_MS = 5  # between two chunks of one transfer
-SNAPSHOT_SILENCE_MS = 15_000  # until a receiver gives a transfer up
+SNAPSHOT_RESUME_MS = 60_000  # kept by its sender, to go on with, when nobody answers any more
+SNAPSHOT_SILENCE_MS = 75_000  # until a receiver gives a transfer up
+SNAPSHOT_LOG_KEPT_MS = 15_000  # for who got an image, until it asks for what came after it
+SNAPSHOT_BACKOFF_MS_MIN = 200  # after the second failure in a row; it doubles with each
+SNAPSHOT_BACKOFF_MS_MAX = 2_000
 SNAPSHOTS_OUT_MAX = 2  # sent at once by one node; the others wait
+SNAPSHOTS_KEPT_MAX = 2  # that were interrupted, and may go on; each holds a view of the store
 SNAPSHOTS_IN_MAX = 4  # received at once by one node; others are refused
+# A quarter of a link of 1 Gbit/s: votes, appends, requests and webhooks have the rest.
+SNAPSHOT_RATE_BYTES_DEFAULT = 32 * 1024 * 1024  # a second, of all that a node sends
+SNAPSHOT_RATE_BYTES_MAX = 10_000 * 1024 * 1024
+SNAPSHOT_BURST_BYTES = 1024 * 1024
 
 # A chunk is no larger than a full APPEND, and is read within about 2 ms.
 assert SNAPSHOT_CHUNK_BYTES + META_BYTES_MAX < RAFT_MESSAGE_BYTES_MAX
 assert SNAPSHOT_CHUNK_ROWS_MAX <= SCAN_ROWS_MAX
 # A receiver has more patience than a sender, so that only a sender that is gone wears it out.
-assert SNAPSHOT_CHUNK_TIMEOUT_MS * SNAPSHOT_CHUNK_TRIES_MAX < SNAPSHOT_SILENCE_MS
+assert (
+    SNAPSHOT_CHUNK_TIMEOUT_MS * SNAPSHOT_CHUNK_TRIES_MAX + SNAPSHOT_RESUME_MS < SNAPSHOT_SILENCE_MS
+)
+
+# --- between nodes -----------------------------------------------------------------------------
+RPC_FRAME_BYTES_MAX = 32 * 1024 * 1024
+RPC_FRAME_BYTES_TARGET = 4 * 1024 * 1024  # of a cycle's messages; beyond, they are cut in two
+RPC_PIECE_BYTES = 128 * 1024  # of a bulk frame, between which others leave
+RPC_WAITING_FRAMES_MAX = 10_000  # for one node that is slow or away
+RPC_WAITING_BYTES_MAX = 64 * 1024 * 1024  # of those
+RPC_BULK_WAITING_FRAMES_MAX = 256
+RPC_BULK_WAITING_BYTES_MAX = 64 * 1024 * 1024
+RPC_WAITING_MS_MAX = 3_000  # what is older tells nothing any more
+RPC_WRITE_BUFFER_BYTES = 256 * 1024  # handed to the system ahead of time: nothing overtakes it
+RPC_PING_MS = 500
+RPC_PINGS_UNANSWERED_MAX = 3  # then a connection is given up
+RPC_ACKNOWLEDGED_BYTES = 128 * 1024  # received, until the sender is told that all is well
+RPC_USER_TIMEOUT_MS = 3_000  # of TCP, for what the other side does not acknowledge
+RPC_DIAL_MS = 1_000  # for one address to answer; as long as TCP waits before it asks again
+RPC_REDIAL_MS_MIN = 20  # doubled with each attempt in vain
+RPC_REDIAL_MS_MAX = 500
+RPC_HELLO_MS = 3_000  # for TLS and the hello
+RPC_HELLO_BYTES_MAX = 4 * 1024
+RPC_STRANGERS_MAX = 64  # connections of whom it is not known yet who they are
+RPC_JOINS_MAX = 8  # that are being answered at once
+RPC_JOINS_PER_MINUTE_MAX = 60
+RPC_JOIN_MS = 15_000  # for the cluster to take a node in
+RPC_JOINING_MS = 120_000  # until a node that nobody takes in gives up
+RPC_JOIN_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # names all nodes
+
+# A full APPEND with one large entry fits, and so does the largest request.
+assert RAFT_MESSAGE_BYTES_MAX + ENTRY_BYTES_MAX < RPC_FRAME_BYTES_TARGET < RPC_FRAME_BYTES_MAX
+assert REQUEST_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX < RPC_WAITING_BYTES_MAX
+assert RPC_FRAME_BYTES_MAX <= RPC_BULK_WAITING_BYTES_MAX
+assert SNAPSHOT_CHUNK_BYTES <= RPC_PIECE_BYTES <= RPC_WRITE_BUFFER_BYTES
+# Several answers are on their way before the sender loses its patience.
+assert RPC_ACKNOWLEDGED_BYTES < RPC_WRITE_BUFFER_BYTES
 
 # --- the HTTP server -------------------------------------------------------------------------
 HTTP_REQUESTS_OPEN_MAX = 8_192  # beyond: 503; each is some KiB, and waits for a disk at most

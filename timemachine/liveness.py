@@ -510,7 +510,9 @@ class Liveness:
 
     __slots__ = (
         "_accept",
+        "_epoch",
         "_followers",
+        "_former",
         "_lapse_ms",
         "_leaders",
         "_offers",
@@ -526,22 +528,25 @@ class Liveness:
         election time-out, the same on all nodes.
         """
         assert epoch > 0
+        self._epoch = epoch
         self._lapse_ms = lapse_ms
         self._accept = accept
         self._offers: dict[Group, _Offer] = {}
         self._under: dict[Group, FollowerSide] = {}
         # What this node knows of each peer as its leader, and what it promised to it.
-        self._followers = {peer: LeaderSide(epoch, self._offers) for peer in peers}
-        self._leaders = {peer: FollowerSide(peer, epoch, self._under) for peer in self._followers}
+        self._followers: dict[int, LeaderSide] = {}
+        self._leaders: dict[int, FollowerSide] = {}
+        self._former: dict[int, tuple[LeaderSide, FollowerSide]] = {}
         self._ticked_ms = self._resumed_ms = -inf
+        self.set_peers(peers)
 
     # --- groups ----------------------------------------------------------------------------
 
     def announce(self, announcement: Announcement, voters: tuple[int, ...]) -> None:
         """Offer to let a group sleep that this node leads; again is the same as once.
 
-        `voters` are the nodes of the other voters, one at least. A learner need not agree: it
-        never campaigns. A group in a joint configuration must stay awake.
+        `voters` are the nodes of the other voters, one at least; all of them are peers. A learner
+        need not agree: it never campaigns. A group in a joint configuration must stay awake.
         """
         group = announcement.group
         offer = self._offers.get(group)
@@ -602,6 +607,39 @@ class Liveness:
         return group in self._under or (offer is not None and offer.asleep)
 
     # --- nodes -----------------------------------------------------------------------------
+
+    def set_peers(self, peers: Iterable[int]) -> Changes:
+        """These are the other nodes from now on: new ones are strangers, and some may be gone.
+
+        What was agreed with a node that is gone is void, and what it led wakes. It may still run,
+        and count on what it was answered a moment ago, so nobody may vote or campaign at once.
+        """
+        changes = Changes()
+        wanted = set(peers)
+        for peer in sorted(wanted - self._followers.keys()):
+            # One that returns goes on where it was: numbers and sessions are never used twice.
+            sides = self._former.pop(peer) if peer in self._former else self._strangers(peer)
+            self._followers[peer], self._leaders[peer] = sides
+        for peer in sorted(self._followers.keys() - wanted):
+            for group, offer in list(self._offers.items()):
+                if peer in offer.voters:
+                    self._rouse(group, changes)
+                    self.woke(group)
+            follower, leader = self._followers.pop(peer), self._leaders.pop(peer)
+            follower.die()
+            changes.released += leader.void()
+            self._former[peer] = follower, leader
+        return changes
+
+    def _strangers(self, peer: int) -> tuple[LeaderSide, FollowerSide]:
+        return (
+            LeaderSide(self._epoch, self._offers),
+            FollowerSide(peer, self._epoch, self._under),
+        )
+
+    def knows(self, peer: int) -> bool:
+        """Whether that is another node of the cluster."""
+        return peer in self._followers
 
     def alive(self, peer: int) -> bool:
         """Whether the peer has answered a beat lately."""

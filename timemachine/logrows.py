@@ -7,11 +7,12 @@ is durable.
 
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from timemachine import codec
-from timemachine.errors import StoreDamaged
+from timemachine import codec, limits
+from timemachine.errors import CodecError, StoreDamaged
 from timemachine.group import GroupConfig
 from timemachine.members import members_row, read_members
 from timemachine.raft import (
@@ -23,11 +24,12 @@ from timemachine.raft import (
     Snapshot,
     SnapshotMetadata,
 )
-from timemachine.storage.api import Store
+from timemachine.storage.api import Reading, Store
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.overlay import Overlay
 
 _ENTRIES_MAX = 1_000_000
+_TAIL_ROWS = 1_000
 
 
 class LogState(msgspec.Struct, frozen=True, array_like=True):
@@ -47,6 +49,44 @@ class LoggedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     type: int
     crc: int
     data: bytes
+
+
+class Tail(NamedTuple):
+    """The end of a log, of a replica that does not run.
+
+    commit   up to which it was known to be committed
+    entries  that can be read, without a gap
+    damaged  whether there are others behind them
+    """
+
+    commit: int
+    entries: list[Entry]
+    damaged: bool
+
+
+def read_tail(store: Reading, keys: ReplicaKeys, applied_index: int) -> Tail:
+    """What the rows of a replica have of its log behind an entry, as far as it verifies."""
+    commit = 0
+    entries: list[Entry] = []
+    try:
+        row = store.get(keys.hard_state)
+        commit = 0 if row is None else _read_log_state(row).commit
+        while True:
+            start = keys.log + u64(applied_index + len(entries) + 1)
+            rows = store.scan(start, keys.log_stop, _TAIL_ROWS)
+            for key, value in rows:
+                index = int.from_bytes(key[len(keys.log) :], "big")
+                logged: LoggedEntry = _read_entry(value)
+                is_next = index == applied_index + len(entries) + 1
+                if not is_next or zlib.crc32(logged.data) != logged.crc:
+                    return Tail(commit, entries, damaged=True)
+                # An entry that changes the membership says nothing to the machine.
+                data = logged.data if logged.type == EntryType.NORMAL else b""
+                entries.append(Entry(logged.term, index, EntryType(logged.type), data))
+            if len(rows) < _TAIL_ROWS:
+                return Tail(commit, entries, damaged=False)
+    except (StoreDamaged, CodecError):
+        return Tail(commit, entries, damaged=True)
 
 
 _read_log_state = codec.decoder(LogState)
@@ -77,6 +117,7 @@ class LogRows:
     """One replica's log, hard state and membership, as rows and in memory.
 
     base       (index, term) behind which the kept log begins
+    members    who belongs to the group as of what is applied, durable or not
     last       index of the newest entry that has a row
     storage    what the core reads
     """
@@ -89,6 +130,7 @@ class LogRows:
         "_keys",
         "_overlay",
         "base",
+        "members",
         "last",
         "storage",
     )
@@ -118,6 +160,7 @@ class LogRows:
                 f" the voters {config.voters}."
             )
         members = ConfState(voters=config.voters) if row is None else read_members(row)
+        self.members = members
         if row is None:
             overlay.put(keys.members, members_row(members))
         self.storage = storage = GroupStorage(members)
@@ -140,7 +183,9 @@ class LogRows:
             if index != base_index + len(entries) + 1:
                 raise StoreDamaged(f"Vnode {self._group}: log entry {index} follows a gap.")
             if zlib.crc32(logged.data) != logged.crc:
-                raise StoreDamaged(f"Vnode {self._group}: log entry {index} fails its checksum.")
+                raise StoreDamaged(
+                    f"Vnode {self._group}: log entry {index} fails its checksum.", key=key
+                )
             entries.append(Entry(logged.term, index, EntryType(logged.type), logged.data))
         return entries
 
@@ -189,7 +234,9 @@ class LogRows:
     def drop_older(self, applied_index: int, needed_index: int) -> None:
         """Drop the older half of what is applied, if the log has become too long.
 
-        What follows `needed_index` is kept for somebody, up to four times as much as otherwise.
+        What follows `needed_index` is kept for somebody: four times the bytes at most, for these
+        fill memory, and LOG_NEEDED_FACTOR times the entries. Most are small, and an image that
+        takes its time is in vain if the log does not go on from it.
         """
         if not self.is_long(applied_index):
             return
@@ -201,7 +248,7 @@ class LogRows:
         stop = fresh[0].index if fresh else storage.last_index() + 1
         index = min(base_index + (applied_index - base_index + 1) // 2, stop - 1)
         if (
-            applied_index - base_index <= 4 * config.log_entries_max
+            applied_index - base_index <= limits.LOG_NEEDED_FACTOR * config.log_entries_max
             and self._bytes <= 4 * config.log_bytes_max
         ):
             index = min(index, needed_index)
@@ -210,11 +257,32 @@ class LogRows:
             kept = storage.entries(index + 1, stop, 1 << 62)
             self._bytes = sum([len(entry.data) for entry in [*kept, *fresh]])
 
+    def change_members(self, members: ConfState) -> None:
+        """An entry that is applied in this cycle has changed the membership."""
+        self.members = members
+        self._overlay.put(self._keys.members, members_row(members))
+
+    def drop_first(self) -> None:
+        """Let the log begin behind its first entry at least, at once.
+
+        The members that a group begins with stand in no entry. So whoever comes later must not
+        begin with the first one: it needs an image, which tells it who belongs to the group.
+        """
+        if self.base[0]:
+            return
+        storage, fresh = self.storage, self._fresh
+        first = 1
+        if storage.last_index() >= first:
+            self.begin_behind(first, storage.term(first))
+            # Not only when this batch is durable: a leader may be asked before.
+            storage.compact(first)
+        else:
+            self.begin_behind(first, fresh[0].term)
+
     def switch(self, keys: ReplicaKeys, metadata: SnapshotMetadata) -> None:
         """Go on with other rows: those of a snapshot that is installed, without a log."""
         self._keys = keys
-        self._overlay.put(keys.members, members_row(metadata.conf_state))
-        self.storage.members = metadata.conf_state
+        self.change_members(metadata.conf_state)
         self.base = (metadata.index, metadata.term)
         self.last = metadata.index
         self._bytes = 0
@@ -236,8 +304,10 @@ class LogRows:
         storage.append(entries)
         storage.set_hard_state(state)
         storage.applied = applied
+        storage.members = self.members
 
-    def forget(self) -> None:
-        """Let memory begin where the rows begin."""
-        if self.base[0] >= self.storage.first_index():
-            self.storage.compact(self.base[0])
+    def forget(self, applied_index: int) -> None:
+        """Let memory begin where the rows begin; what the core has not applied it asks for yet."""
+        index = min(self.base[0], applied_index)
+        if index >= self.storage.first_index():
+            self.storage.compact(index)

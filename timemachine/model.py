@@ -40,7 +40,6 @@ STATES_BY_TEXT: Final = {state.text: state for state in JobState}
 PENDING_STATES: Final = frozenset(
     {JobState.SCHEDULED, JobState.FIRING, JobState.RETRYING, JobState.HELD}
 )
-TERMINAL_STATES: Final = frozenset({JobState.DELIVERED, JobState.DEAD, JobState.CANCELLED})
 
 _S = JobState
 JOB_TRANSITIONS: Final[dict[JobState | None, dict[str, JobState]]] = {
@@ -142,7 +141,7 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One job as stored, without its meta (that has a row of its own, so claims stay small).
+    """One job as stored. A large meta has a row of its own, so that claims stay small.
 
     uid             16 bytes, drawn anew for each life of a job id
     version         1 at first, +1 with each change by a creator, never reset while the id is kept
@@ -164,6 +163,9 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     occurrence      0 (recurring schedules will count here)
     born_index      log index at which this id began to be kept; what was claimed before is of a
                     job that was purged
+    meta            the creator's bytes, if they are few; None where they have a row of their own
+    delivering      the AttemptRecord of the latest attempt, encoded, if it has delivered the job
+                    and is short; empty where all attempts have rows of their own
     """
 
     uid: bytes
@@ -190,6 +192,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finished_ms: int = 0
     occurrence: int = 0
     born_index: int = 0
+    meta: bytes | None = None
+    delivering: bytes = b""
 
 
 class AttemptStatus(StrEnum):
@@ -333,8 +337,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restore_epoch: int = 1
 
 
+class NodeState(StrEnum):
+    """How a node belongs to the cluster."""
+
+    MEMBER = "member"
+    LEAVING = "leaving"
+    """It keeps what it has until that is elsewhere, and gets nothing new."""
+    REMOVED = "removed"
+    """It is no part of the cluster any more and never will be again."""
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of the cluster, as the others know it. `https`: how to speak at `http`."""
+    """One process of the cluster, as the others know it. `https`: how to speak at `http`.
+
+    number   given when it joins, from 1 on, and never given again; its replicas are named by it
+    formats  the versions of stored and sent bytes that its program knows (`codec.VERSION`)
+    """
 
     id: str
     name: str
@@ -343,6 +361,49 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     zone: str
     version: str
     https: bool = False
+    number: int = 1
+    state: NodeState = NodeState.MEMBER
+    formats: tuple[int, ...] = (1,)
+
+    @property
+    def host(self) -> str:
+        """The machine that it runs on, as far as its RPC address tells."""
+        return self.rpc.rpartition(":")[0].strip("[]").lower()
+
+
+class JoinToken(msgspec.Struct, frozen=True, array_like=True):
+    """Lets one node join the cluster.
+
+    id           the part of the token that is no secret
+    secret_hash  SHA-256 of the other part
+    expires_ms   when it is void, or once used when it is forgotten
+    node         id of the node that joined with it
+    """
+
+    id: str
+    secret_hash: bytes
+    expires_ms: int
+    node: str | None = None
+
+
+class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which replicas a vnode has, and which it is to have. Ids as of `timemachine.group`.
+
+    uid, index  the vnode: collection's uid, and number
+    born        the replicas that its group began with, as voters
+    replicas    those that are to vote; the first is to lead at first
+    removing    those that are to leave the group, or have left it and were not reported yet
+    version     +1 with each change
+    generation  what the next replica that comes is numbered with: higher than in any id that left
+    """
+
+    uid: int
+    index: int
+    born: tuple[int, ...] = (1,)
+    replicas: tuple[int, ...] = (1,)
+    removing: tuple[int, ...] = ()
+    version: int = 1
+    generation: int = 0
 
 
 class TaskKind(StrEnum):

@@ -89,6 +89,15 @@ class RetryDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     disable_route: str | None = None
 
 
+DELIVERED: Final = RetryDecision(verdict=Verdict.DELIVERED)
+"""What follows from a success whose recipient wishes nothing else."""
+
+
+def is_success(status: int | None) -> bool:
+    """Whether an attempt that was answered so has delivered."""
+    return status is not None and 200 <= status <= 299
+
+
 def decide(
     facts: AttemptFacts,
     policy: RetryPolicy,
@@ -113,7 +122,7 @@ def decide(
     disable = "disabled_by_recipient" if "disable" in wishes else None
     status = facts.status
 
-    if status is not None and 200 <= status <= 299:
+    if is_success(status):
         return RetryDecision(verdict=Verdict.DELIVERED, disable_route=disable)
     if status == _STATUS_GONE:
         return _dead(DeadReason.GONE, disable_route="gone")

@@ -32,6 +32,7 @@ _KEY_ID_BYTES: Final = 4
 _NONCE_START: Final = 1 + _KEY_ID_BYTES
 _TEXT_START: Final = _NONCE_START + limits.SEAL_NONCE_BYTES
 _TAG_BYTES: Final = 16
+_DERIVED_LABEL: Final = b"timemachine derived secret 1\0"
 _CHECK_LABEL: Final = b"timemachine master key check 1"
 
 
@@ -87,6 +88,14 @@ def open_sealed(keys: Iterable[MasterKey], blob: bytes, *, context: bytes) -> by
                     "it is damaged or belongs elsewhere."
                 ) from None
     raise SealError(f"A sealed secret needs the master key {needed}, which is not at hand.")
+
+
+def derived(key: MasterKey, count: int, *, context: bytes) -> bytes:
+    """`count` bytes (1 to 64) that follow from `context`, for those only who have the key.
+
+    The same again for the same, so that a repeated request gets the secret that it got at first.
+    """
+    return hmac.digest(key._key, _DERIVED_LABEL + context, "sha512")[:count]
 
 
 def sealed_key_id(blob: bytes) -> str:

@@ -7,9 +7,9 @@ that a recipient who still holds the old secret goes on verifying while a secret
 """
 
 import binascii
-import hmac
+import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from timemachine import limits
 from timemachine.errors import InvalidSecret
@@ -27,29 +27,44 @@ def sign_v1(key: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> str:
 
 
 class Signer:
-    """Signs with each of `keys`, the current key first. Kept for as long as the keys hold.
+    """Signs with each of `keys`, the current key first. Kept for as long as the keys hold."""
 
-    A keyed hash that is copied costs two thirds of one that takes up its key again.
-    """
-
-    __slots__ = ("_macs",)
+    __slots__ = ("_keyed",)
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         assert keys, "a webhook is never sent unsigned"
-        self._macs = [hmac.new(key, digestmod="sha256") for key in keys]
+        self._keyed = [_keyed(key) for key in keys]
 
     def header(self, webhook_id: str, timestamp_s: int, body: bytes) -> str:
         """The value of `webhook-signature`."""
         content = b"%b.%d.%b" % (webhook_id.encode(), timestamp_s, body)
-        if len(self._macs) == 1:
-            return _signature(self._macs[0], content)
-        return " ".join([_signature(mac, content) for mac in self._macs])
+        if len(self._keyed) == 1:
+            return _signature(*self._keyed[0], content)
+        return " ".join([_signature(inner, outer, content) for inner, outer in self._keyed])
 
 
-def _signature(keyed: hmac.HMAC, content: bytes) -> str:
-    mac = keyed.copy()
-    mac.update(content)
-    return "v1," + binascii.b2a_base64(mac.digest(), newline=False).decode("ascii")
+# HMAC by its definition (RFC 2104), from two hashes that have taken up the key: to copy these
+# costs half of what it costs to copy an object of `hmac`, and a third of taking up the key anew.
+_Hash = Any
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+def _keyed(key: bytes) -> tuple[_Hash, _Hash]:
+    """The inner and the outer hash of an HMAC-SHA256, with the key in them."""
+    if len(key) > _BLOCK_BYTES:
+        key = hashlib.sha256(key).digest()
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))
+
+
+def _signature(inner: _Hash, outer: _Hash, content: bytes) -> str:
+    inner = inner.copy()
+    inner.update(content)
+    outer = outer.copy()
+    outer.update(inner.digest())
+    return "v1," + binascii.b2a_base64(outer.digest(), newline=False).decode("ascii")
 
 
 def parse_secret(text: str) -> bytes:

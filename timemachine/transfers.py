@@ -7,6 +7,7 @@ leader numbers its transfers and there is one leader in a term.
 
 import msgspec
 
+from timemachine import limits
 from timemachine.raft import Message
 from timemachine.replica.snapshot import ImageEnd
 
@@ -45,3 +46,26 @@ class SnapshotAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     transfer: TransferId
     following: int
     refused: bool = False
+
+
+def may_resume(sent: Message, wanted: Message, log_base: int) -> bool:
+    """Whether an image that was announced by `sent` still serves who is to get `wanted`.
+
+    It does if it is for the same replica, from a leader of the same term, and the leader's log,
+    which begins behind `log_base`, goes on from where it ends. `wanted` names what is applied now,
+    which is more as soon as anything was written meanwhile.
+    """
+    if sent.snapshot is None or wanted.snapshot is None:
+        return False
+    return (sent.to, sent.term) == (
+        wanted.to,
+        wanted.term,
+    ) and sent.snapshot.metadata.index >= log_base
+
+
+def pause_after_failures_ms(failures: int) -> float:
+    """How long a transfer waits that has failed so often in a row: not at all after the first."""
+    if failures < 2:
+        return 0.0
+    doubled = limits.SNAPSHOT_BACKOFF_MS_MIN * 2.0 ** min(failures - 2, 30)
+    return min(doubled, limits.SNAPSHOT_BACKOFF_MS_MAX)

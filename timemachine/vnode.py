@@ -15,6 +15,10 @@ batch stores commit >= applied. Only the host may do so; the core learns of it a
 any stored entry. And since nobody else reads this log, an entry that is applied in the same batch
 is not written at all: the log is compacted up to it at once, as if it had been.
 
+Who belongs to the group changes when the entry that says so is applied, and the row that tells it
+is in the same batch (dissertation, chapter 4). A group may grow out of a single voter, and shrink
+to one: `sole` follows.
+
 Leading is not yet serving: a new leader may lack what its predecessor committed, until an entry of
 its own term is applied (dissertation 6.4). And it may have been replaced without knowing it, so
 what cannot be taken back, a send, needs the lease as well (`may_fire`).
@@ -29,25 +33,28 @@ from timemachine import codec, limits
 from timemachine.errors import (
     NotLeader,
     ProposalDropped,
-    ReplicaStopped,
     StoreDamaged,
     TimeMachineError,
     TooManyRequests,
 )
-from timemachine.group import SOLE, GroupConfig
+from timemachine.group import SOLE, GroupConfig, node_of
 from timemachine.lease import Lease, Promise
 from timemachine.logrows import LogRows
 from timemachine.raft import (
+    ConfChangeV2,
     Config,
+    ConfState,
     Entry,
     EntryType,
     HardState,
     Message,
     MessageType,
     RawNode,
+    ReadState,
     Ready,
     Snapshot,
     SnapshotMetadata,
+    read_conf_change,
 )
 from timemachine.raft.election import TRANSFER_CONTEXT
 from timemachine.storage.api import Reading, Store
@@ -88,6 +95,18 @@ class Machine(Protocol):
     def rebase(self, keys: ReplicaKeys, store: Reading) -> None: ...  # noqa: D102
 
 
+class Gate:
+    """Whether the replicas of a node may fire at all: not while its wall clock is wrong.
+
+    Who is the only voter fires by its own clock: nobody else could.
+    """
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = True
+
+
 class Outcome(NamedTuple):
     """What a durable cycle of one vnode lets the world see.
 
@@ -104,12 +123,13 @@ class Outcome(NamedTuple):
 class Vnode:
     """One replica. `group` is (collection uid, vnode index); uid 0 is the meta group.
 
-    `sole` says that nobody else votes, `early` holds what may leave before the batch of this cycle
-    is durable, `promise` is what this replica owes leaders that it has answered, `lease` what
-    others owe to it. `resting` says that the replica is asleep or may fall asleep, and `acked_ms`
-    what its node was answered meanwhile (`timemachine/liveness.py`). `kept_from` tells behind
-    which index the log is needed by who gets an image. `switched` hears of a snapshot: the keys
-    before, those from now on.
+    `id` is this replica's. `sole` says that nobody else belongs to the group, `early` holds what
+    may leave before the batch of this cycle is durable, `promise` is what this replica owes
+    leaders that it has answered, `lease` what others owe to it. `resting` says that the replica is
+    asleep or may fall asleep, and `acked_ms` what its node was answered meanwhile
+    (`timemachine/liveness.py`). `kept_from` tells behind which index the log is needed by who gets
+    an image. `switched` hears of a snapshot: the keys before, those from now on; `reformed` of
+    another membership, as soon as it is applied. `gate` is shared by all replicas of a node.
     """
 
     __slots__ = (
@@ -133,13 +153,16 @@ class Vnode:
         "acked_ms",
         "core",
         "early",
+        "gate",
         "group",
+        "id",
         "kept_from",
         "keys",
         "lease",
         "machine",
         "overlay",
         "promise",
+        "reformed",
         "resting",
         "sole",
         "switched",
@@ -159,14 +182,17 @@ class Vnode:
         Raises StoreDamaged when the rows contradict each other.
         """
         self.group = group
+        self.id = config.id
         self.keys = keys
         self.overlay = overlay
         self.machine = machine
         self.early: list[Message] = []
         self.resting = 0
+        self.gate = Gate()
         self.kept_from: Callable[[tuple[int, int]], int] = _nothing_kept
         self.acked_ms: Callable[[tuple[int, int]], dict[int, float]] = lambda _: {}
         self.switched: Callable[[ReplicaKeys, ReplicaKeys], None] = lambda *_: None
+        self.reformed: Callable[[Vnode], None] = lambda _: None
         self._store = store
         self._pending: list[tuple[Any, Done | None]] = []
         self._answers: list[tuple[Done, Any]] = []
@@ -184,8 +210,8 @@ class Vnode:
         self._staged: tuple[SnapshotMetadata, ReplicaKeys] | None = None
         self._log = log = LogRows(group, keys, overlay, store, config)
         self._hard_state = state = log.hard_state
-        voters = log.storage.members.voters
-        self.sole = len(voters) == 1
+        members = log.members
+        self.sole = self._is_sole(members)
         applied = machine.applied_index
         base_index = log.base[0]
         if not base_index <= applied <= state.commit <= log.last:
@@ -194,11 +220,12 @@ class Vnode:
                 f" ({base_index} to {log.last}) contradict each other."
             )
         log.storage.applied = (applied, log.storage.term(applied))
-        self.lease = Lease(config.id, voters, config.lease_ms)
+        self.lease = Lease(config.id, (), config.lease_ms)
+        self.lease.set_voters(members.voters, members.voters_outgoing)
         self.promise = Promise(config.vote_wait_ms, config.started_ms)
-        self.core = RawNode(_core_config(config, applied, sole=self.sole), log.storage)
-        if self.sole:
-            self.core.campaign()
+        self.core = RawNode(_core_config(config, applied), log.storage)
+        if members.voters == (config.id,) and not members.voters_outgoing:
+            self.core.campaign()  # it needs nobody else's vote
 
     # --- inputs ----------------------------------------------------------------------------
 
@@ -258,9 +285,21 @@ class Vnode:
         """Stand for election now: for the first leader of a new group."""
         self.core.campaign()
 
-    def transfer(self, to: int) -> None:
-        """Hand the leadership over to the voter `to`, if it can take it."""
-        self.core.transfer_leader(to)
+    def transfer(self, node: int) -> None:
+        """Hand the leadership over to the voter on that node, if it can take it."""
+        for voter in self.members.voters:
+            if node_of(voter) == node:
+                self.core.transfer_leader(voter)
+
+    def change_members(self, change: ConfChangeV2) -> None:
+        """Propose a change of membership; see `RawNode.propose_conf_change`.
+
+        It may come to nothing. That it happened shows in `members`.
+        """
+        try:
+            self.core.propose_conf_change(change)
+        except ProposalDropped:
+            return  # whoever wants it asks again
 
     def resign(self) -> None:
         """Cease to lead."""
@@ -305,7 +344,23 @@ class Vnode:
     @property
     def leader(self) -> int:
         """The number of the node that leads, as far as is known here; 0 for nobody."""
-        return self.core.leader
+        return node_of(self.core.leader)
+
+    @property
+    def members(self) -> ConfState:
+        """Who belongs to the group, as of what is applied here."""
+        return self._log.members
+
+    @property
+    def plain(self) -> bool:
+        """Whether all members vote, each on a node of its own, and no change is under way."""
+        members = self._log.members
+        return not (members.learners or members.voters_outgoing) and (
+            len({node_of(voter) for voter in members.voters}) == len(members.voters)
+        )
+
+    def _is_sole(self, members: ConfState) -> bool:
+        return members == ConfState(voters=(self.id,))
 
     @property
     def serving(self) -> bool:
@@ -318,7 +373,7 @@ class Vnode:
             return False
         if self.sole:
             return True
-        if self.core.lease_given_up:
+        if self.core.lease_given_up or not self.gate.open:
             return False
         if mono_ms < self.lease.until_ms:
             return True
@@ -330,10 +385,12 @@ class Vnode:
         """Whether it leads, and nothing is to be done for any voter whose node is alive."""
         if not self.serving or self._pending or self._gathered or not self._only_talks():
             return False
+        if not self.plain:
+            return False
         return not self._reads and not self._reads_known and self.core.replicated
 
     def follows(self, leader: int, term: int, index: int) -> bool:
-        """Whether it follows that leader in that term, with just that log, all of it applied."""
+        """Whether it follows that replica in that term, with just that log, all of it applied."""
         core = self.core
         return (
             core.leader == leader
@@ -369,6 +426,11 @@ class Vnode:
         """Index of the newest entry of the log, durable or not."""
         return self.core.last_index
 
+    @property
+    def log_base(self) -> int:
+        """Index of the entry behind which the kept log begins."""
+        return self._log.base[0]
+
     def takes_proposals(self) -> bool:
         """Whether a proposal made now could be committed."""
         return self.sole or (self.core.leads and not self.core.hands_over)
@@ -390,6 +452,7 @@ class Vnode:
         ready = self._ready = core.ready()
         self._stalled = False
         log = self._log
+        members = log.members
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
         if ready.snapshot is not None:
@@ -402,6 +465,8 @@ class Vnode:
                 log.begin_behind(entries[-1].index, entries[-1].term)
             else:
                 log.write(entries)
+        if log.members is not members:
+            log.drop_first()
         changed = bool(entries or ready.committed_entries)
         if changed:
             self.machine.flush()
@@ -448,8 +513,8 @@ class Vnode:
         try:
             self.core.propose(codec.encode(batch))
         except ProposalDropped:
-            # Several voters: until something is committed, or the transfer has ended.
-            self._stalled = not self.sole
+            # Several voters, or about to be: until something is committed, or a transfer has ended.
+            self._stalled = not self.sole or self.core.changes_members
             assert self._gathered or self._stalled, "a core that has nothing to do refused an entry"
             return False
         self._gathered.append((batch, dones))
@@ -457,7 +522,11 @@ class Vnode:
 
     def _is_certain(self, entry: Entry) -> bool:
         """Whether an entry that is not stored yet cannot but be committed: see "Fusing" above."""
-        return entry.term == self._hard_state.term and entry.index == self.machine.applied_index + 1
+        return (
+            entry.term == self._hard_state.term
+            and entry.index == self.machine.applied_index + 1
+            and not self.core.changes_members
+        )
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         """Apply entries that are not applied yet, with the commands at hand where they are ours."""
@@ -466,7 +535,8 @@ class Vnode:
             if entry.index <= machine.applied_index:
                 continue
             if entry.type is not _NORMAL:
-                raise ReplicaStopped(f"Entry {entry.index} is of type {entry.type.name}.")
+                self._change(entry)
+                continue
             batch: list[Any] | None = None
             dones: list[Done | None] = []
             self._applied_term = entry.term
@@ -476,6 +546,20 @@ class Vnode:
             for done, result in zip(dones, results, strict=False):
                 if done is not None:
                     self._answers.append((done, result))
+
+    def _change(self, entry: Entry) -> None:
+        """Apply an entry that changes the membership."""
+        members = self.core.apply_conf_change(read_conf_change(entry))
+        self._applied_term = entry.term
+        self.machine.apply(entry.index, entry.term, b"", None)
+        self._log.change_members(members)
+        self._follow(members)
+
+    def _follow(self, members: ConfState) -> None:
+        """Another membership is in force."""
+        self.sole = self._is_sole(members)
+        self.lease.set_voters(members.voters, members.voters_outgoing)
+        self.reformed(self)
 
     def _sort_messages(self, messages: Sequence[Message], mono_ms: float) -> None:
         """Part what may leave at once from what waits for the batch of this cycle."""
@@ -497,7 +581,7 @@ class Vnode:
         term = self._hard_state.term if self.core.leads else 0
         if not (self._gathered or self._reads or self._reads_known or self._pending):
             return
-        error = NotLeader(self.core.leader)
+        error = NotLeader(self.leader)
         if term != self._gathered_term:
             for _, dones in self._gathered:
                 self._answers += [(done, error) for done in dones if done is not None]
@@ -525,6 +609,7 @@ class Vnode:
                 f" applied up to {self.machine.applied_index}."
             )
         self._applied_term = metadata.term
+        self._follow(metadata.conf_state)
         self.switched(before, keys)
 
     def persisted(self) -> Outcome | None:
@@ -545,12 +630,16 @@ class Vnode:
             if applied_index == log.storage.last_index():
                 # What the core now calls committed is applied and stored as such already.
                 while core.has_ready() and not core.must_persist:
-                    core.ready()
+                    read_states = core.ready().read_states
                     core.advance()
+                    if read_states:
+                        self._know_reads(read_states)
         else:
             messages, self._late = self._late, ()
-            self._answer_reads(ready, applied_index)
-        log.forget()
+        if self._reads or self._reads_known:
+            self._know_reads(ready.read_states)
+            self._answer_reads(applied_index)
+        log.forget(core.applied)
         answers, self._answers = self._answers, []
         # Not as soon as it is applied: what is read here is read from the store.
         term = self._hard_state.term
@@ -559,12 +648,15 @@ class Vnode:
         self._served_term = served_term
         return Outcome(answers, self.machine.take_effects(), applied_index, messages, moved)
 
-    def _answer_reads(self, ready: Ready, applied_index: int) -> None:
-        """Release the reads whose index is known and applied."""
-        for state in ready.read_states:
+    def _know_reads(self, states: Sequence[ReadState]) -> None:
+        """These reads wait for an index that is known."""
+        for state in states:
             done = self._reads.pop(state.context, None)
             if done is not None:
                 self._reads_known.append((state.index, done))
+
+    def _answer_reads(self, applied_index: int) -> None:
+        """Release the reads whose index is known and applied."""
         if self._reads_known:
             known, self._reads_known = self._reads_known, []
             for index, done in known:
@@ -590,9 +682,7 @@ def _nothing_kept(_: tuple[int, int]) -> int:
     return NO_INDEX
 
 
-def _core_config(config: GroupConfig, applied: int, *, sole: bool) -> Config:
-    if sole:
-        return Config(id=config.id, applied=applied)
+def _core_config(config: GroupConfig, applied: int) -> Config:
     return Config(
         id=config.id,
         applied=applied,

@@ -177,7 +177,11 @@ def rotate_secret(
 @route_argument
 @click.pass_obj
 def pause(given: Given, route: str) -> None:
-    """Start no more sends to a route; its jobs are held when they are due."""
+    """Start no more sends to a route; its jobs are held when they are due.
+
+    Where pending_vnodes are shown, these may still start a send: a node does not
+    answer. Pause it again to see whether they have stopped.
+    """
     answers.show(given, operations.pause_route(given.database, route))
 
 

@@ -5,14 +5,25 @@ from http import HTTPStatus
 from node.api.conventions import Answer, encode_json
 from node.api.media import PROBLEM
 from node.api.problems import NoSuchMethod, problem
-from timemachine.errors import Overloaded, TimeMachineError, Unauthorized
+from timemachine.errors import (
+    Overloaded,
+    StoreError,
+    TimeMachineError,
+    Unauthorized,
+    Unavailable,
+)
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _WITHOUT_BODY = frozenset({204, 304})
 
 
-def internal_fault() -> TimeMachineError:
-    """What is told of a fault that nobody foresaw; its cause stands in the log."""
+def internal_fault(error: TimeMachineError | None = None) -> TimeMachineError:
+    """What is told of a fault that nobody foresaw; its cause stands in the log.
+
+    What one disk cannot give, or take, others can soon: that is worth another try.
+    """
+    if isinstance(error, StoreError):
+        return Unavailable("The disk of this node failed; others take over what it had.")
     return TimeMachineError("Something went wrong inside the node.")
 
 

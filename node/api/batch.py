@@ -1,6 +1,7 @@
 """Many jobs in one request: a JSON array, or NDJSON; items stand for themselves, in order."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -25,7 +26,7 @@ from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOBS, Example, T
 from node.api.problems import Problem, from_validation, problem, refusal, too_large
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import TimeMachineError
+from timemachine.errors import TimeMachineError, Unavailable
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 
@@ -88,6 +89,10 @@ def _too_many(count: int | None = None) -> TimeMachineError:
 
 def _refused(error: TimeMachineError) -> BatchItem:
     return BatchItem(error.http_status, error=problem(error))
+
+
+def _route_missing(built: Any) -> bool:
+    return isinstance(built, TimeMachineError) and built.specific_code == "route_not_found"
 
 
 class BatchHandlers:
@@ -161,11 +166,32 @@ class BatchHandlers:
         self, call: Call, collection: Collection, contents: list[Any]
     ) -> list[Any]:
         """For every item the index of its vnode and its command, or what is wrong with it."""
+        numbers = range(len(contents))
+        built = await self._build(call, collection, contents, numbers)
+        if not self._engine.router.alone:
+            # This node may be behind in what meta says.
+            missing = [each for each in numbers if _route_missing(built[each])]
+            again: list[Any] = []
+            try:
+                if missing:
+                    await ask(self._engine.router.read_meta)
+                    again = await self._build(call, collection, contents, missing)
+            except Unavailable as error:
+                again = [error] * len(missing)
+            for number, each in zip(missing, again, strict=True):
+                built[number] = each
+        return built
+
+    async def _build(
+        self, call: Call, collection: Collection, contents: list[Any], numbers: Iterable[int]
+    ) -> list[Any]:
+        """The same for some of the items."""
         key = idempotency_key(call)
         allow_missing = call.flag("allow_missing_route")
         jobs, vnode_of = self._jobs, self._engine.vnode_of
         built: list[Any] = []
-        for number, content in enumerate(contents):
+        for number in numbers:
+            content = contents[number]
             prefix = f"/{number}"
             try:
                 if isinstance(content, TimeMachineError):

@@ -9,6 +9,10 @@ from msgspec import Meta
 from node import telemetry
 from node.api.cluster_views import (
     ClusterView,
+    FinaliseBody,
+    FinalisedView,
+    JoinTokenBody,
+    JoinTokenView,
     NodeView,
     StatusView,
     VersionView,
@@ -18,20 +22,30 @@ from node.api.cluster_views import (
 from node.api.conventions import (
     Answer,
     Call,
+    ask,
     ask_meta,
     decoded,
     encode_content,
+    finished,
     idempotency_key,
     json_answer,
     meta_answer,
+    polled,
+    replayed,
     request_of,
 )
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
-from node.api.problems import invalid, refusal
+from node.api.problems import check_range, invalid, refusal
 from node.engine import Engine
+from node.gathering import Reports
+from node.overview import node_ids, node_state, overview, vnode_rows
 from timemachine import __version__, limits
+from timemachine.errors import SealError
+from timemachine.formats import behind, known_by_all, told
+from timemachine.jointokens import SEED_BYTES, new_token
 from timemachine.model import Settings
 from timemachine.replica import meta as m
+from timemachine.sealing import derived
 
 
 class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +62,10 @@ class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
 
 _TAG = "Cluster"
 _HEALTH = "Health"
+_BEHIND = "nodes_behind"
 
+_decode_finalise = msgspec.json.Decoder(FinaliseBody).decode
+_decode_join_token = msgspec.json.Decoder(JoinTokenBody).decode
 _decode_settings = msgspec.json.Decoder(SettingsBody).decode
 
 
@@ -67,29 +84,37 @@ class ClusterHandlers:
     async def get_cluster(self, call: Call) -> Answer:
         """Read the nodes of the cluster."""
         engine = self._engine
-        rows = engine.vnodes()
-        leaders = sum(row["leader"] == engine.node_id for row in rows)
+        meta = engine.meta
+        reports, answered = await polled(engine, Reports(), call)
+        found = await finished(overview(meta, reports, engine.meta_voters))
+        answering = answered | engine.heard()
         nodes = [
             NodeView(
                 id=node.id,
+                number=node.number,
                 name=node.name,
                 http=node.http,
                 https=node.https,
                 rpc=node.rpc,
                 zone=node.zone,
-                state="up",
+                state=node_state(node, answering),
                 version=node.version,
-                vnodes=len(rows),
-                leaders=leaders,
-                clock_offset_ms=0,
+                formats=node.formats,
+                vnodes=found.vnodes.get(node.number, 0),
+                leaders=found.leaders.get(node.number, 0),
+                clock_offset_ms=engine.clock_offset_ms(node.number),
             )
-            for node in engine.meta.nodes.values()
+            for node in sorted(meta.nodes.values(), key=lambda node: node.number)
         ]
         return json_answer(
             ClusterView(
                 cluster_id=engine.cluster_id,
+                cluster_version=meta.state.cluster_version,
+                known_version=known_by_all(meta.nodes.values()),
                 node_id=engine.node_id,
-                node_leader=engine.node_id,
+                node_leader=node_ids(meta).get(engine.node_leader()),
+                under_replicated=found.under_replicated,
+                no_fault_tolerance=found.no_fault_tolerance,
                 nodes=nodes,
             )
         )
@@ -105,7 +130,104 @@ class ClusterHandlers:
 
         Who leads each, how far it has fired, and how many due jobs wait.
         """
-        return json_answer(VnodesView(msgspec.convert(self._engine.vnodes(), list[VnodeView])))
+        reports, _ = await polled(self._engine, Reports(), call)
+        rows = await finished(vnode_rows(self._engine.meta, reports))
+        return json_answer(VnodesView(msgspec.convert(rows, list[VnodeView])))
+
+    @operation(
+        "POST",
+        "/v1/cluster/join-tokens",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=JoinTokenBody,
+        body_required=False,
+        answers={
+            201: Told(
+                meaning="The token.",
+                body=JoinTokenView,
+                headers=("Cache-Control", "Idempotent-Replayed"),
+            )
+        },
+        refusals=["429 too_many_tokens"],
+        example=Example(body={"ttl_ms": limits.JOIN_TOKEN_TTL_MS_DEFAULT}),
+    )
+    async def issue_join_token(self, call: Call) -> Answer:
+        """Let one node join.
+
+        The token is for `--join-token` of that node. It is used up by the first node that shows
+        it; the cluster keeps a hash of it only.
+        """
+        body = decoded(_decode_join_token, call.body or b"{}")
+        ttl_ms = limits.JOIN_TOKEN_TTL_MS_DEFAULT if body.ttl_ms is None else body.ttl_ms
+        check_range("/ttl_ms", ttl_ms, limits.JOIN_TOKEN_TTL_MS_MIN, limits.JOIN_TOKEN_TTL_MS_MAX)
+        engine = self._engine
+        key = idempotency_key(call)
+        now_ms = engine.now_ms()
+        # With a key the token follows from it, so that a repeat gets the same one.
+        seeds = (
+            [engine.random_bytes(SEED_BYTES)]
+            if key is None
+            else [
+                derived(each, SEED_BYTES, context=b"join token\0" + key.encode())
+                for each in engine.master_keys
+            ]
+        )
+        made = [new_token(seed) for seed in seeds]
+        command = m.IssueToken(
+            now_ms=now_ms,
+            id=made[0].id,
+            secret_hash=made[0].secret_hash,
+            expires_ms=now_ms + ttl_ms,
+            request=request_of(key, "join-tokens", encode_content(("issue", ttl_ms))),
+        )
+        result = await ask_meta(engine, command)
+        # It may have been made with a master key that was the current one then.
+        text = next((each.text for each in made if each.id == result.token.id), None)
+        if text is None:
+            raise SealError("The key that this token was made with is not at hand.")
+        view = JoinTokenView(text, result.token.expires_ms)
+        return json_answer(view, 201, {"Cache-Control": "no-store", **replayed(result)})
+
+    @operation(
+        "POST",
+        "/v1/cluster/finalise",
+        tag=_TAG,
+        headers=(IDEMPOTENCY_KEY,),
+        body=FinaliseBody,
+        answers={
+            200: Told(
+                meaning="It is finalised.", body=FinalisedView, headers=("Idempotent-Replayed",)
+            )
+        },
+        refusals=["409 format_finalised", "409 nodes_behind"],
+        example=Example(body={"cluster_version": 1}),
+    )
+    async def finalise(self, call: Call) -> Answer:
+        """Use a newer format from now on.
+
+        Every node must know it. There is no way back to a program that does not.
+        """
+        body = decoded(_decode_finalise, call.body)
+        check_range("/cluster_version", body.cluster_version, 1, limits.FORMAT_MAX)
+        version = body.cluster_version
+        command = m.Finalise(
+            now_ms=self._engine.now_ms(),
+            version=version,
+            request=request_of(
+                idempotency_key(call), "finalise", encode_content(("finalise", version))
+            ),
+        )
+        result = await ask(self._engine.propose_meta, command)
+        if result.kind == "refused":
+            raise refusal(result.code, self._why_not(version) if result.code == _BEHIND else None)
+        return meta_answer(FinalisedView(version), result)
+
+    def _why_not(self, version: int) -> str:
+        lacking = [
+            f"{node.name or node.id} ({node.version}) knows {told(node.formats)}"
+            for node in behind(self._engine.meta.nodes.values(), version)
+        ]
+        return f"Not every node knows format {version} yet: {', '.join(lacking)}."
 
     def _settings(self, settings: Settings) -> SettingsBody:
         return SettingsBody(allowed_private_cidrs=settings.allowed_private_cidrs)

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 from node.api.media import JSON
 from node.api.problems import from_validation, invalid, refusal
 from node.engine import Engine
+from node.gathering import Asking
+from node.gathering.questions import Listed, Polled, Summed
 from timemachine import errors, limits
 from timemachine.model import Collection
 from timemachine.replica.commands import Request
@@ -236,6 +239,51 @@ def decoded(decoder: Callable[[bytes], T], body: bytes, prefix: str = "") -> T:
         raise from_validation(error, prefix) from None
 
 
+async def gathered(
+    engine: Engine,
+    question: Summed | Listed,
+    collections: Iterable[Collection],
+    call: Call | None = None,
+) -> Any:
+    """The answer to a question about all vnodes of these collections, from their leaders.
+
+    A `call` that asks for `consistency=stale` is content with what this node has.
+    """
+    groups = [(each.uid, index) for each in collections for index in range(each.num_vnodes)]
+    own = call is not None and stale(call)
+    return await _asked(partial(engine.gathering.ask, question, groups, stale=own))
+
+
+async def polled(engine: Engine, question: Polled, call: Call) -> tuple[Any, frozenset[int]]:
+    """What the nodes say of themselves, put together, and which have answered.
+
+    A `call` that asks for `consistency=stale` is content with this one.
+    """
+    others = [] if stale(call) else engine.others()
+    found: tuple[Any, frozenset[int]] = await _asked(
+        partial(engine.gathering.poll, question, others)
+    )
+    return found
+
+
+async def _asked(ask: Callable[[Callable[[Any], None]], Asking]) -> Any:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(result: Any) -> None:
+        if future.done():
+            return  # the request was given up in this turn of the loop
+        if isinstance(result, errors.TimeMachineError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    asking = ask(done)
+    try:
+        return await future
+    finally:
+        asking.cancel()
+
+
 async def finished(steps: Iterator[T | None]) -> T:
     """What an iterator yields at last; for each None before, others have their turn."""
     for step in steps:
@@ -243,6 +291,11 @@ async def finished(steps: Iterator[T | None]) -> T:
             return step
         await asyncio.sleep(0)
     raise AssertionError("it ended without a result")
+
+
+def stale(call: Call) -> bool:
+    """Whether a read may be answered from this node's own replicas, as they are."""
+    return call.query.get("consistency") == "stale"
 
 
 def ask(propose: Callable[..., None], *arguments: Any) -> asyncio.Future[Any]:

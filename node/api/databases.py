@@ -13,6 +13,7 @@ from node.api.conventions import (
     checked_name,
     decoded,
     encode_content,
+    gathered,
     idempotency_key,
     json_answer,
     meta_answer,
@@ -35,8 +36,9 @@ from node.api.problems import check_range, refusal
 from node.api.schemas import between
 from node.api.views import CollectionView, DatabaseView, collection_view
 from node.engine import Engine
+from node.gathering import Counts
 from timemachine import limits
-from timemachine.model import Collection, Database
+from timemachine.model import Collection, Database, JobState
 from timemachine.replica import meta as m
 
 _TAG = "Databases and collections"
@@ -75,6 +77,7 @@ class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     db: Ignored = msgspec.UNSET
     name: Ignored = msgspec.UNSET
     under_replicated: Ignored = msgspec.UNSET
+    no_fault_tolerance: Ignored = msgspec.UNSET
     created_time: Ignored = msgspec.UNSET
     version: Ignored = msgspec.UNSET
     counts: Ignored = msgspec.UNSET
@@ -176,7 +179,7 @@ class DatabaseHandlers:
         return meta_answer(self._view(result.database), result)
 
     def _collection(self, collection: Collection) -> CollectionView:
-        return collection_view(collection, len(self._engine.meta.nodes))
+        return collection_view(collection, self._engine.meta)
 
     @operation(
         "GET",
@@ -253,7 +256,8 @@ class DatabaseHandlers:
         """Read a collection."""
         collection = find_collection(self._engine, *call.names)
         view = self._collection(collection)
-        view.counts = self._engine.counts(collection)
+        counts = await gathered(self._engine, Counts(), [collection], call)
+        view.counts = {state.text: counts[state] for state in JobState}
         return json_answer(view)
 
     @operation(
@@ -273,8 +277,8 @@ class DatabaseHandlers:
         collection = self._engine.meta.collections.get((db, name))
         if collection is None and key is None:
             collection = find_collection(self._engine, db, name)
-        full = collection is not None and any(self._engine.counts(collection).values())
-        if full and not call.flag("force"):
+        judged = [] if collection is None or call.flag("force") else [collection]
+        if any(await gathered(self._engine, Counts(), judged)):
             raise refusal("collection_not_empty")
         command = m.DeleteCollection(
             now_ms=self._engine.now_ms(),

@@ -106,9 +106,14 @@ class Dispatch:
             for handlers in made
             for operation in operations_of(type(handlers))
         ]
+        self._by_id = {operation.id: (handler, operation) for operation, handler in table}
         # Variable places come first, so that a fixed name beside one is known to be that.
         for operation, handler in sorted(table, key=lambda row: row[0].place.split("/")):
             self._add(operation, handler)
+
+    def by_id(self) -> dict[str, tuple[Handler, Operation]]:
+        """Who answers each operation."""
+        return self._by_id
 
     def _add(self, operation: Operation, handler: Handler) -> None:
         place = self._root

@@ -1,11 +1,12 @@
 """How many jobs will be due when."""
 
-from node.api.conventions import Answer, Call, finished, json_answer, query_number, query_time
+from node.api.conventions import Answer, Call, gathered, json_answer, query_number, query_time
 from node.api.lookups import find_collection
 from node.api.operations import COLLECTION, FROM, IN_COLLECTION, TO, Parameter, Told, operation
 from node.api.problems import invalid
 from node.api.views import BucketView, ForecastView
 from node.engine import Engine
+from node.gathering import Forecast
 from timemachine import limits
 
 _HOUR_MS = 3_600_000
@@ -57,5 +58,6 @@ class ForecastHandlers:
                 "?bucket_ms",
                 f"A forecast has at most {limits.FORECAST_BUCKETS_MAX} buckets; take longer ones.",
             )
-        buckets = await finished(engine.forecast(collection, from_ms, to_ms, bucket_ms))
+        question = Forecast(from_ms, to_ms, bucket_ms)
+        buckets = await gathered(engine, question, [collection], call)
         return json_answer(ForecastView([BucketView(*bucket) for bucket in buckets]))

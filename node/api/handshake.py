@@ -31,6 +31,7 @@ class Handshakes:
 
     `full` is told how many handshakes are under way, and says whether that is enough. A connection
     too many is closed without a word: whatever it could be told needs a handshake before.
+    `context` may be replaced; handshakes from then on use the new one.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Handshakes:
         connect: Callable[[], asyncio.Protocol],
         full: Callable[[int], bool],
     ) -> None:
-        self._context = context
+        self.context = context
         self._connect = connect
         self._full = full
         self._loop = asyncio.get_running_loop()
@@ -105,7 +106,7 @@ class Handshakes:
             transport, _ = await self._loop.connect_accepted_socket(
                 self._connect,
                 connection,
-                ssl=self._context,
+                ssl=self.context,
                 ssl_handshake_timeout=limits.HTTP_HANDSHAKE_S,
                 ssl_shutdown_timeout=limits.HTTP_LINGER_S,
             )

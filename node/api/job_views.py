@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from node.api.schemas import Time, Version, one_of
 from node.engine import Engine
+from node.listing import FoundJob
 from timemachine.identifiers import webhook_id
 from timemachine.model import (
     AttemptRecord,
@@ -97,12 +98,10 @@ def job_view(
     )
 
 
-def stored_job_view(
-    engine: Engine, collection: Collection, job_id: str, record: JobRecord
-) -> JobView:
-    """A job as answered, whose record alone is at hand."""
-    vnode = engine.vnode_of(collection, job_id)
-    return job_view(collection, vnode, job_id, record, engine.read_meta(collection, job_id))
+def found_job_view(engine: Engine, collection: Collection, job: FoundJob) -> JobView:
+    """A job as answered that stands in a list."""
+    job_id, record, meta = job
+    return job_view(collection, engine.vnode_of(collection, job_id), job_id, record, meta)
 
 
 class PhasesView(msgspec.Struct, frozen=True):

@@ -218,7 +218,7 @@ class JobHandlers:
         record = result.record
         assert record is not None
         if meta is None:
-            meta = result.meta
+            meta = result.meta if record.meta is None else record.meta
         if meta is None:
             meta = self._engine.read_meta(collection, job_id)
         if place is None:

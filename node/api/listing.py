@@ -1,13 +1,14 @@
 """Lists of jobs, in trigger order over all vnodes of a collection."""
 
-from node.api.conventions import Answer, Call, finished, json_answer, query_time
+from node.api.conventions import Answer, Call, gathered, json_answer, query_time
 from node.api.job_bodies import TAG_SCHEMA, checked_tag
-from node.api.job_views import JobView, stored_job_view
+from node.api.job_views import JobView, found_job_view
 from node.api.lookups import find_collection
 from node.api.operations import FROM, IN_COLLECTION, JOBS, TO, Parameter, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
 from node.api.problems import invalid
 from node.engine import Engine
+from node.gathering import ListJobs
 from node.selection import Selection
 from timemachine.model import STATES_BY_TEXT, JobState
 
@@ -56,9 +57,10 @@ class ListHandlers:
         )
         after = read_cursor(call, scope, tuple[Natural, str])
         limit = query_limit(call)
-        rows, position = await finished(engine.list_jobs(collection, selection, after, limit))
-        items = await viewed(rows, lambda row: stored_job_view(engine, collection, *row))
-        cursor = None if position is None else write_cursor(position, scope)
+        question = ListJobs(selection, after, limit)
+        found = await gathered(engine, question, [collection], call)
+        items = await viewed(found.jobs, lambda job: found_job_view(engine, collection, job))
+        cursor = None if found.position is None else write_cursor(found.position, scope)
         return json_answer(Page(items, cursor))
 
 

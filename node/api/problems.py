@@ -47,6 +47,15 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "route_not_found": (errors.NotFound, "There is no route of this name."),
     "limit_reached": (errors.TooLarge, "The cluster's limit for these is reached."),
     "too_many_tasks": (errors.TooManyRequests, "Too many tasks are running; wait for one to end."),
+    "too_many_tokens": (
+        errors.TooManyRequests,
+        "Too many join tokens are valid; wait for one to expire.",
+    ),
+    "format_finalised": (
+        errors.Conflict,
+        "A newer format is finalised already; there is no way back.",
+    ),
+    "nodes_behind": (errors.Conflict, "Not every node knows this format yet."),
     "attempt_not_found": (errors.NotFound, "There is no such attempt of this job."),
     "task_not_found": (errors.NotFound, "There is no such task."),
     "version_moved": (errors.PreconditionFailed, "The version is another one by now."),

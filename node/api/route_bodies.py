@@ -172,6 +172,7 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     state: Ignored = _UNSET
     created_time: Ignored = _UNSET
     updated_time: Ignored = _UNSET
+    pending_vnodes: Ignored = _UNSET
 
 
 class RoutePutBody(RouteBody, forbid_unknown_fields=True, kw_only=True):

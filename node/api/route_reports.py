@@ -1,6 +1,6 @@
 """What became of a route's jobs: its state and counts, its attempts."""
 
-from node.api.conventions import Answer, Call, finished, json_answer
+from node.api.conventions import Answer, Call, gathered, json_answer, polled
 from node.api.job_views import attempt_view
 from node.api.lookups import find_route
 from node.api.operations import ROUTE, Told, operation
@@ -8,7 +8,9 @@ from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, view
 from node.api.route_views import RouteAttemptView, RouteStatsView, route_state
 from node.attempts import RouteAttempt
 from node.engine import Engine
+from node.gathering import ListAttempts, RouteCounts, RouteSends
 from timemachine.identifiers import webhook_id
+from timemachine.model import Collection, Route
 
 _TAG = "Routes"
 
@@ -29,20 +31,21 @@ class RouteReportHandlers:
     async def get_stats(self, call: Call) -> Answer:
         """Read how a route does."""
         route = find_route(self._engine, *call.names)
-        pending, waiting = self._engine.jobs_of_route(route.uid)
-        queue = self._engine.delivery.queue_of(route)
+        asked = RouteCounts((route.uid,))
+        ((pending, waiting),) = await gathered(self._engine, asked, self._places(route), call)
+        sends, _ = await polled(self._engine, RouteSends(route.uid), call)
         return json_answer(
             RouteStatsView(
                 state=route_state(route),
                 pending=pending,
                 waiting=waiting,
-                in_flight=queue.in_flight,
-                since_time=self._engine.started_ms,
-                succeeded=queue.succeeded,
-                failed=queue.failed,
-                last_success_time=queue.last_success_ms,
-                last_failure_time=queue.last_failure_ms,
-                last_failure=queue.last_failure,
+                in_flight=sends.in_flight,
+                since_time=sends.since_ms,
+                succeeded=sends.succeeded,
+                failed=sends.failed,
+                last_success_time=sends.last_success_ms,
+                last_failure_time=sends.last_failure_ms,
+                last_failure=sends.last_failure,
             )
         )
 
@@ -60,20 +63,28 @@ class RouteReportHandlers:
         scope = f"route-attempts/{route.uid}"
         before = read_cursor(call, scope, tuple[bytes, Natural, Natural, Natural])
         limit = query_limit(call)
-        found, position = await finished(
-            self._engine.route_attempts(route.db, route.uid, before, limit)
+        question = ListAttempts(route.uid, before, limit)
+        found = await gathered(self._engine, question, self._places(route), call)
+        names = {each.uid: each.name for each in self._places(route)}
+        items = await viewed(
+            # What is of a collection that was deleted meanwhile is gone.
+            [each for each in found.attempts if each.position[1] in names],
+            lambda each: _view(each, route.db, names[each.position[1]]),
         )
-        items = await viewed(found, _view)
-        cursor = None if position is None else write_cursor(position, scope)
+        cursor = None if found.position is None else write_cursor(found.position, scope)
         return json_answer(Page(items, cursor))
 
+    def _places(self, route: Route) -> list[Collection]:
+        """The collections that a route's jobs can be in."""
+        return [each for each in self._engine.meta.collections.values() if each.db == route.db]
 
-def _view(found: RouteAttempt) -> RouteAttemptView:
+
+def _view(found: RouteAttempt, db: str, collection: str) -> RouteAttemptView:
     attempt, record = attempt_view(found.attempt), found.record
     return RouteAttemptView(
         job_id=found.job_id,
-        db=found.collection.db,
-        collection=found.collection.name,
+        db=db,
+        collection=collection,
         # Versions of before may be of a former life of that id.
         webhook_id=webhook_id(record.uid, record.version, record.occurrence)
         if found.attempt.version == record.version

@@ -11,7 +11,7 @@ from node.api.conventions import (
     checked_name,
     decoded,
     encode_content,
-    finished,
+    gathered,
     idempotency_key,
     if_match,
     if_none_match,
@@ -22,6 +22,7 @@ from node.api.problems import refusal
 from node.api.route_bodies import decode_patched_route, decode_route
 from node.api.route_merge import Merge
 from node.engine import Engine
+from node.gathering import CountJobs, RouteCounts
 from node.selection import Selection
 from timemachine import limits
 from timemachine.errors import Conflict
@@ -129,15 +130,14 @@ class RouteStore:
     async def _scheduled(self, route: Route) -> int:
         """How many jobs are scheduled for a route."""
         engine = self._engine
-        count = engine.jobs_of_route(route.uid)[0]
-        if engine.jobs_of_route(_NO_ROUTE)[0]:
+        collections = [each for each in engine.meta.collections.values() if each.db == route.db]
+        asked = RouteCounts((route.uid, _NO_ROUTE))
+        (count, _), (unbound, _) = await gathered(engine, asked, collections)
+        if unbound:
             # Those that were accepted before it existed are bound to none until they are due.
             named = Selection(states=PENDING_STATES, route=route.name, route_uid=_NO_ROUTE)
-            for collection in engine.meta.collections.values():
-                if collection.db == route.db:
-                    found = engine.count_jobs(collection, named, unattempted=False, sample=0)
-                    count += (await finished(found))[0]
-        return count
+            count += (await gathered(engine, CountJobs(named), collections)).count
+        return int(count)
 
 
 def _condition(engine: Engine, call: Call) -> int | None:

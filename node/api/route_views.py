@@ -20,6 +20,13 @@ class RouteBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_wait_ms: Annotated[int, Meta(extra_json_schema={"enum": [0]})] = 0
 
 
+class PendingVnode(msgspec.Struct, frozen=True):
+    """A vnode that may still start a send to a route that was closed."""
+
+    collection: str
+    index: int
+
+
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     """A route as answered: no secret, values of headers and keys masked."""
 
@@ -51,6 +58,10 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
     created_time: Time
     updated_time: Time
+    pending_vnodes: Annotated[
+        tuple[PendingVnode, ...] | msgspec.UnsetType,
+        Meta(description="Only with 202: the vnodes that may still start a send. Ask again."),
+    ] = msgspec.UNSET
 
 
 def shown_url(route: Route) -> str:
@@ -130,7 +141,7 @@ class RouteAttemptView(AttemptView, frozen=True, kw_only=True):
 
 
 class RouteStatsView(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a route's jobs; counts of sends since the node began, at `since_time`."""
+    """What became of a route's jobs; counts of sends since the first node began, `since_time`."""
 
     state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
     pending: Annotated[int, Meta(description="Jobs that are scheduled for it.")]

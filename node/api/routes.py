@@ -1,6 +1,6 @@
 """Routes: where jobs are sent."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ from node.api.operations import (
 from node.api.paging import PAGED, Page, page
 from node.api.problems import check_range, invalid, refusal
 from node.api.route_bodies import SECRET_SCHEMA, RouteBody, RoutePutBody
+from node.api.route_closing import closed_answer
 from node.api.route_seals import Seals, unexpired
 from node.api.route_store import RouteStore
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
@@ -35,6 +36,9 @@ _CONDITIONAL = (IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH)
 _IN_ROUTE = (*IN_DATABASE, "404 route_not_found")
 _STORED = ("ETag", "Idempotent-Replayed")
 _CHANGED_BY_OTHERS = "409 conflict"
+_PENDING = Told(
+    meaning="Done, but some vnodes may still start a send.", body=RouteView, headers=_STORED
+)
 
 
 class RotateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -69,13 +73,6 @@ class RouteHandlers:
         """A route as it was found."""
         return json_answer(route_view(route), headers={"ETag": f'"{route.version}"'})
 
-    @staticmethod
-    def _changed(result: Any) -> Answer:
-        """The route of a command with this result."""
-        headers = {"ETag": f'"{result.route.version}"', **replayed(result)}
-        status = 201 if result.kind == "created" else 200
-        return json_answer(route_view(result.route), status, headers)
-
     # --- writing ---------------------------------------------------------------------------
 
     @operation(
@@ -87,6 +84,7 @@ class RouteHandlers:
         answers={
             201: Told(meaning="Created.", body=RouteView, headers=_STORED),
             200: Told(meaning="Replaced, or equal.", body=RouteView, headers=_STORED),
+            202: _PENDING,
         },
         refusals=[*IN_DATABASE, "400 blocked_address", _CHANGED_BY_OTHERS, "413 limit_reached"],
         example=Example(
@@ -103,7 +101,7 @@ class RouteHandlers:
         Only `webhook_url` is required; omitted members take their defaults, but an absent `secret`
         keeps the stored one, and a masked value that is sent back the value it masks.
         """
-        return self._changed(await self._store.write(call, patch=False))
+        return await closed_answer(self._engine, await self._store.write(call, patch=False))
 
     @operation(
         "PATCH",
@@ -112,7 +110,10 @@ class RouteHandlers:
         headers=_CONDITIONAL,
         body=RouteBody,
         body_required=False,
-        answers={200: Told(meaning="Changed, or equal.", body=RouteView, headers=_STORED)},
+        answers={
+            200: Told(meaning="Changed, or equal.", body=RouteView, headers=_STORED),
+            202: _PENDING,
+        },
         refusals=[*_IN_ROUTE, "400 blocked_address", _CHANGED_BY_OTHERS],
         example=Example(body={"timeout_ms": 10_000, "retry": {"max_attempts": 8}}),
     )
@@ -122,7 +123,7 @@ class RouteHandlers:
         Replaces the members that are given; those of `retry` one by one.
         """
         find_route_of(self._engine, *call.names)
-        return self._changed(await self._store.write(call, patch=True))
+        return await closed_answer(self._engine, await self._store.write(call, patch=True))
 
     @operation(
         "DELETE",
@@ -130,7 +131,10 @@ class RouteHandlers:
         tag=_TAG,
         query=[flag("force", "Delete it although jobs are scheduled for it; those end dead.")],
         headers=(IDEMPOTENCY_KEY, IF_MATCH),
-        answers={200: Told(meaning="What was deleted.", body=RouteView, headers=_STORED)},
+        answers={
+            200: Told(meaning="What was deleted.", body=RouteView, headers=_STORED),
+            202: _PENDING,
+        },
         refusals=[*_IN_ROUTE, "409 route_in_use"],
         example=Example(query={"force": True}),
     )
@@ -139,7 +143,7 @@ class RouteHandlers:
 
         Jobs that are scheduled for it end `dead`, reason `route_deleted`, and can be redriven.
         """
-        return self._changed(await self._store.delete(call))
+        return await closed_answer(self._engine, await self._store.delete(call))
 
     @operation(
         "POST",
@@ -148,13 +152,17 @@ class RouteHandlers:
         headers=_CONDITIONAL,
         body=Nothing,
         body_required=False,
-        answers={200: Told(meaning="No send can start any more.", body=RouteView, headers=_STORED)},
+        answers={
+            200: Told(meaning="No send can start any more.", body=RouteView, headers=_STORED),
+            202: _PENDING,
+        },
         refusals=[*_IN_ROUTE, _CHANGED_BY_OTHERS],
     )
     async def pause(self, call: Call) -> Answer:
         """Pause a route.
 
-        Jobs that come due are `held` until it is resumed.
+        Jobs that come due are `held` until it is resumed. After 202, pause it again to see whether
+        `pending_vnodes` are left.
         """
         return await self._set_paused(call, paused=True)
 
@@ -186,7 +194,7 @@ class RouteHandlers:
                 return msgspec.structs.replace(base, paused=True), None
             return msgspec.structs.replace(base, paused=False, disabled=None), None
 
-        return self._changed(await self._store.change(call, merge))
+        return await closed_answer(self._engine, await self._store.change(call, merge))
 
     @operation(
         "POST",

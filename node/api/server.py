@@ -10,7 +10,7 @@ import re
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -28,11 +28,19 @@ from node.api.handshake import Handshakes
 from node.api.media import MSGPACK, body_type
 from node.api.operations import Operation
 from node.api.queries import query_of
+from node.api.relay import Relay
 from node.api.route_store import CheckTarget
 from node.api.turns import Turns
 from node.engine import Engine
 from timemachine import limits
-from timemachine.errors import Overloaded, TimeMachineError, TooLarge, Unavailable
+from timemachine.errors import (
+    NotLeader,
+    Overloaded,
+    TimeMachineError,
+    TooLarge,
+    TooManyRequests,
+    Unavailable,
+)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _EMPTY: dict[str, str] = {}
@@ -68,6 +76,7 @@ class ApiServer:
             connections_max = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._engine = engine
         self._dispatch = Dispatch(engine, check_target)
+        self._relay = Relay(engine, self._dispatch, admit=self._admit, guarded=self._guarded)
         self._credentials = credentials
         self._tls = tls
         self._handshakes: Handshakes | None = None
@@ -165,7 +174,7 @@ class ApiServer:
         request_id = self._request_id(headers)
         self._open += 1
         try:
-            answer = await self._answer(request, headers)
+            answer = await self._answer(request, headers, request_id)
         except TimeMachineError as error:
             answer = self._refused(error, request_id, request.path)
         except (ConnectionError, web.RequestPayloadError):
@@ -194,6 +203,13 @@ class ApiServer:
         if self._open > self._requests_max or self._stopping:
             self._shed()
         return self._dispatch.jobs.prepare_post(head.call(body))
+
+    def look_again(self, error: TimeMachineError, again: Callable[[Any], None]) -> bool:
+        """Call `again` when this node knows meta better, if that may be why it has refused."""
+        behind = self._relay.behind(error)
+        if behind:
+            self._engine.router.read_meta(again)
+        return behind
 
     def end_soon(self, end: Callable[[], None]) -> None:
         """Call `end`, which answers a create, when it is its turn."""
@@ -229,7 +245,7 @@ class ApiServer:
             self._date = formatdate(second, usegmt=True)
         return self._date
 
-    async def _answer(self, request: web.BaseRequest, headers: Any) -> Answer:
+    async def _answer(self, request: web.BaseRequest, headers: Any, request_id: str) -> Answer:
         raw_path, _, raw_query = request._message.path.partition("?")
         if raw_path[:1] != "/":
             raw_path = request.url.raw_path  # `GET http://host/path`, as proxies are asked
@@ -255,16 +271,40 @@ class ApiServer:
             body = await self._receive(request, headers)
         if kind == MSGPACK and body and operation.place != BATCH:
             body = await msgpack.unpacked(body)
-        return await handler(
-            Call(
-                method=method,
-                operation=operation.place,
-                names=names,
-                query=query,
-                headers=headers,
-                body=body,
-            )
+        call = Call(
+            method=method,
+            operation=operation.place,
+            names=names,
+            query=query,
+            headers=headers,
+            body=body,
         )
+        if self._engine.router.alone:
+            return await handler(call)
+        return await self._relay.answer(handler, operation, call, request_id)
+
+    def _admit(self, operation: Operation) -> None:
+        """Refuse what another node wants answered, where this one would refuse its own clients."""
+        if self._stopping:
+            raise NotLeader  # or not for long: nothing is done, and the other node looks around
+        if operation.sheds and self._open > self._requests_max:
+            raise TooManyRequests("Too many requests are open on the node that leads.")
+
+    async def _guarded(self, answering: Awaitable[Answer], path: str, request_id: str) -> Answer:
+        """Answer for another node: counted, and without a word of what broke inside."""
+        self._open += 1
+        try:
+            return await answering
+        except TimeMachineError as error:
+            if error.http_status >= 500 and not isinstance(error, Overloaded):
+                self._log_fault(error, request_id, path)
+                raise internal_fault(error) from None
+            raise
+        except Exception:
+            log.exception("request failed", request_id=request_id, path=path)
+            raise internal_fault() from None
+        finally:
+            self._open -= 1
 
     def _shed(self, operation: Operation | None = None) -> None:
         if operation is not None and not operation.sheds:
@@ -299,16 +339,19 @@ class ApiServer:
             self._body_bytes_open -= len(received)
         return bytes(received)
 
+    def _log_fault(self, error: TimeMachineError, request_id: str, path: str) -> None:
+        log.error(
+            "request failed",
+            request_id=request_id,
+            path=path,
+            code=error.specific_code,
+            reason=error.detail,
+        )
+
     def _refused(self, error: TimeMachineError, request_id: str, path: str) -> Answer:
         if error.http_status >= 500 and not isinstance(error, Overloaded):
-            log.error(
-                "request failed",
-                request_id=request_id,
-                path=path,
-                code=error.specific_code,
-                reason=error.detail,
-            )
-            error = internal_fault()
+            self._log_fault(error, request_id, path)
+            error = internal_fault(error)
         if original.is_its_own(path):
             return original.told(error)
         return refused(error)
@@ -317,7 +360,7 @@ class ApiServer:
 class _Create:
     """One create on the short way: begun, committed, ended, each when it is its turn."""
 
-    __slots__ = ("_answer", "_body", "_head", "_reply", "_result", "_server")
+    __slots__ = ("_answer", "_body", "_head", "_looked_again", "_reply", "_result", "_server")
 
     def __init__(self, server: ApiServer, head: Head, body: bytes, reply: Replying) -> None:
         self._server = server
@@ -326,6 +369,7 @@ class _Create:
         self._reply = reply
         self._answer: Callable[[Any], Answer] | None = None
         self._result: Any = None
+        self._looked_again = False
 
     def begin(self) -> None:
         """Check it, and put it through the log."""
@@ -333,10 +377,19 @@ class _Create:
             propose, self._answer = self._server.prepare_create(self._head, self._body)
             propose(self._committed)
         except TimeMachineError as error:
-            self._committed(error)
+            if self._looked_again or not self._server.look_again(error, self._begin_again):
+                self._committed(error)
         except Exception:
             log.exception("request failed", path=JOBS)
             self._committed(internal_fault())
+
+    def _begin_again(self, error: TimeMachineError | None) -> None:
+        """Meta is known as it is now, or cannot be."""
+        self._looked_again = True
+        if error is None:
+            self.begin()
+        else:
+            self._committed(error)
 
     def _committed(self, result: Any) -> None:
         if self._result is None:  # else a bug was told already; its command goes on

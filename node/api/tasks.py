@@ -15,14 +15,14 @@ from node.api.conventions import (
     checked_time,
     decoded,
     encode_content,
-    finished,
+    gathered,
     idempotency_key,
     json_answer,
     replayed,
     request_of,
 )
 from node.api.job_bodies import WHEN, RouteName, TagName, TimeGiven, checked_tag
-from node.api.job_views import stored_job_view
+from node.api.job_views import found_job_view
 from node.api.lookups import find_collection, find_route
 from node.api.operations import (
     IDEMPOTENCY_KEY,
@@ -38,6 +38,7 @@ from node.api.problems import check_range, invalid, refusal
 from node.api.schemas import between, exactly_one
 from node.api.views import DryRunView, TaskBegun, TaskView
 from node.engine import Engine
+from node.gathering import CountJobs
 from node.tasks import selection_of
 from timemachine import limits
 from timemachine.identifiers import uuid7, uuid8
@@ -285,17 +286,11 @@ class TaskHandlers:
         count = 0
         sample: list[Any] = []
         for collection in collections:
-            found, jobs = await finished(
-                engine.count_jobs(
-                    collection,
-                    selection_of(task),
-                    unattempted=task.unattempted,
-                    sample=limits.TASK_SAMPLE_JOBS - len(sample),
-                )
-            )
-            count += found
-            for job_id, record in jobs:
-                sample.append(stored_job_view(engine, collection, job_id, record))
+            left = limits.TASK_SAMPLE_JOBS - len(sample)
+            question = CountJobs(selection_of(task), task.unattempted, left)
+            found = await gathered(engine, question, [collection])
+            count += found.count
+            sample += [found_job_view(engine, collection, job) for _, job in found.sample]
         return json_answer(DryRunView(count, sample))
 
     # --- looking and ending ----------------------------------------------------------------

@@ -13,6 +13,8 @@ from node.api.job_views import JobView
 from node.api.schemas import Time, Version, one_of
 from timemachine import limits
 from timemachine.model import Collection, TaskKind, TaskState
+from timemachine.placement import no_fault_tolerance, present, under_replicated
+from timemachine.replica.meta import MetaMachine
 
 
 class BucketView(msgspec.Struct, frozen=True):
@@ -77,7 +79,11 @@ class CollectionView(msgspec.Struct, kw_only=True):
     replicas: int
     history_retention_ms: int
     under_replicated: Annotated[
-        bool, Meta(description="Whether the cluster has fewer nodes than it asks for.")
+        bool,
+        Meta(description="Whether some vnode has fewer replicas than `replicas` asks for."),
+    ]
+    no_fault_tolerance: Annotated[
+        bool, Meta(description="Whether the loss of one node can stop a vnode: it has one or two.")
     ]
     created_time: Time
     version: Version
@@ -86,15 +92,19 @@ class CollectionView(msgspec.Struct, kw_only=True):
     ] = msgspec.UNSET
 
 
-def collection_view(collection: Collection, nodes: int) -> CollectionView:
-    """A collection as answered, without counts."""
+def collection_view(collection: Collection, meta: MetaMachine) -> CollectionView:
+    """A collection as answered, without counts. One that is gone lacks nothing."""
+    there = present(meta.nodes.values())
+    kept = collection.uid in meta.collections_by_uid
+    placements = meta.placements_of(collection) if kept else []
     return CollectionView(
         db=collection.db,
         name=collection.name,
         num_vnodes=collection.num_vnodes,
         replicas=collection.replicas,
         history_retention_ms=collection.history_retention_ms,
-        under_replicated=nodes < collection.replicas,
+        under_replicated=under_replicated(collection, placements, there) > 0,
+        no_fault_tolerance=no_fault_tolerance(placements, there),
         created_time=collection.created_ms,
         version=collection.version,
     )

@@ -11,6 +11,7 @@
     orphans      claims of leaders that are gone are closed: what became of them is unknown
     parking     what its route cannot take moves to the route's waiting index, or ends with it
     sweeping    the same for many jobs, in the background
+    shares      which part of the routes' limits this node owns, as nodes come and go
     routes      what a change of a route means for its jobs
     offsets     the committed offset follows what is settled
 

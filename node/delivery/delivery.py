@@ -1,11 +1,13 @@
 """The firing side of a node as the engine sees it: built from its steps, told what changed."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from node.delivery.admitting import Admission
 from node.delivery.alarm import Alarm
 from node.delivery.claiming import Claims
+from node.delivery.credits import Credits, Neighbours
 from node.delivery.leading import Leading
 from node.delivery.offsets import Offsets
 from node.delivery.orphans import Orphans
@@ -16,7 +18,10 @@ from node.delivery.routes import RouteChanges
 from node.delivery.scanning import Scanner
 from node.delivery.sending import Sends
 from node.delivery.settling import Late, Settles
+from node.delivery.shares import Shares
 from node.delivery.sweeping import Sweeps
+from node.delivery.waits import Waits
+from node.delivery.walltime import WallTime
 from node.env import World
 from node.runtime import Runtime
 from node.webhook import Prepared
@@ -24,6 +29,7 @@ from timemachine.delivery.item import CLAIMING, GONE, QUEUED, SENDING
 from timemachine.delivery.lateness import Lateness
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.window import Window
+from timemachine.errors import StoreDamaged
 from timemachine.model import Collection, Route
 from timemachine.outbound import Sender
 from timemachine.replica.commands import PendingItem, Revoked
@@ -38,7 +44,9 @@ class Delivery:
     """All vnodes that this node leads, all routes.
 
     `prepare` opens a route for sending; `disable_route` is asked for what recipients ask for;
-    `late` gets what became of sends of groups that this node leads no more.
+    `late` gets what became of sends of groups that this node leads no more; `stepped` is told that
+    the wall clock has jumped, before anything is fired by it. `neighbours` are the other nodes,
+    which lend and borrow; without them every share is used by its owner.
     """
 
     def __init__(
@@ -53,11 +61,19 @@ class Delivery:
         prepare: Callable[[Route], Prepared],
         disable_route: Callable[[DisableRoute], None],
         late: Late = lambda _group, _settles: None,
+        stepped: Callable[[], None] = lambda: None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._world = world
         self._runtime = runtime
         self._alarm = Alarm(world, self._pump_now)
         self._window = window = Window(self._alarm.wake)
+        self._shares = Shares(window, world)
+        self._credits: Credits | None = None
+        if neighbours is not None:
+            self._credits = Credits(window, world, store, runtime, meta, neighbours)
+        calls = None if neighbours is None else neighbours.calls
+        self._waits = Waits(window, world, meta, calls)
         self._settles = Settles(
             window,
             world,
@@ -66,19 +82,37 @@ class Delivery:
             disable_route=disable_route,
             flushed=self._check_drained,
             late=late,
+            waits=self._waits,
         )
         orphans = Orphans(self._settles, world, meta, node_id=node_id)
         self._parking = Parking(window, orphans, world, runtime, meta)
         self._admission = Admission(window, self._parking, world, store, meta)
         self._scanner = Scanner(window, self._admission, store)
         refill = Refill(window, self._admission, store)
+        wall_time = WallTime(world, stepped)
         self._sends = Sends(
-            window, self._settles, world, store, runtime, meta, sender, prepare=prepare
+            window,
+            self._settles,
+            world,
+            wall_time,
+            store,
+            runtime,
+            meta,
+            sender,
+            prepare=prepare,
         )
         sweeps = Sweeps(
-            window, self._admission, self._parking, orphans, world, store, runtime, meta
+            window,
+            self._admission,
+            self._parking,
+            orphans,
+            world,
+            store,
+            runtime,
+            meta,
+            self._waits,
         )
-        self._routes = RouteChanges(window, self._sends, self._parking, sweeps, meta)
+        self._routes = RouteChanges(window, self._sends, self._parking, sweeps, self._waits, meta)
         self._leading = Leading(
             window,
             self._scanner,
@@ -88,6 +122,7 @@ class Delivery:
             world,
             store,
             runtime,
+            meta,
         )
         claims = Claims(
             window,
@@ -107,7 +142,9 @@ class Delivery:
             self._sends,
             sweeps,
             offsets,
+            self._credits,
             world,
+            wall_time,
         )
         self._when_drained: Callable[[], None] | None = None
 
@@ -140,6 +177,13 @@ class Delivery:
     def route_changed(self, uid: int) -> None:
         """A route was created, replaced, paused, resumed, disabled or deleted."""
         self._routes.changed(uid)
+
+    def set_members(self, number: int, members: AbstractSet[int]) -> None:
+        """The numbers of this node and of all members: each owns a share of the routes' limits."""
+        self._shares.set_members(number, members)
+        if self._credits is not None:
+            self._credits.set_others(frozenset(members) - {number})
+            self._waits.others = frozenset(members) - {number}
 
     # --- what the log tells ----------------------------------------------------------------
 
@@ -186,6 +230,10 @@ class Delivery:
         if head.is_doubled(item):
             # The attempt that its claim asks for is claimed already, or will be, for the other.
             return None
+        if item.stage == CLAIMING and head.machine.firing.get(job_id) is not None:
+            # The claim that holds may be of a request that left before this node began to fire
+            # again, in the same term, and whose outcome is not committed yet.
+            return None
         if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
             return None
         self._window.forget(item)
@@ -198,7 +246,14 @@ class Delivery:
     def _pump_now(self) -> None:
         if not self._runtime.working:
             return
-        self._pump.run()
+        try:
+            self._pump.run()
+        except StoreDamaged as error:
+            # Whoever it was is stopped. All others have lost their place: they begin anew.
+            self._runtime.damaged(error)
+            self._leading.suspend_all()
+            self._alarm.wake()
+            return
         # A claim that was taken back, or did not hold, was the last one open.
         self._check_drained()
         self._alarm.set(self._pump.rest_ms())
@@ -228,6 +283,21 @@ class Delivery:
         return self._window.in_flight
 
     @property
+    def credits_lent(self) -> int:
+        """Attempts that other nodes may have under way by shares of this one."""
+        return 0 if self._credits is None else self._credits.lent
+
+    @property
+    def credits_borrowed(self) -> int:
+        """Attempts that this node may have under way by shares of others."""
+        return 0 if self._credits is None else self._credits.borrowed
+
+    @property
+    def routes_waiting(self) -> int:
+        """Routes of which nothing is begun for a while, because their recipients asked for that."""
+        return self._waits.routes
+
+    @property
     def sends(self) -> int:
         """Requests that were started."""
         return self._sends.started
@@ -242,9 +312,9 @@ class Delivery:
         """Attempts by what followed: delivered, or the reason of failure."""
         return self._settles.outcomes
 
-    def queue_of(self, route: Route) -> RouteQueue:
-        """What this node knows of a route since it started."""
-        return self._window.queues.get(route.uid) or RouteQueue(route)
+    def queue_of(self, route_uid: int) -> RouteQueue | None:
+        """What this node knows of a route since it started; None if it has sent nothing."""
+        return self._window.queues.get(route_uid)
 
     def backlog(self, vnode: Vnode) -> int:
         """Due jobs of a vnode that the window holds."""

@@ -21,6 +21,8 @@ from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
 from timemachine.model import Collection
 from timemachine.replica.commands import ClaimItem, Handover
+from timemachine.replica.machine import JobMachine
+from timemachine.replica.meta import MetaMachine
 from timemachine.replica.records import read_state
 from timemachine.storage.api import Store
 from timemachine.vnode import Vnode
@@ -29,7 +31,8 @@ from timemachine.vnode import Vnode
 class Leading:
     """Which vnodes are led, and of those the few that are not fired for at the moment.
 
-    `suspended` lead and have no lease: they are fired for again when they have one.
+    `suspended` lead and may not fire: for want of a lease, or because this node does not know yet
+    what its meta group says about routes, as a leader before did. They are fired for when both end.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Leading:
         world: World,
         store: Store,
         runtime: Runtime,
+        meta: MetaMachine,
     ) -> None:
         self._window = window
         self._scanner = scanner
@@ -51,6 +55,7 @@ class Leading:
         self._world = world
         self._store = store
         self._runtime = runtime
+        self._meta = meta
         self._led: dict[Vnode, Collection] = {}
         self._leaving: set[Vnode] = set()
         self.suspended: dict[Vnode, None] = {}
@@ -79,6 +84,10 @@ class Leading:
         self.leave(vnode)
 
     def _begin(self, vnode: Vnode) -> None:
+        if self._is_behind(vnode):
+            self.suspended[vnode] = None
+            self._window.wake()
+            return
         # What is applied may be ahead of what the store has, and of the effects that were told.
         row = self._store.get(vnode.keys.state)
         seen_index = 0 if row is None else read_state(row).applied_index
@@ -108,19 +117,35 @@ class Leading:
                 self._sends.withdraw(item)
             # A claim that was asked for is withdrawn when it is answered.
 
-    # --- without a lease -------------------------------------------------------------------
+    # --- suspended -------------------------------------------------------------------
 
     def suspend(self, vnode: Vnode) -> None:
         """It leads, as far as it knows, and may not fire."""
         self._cease(vnode)
         self.suspended[vnode] = None
 
+    def suspend_all(self) -> None:
+        """Something went wrong in the middle of what is done for all: each begins anew."""
+        for vnode in self._led:
+            if vnode not in self._leaving:
+                self.suspend(vnode)
+
     def end_suspensions(self) -> None:
         """Fire again for those that have a lease by now."""
         mono_ms = self._world.mono_ms()
         for vnode in [each for each in self.suspended if each.may_fire(mono_ms)]:
-            del self.suspended[vnode]
-            self._begin(vnode)
+            if not self._is_behind(vnode):
+                del self.suspended[vnode]
+                self._begin(vnode)
+
+    def _is_behind(self, vnode: Vnode) -> bool:
+        """Whether the vnode is sealed, and a route may have been closed that is open here.
+
+        Asked when firing begins. While it goes on, only this node seals the vnode, and it knows.
+        """
+        machine = vnode.machine
+        assert isinstance(machine, JobMachine)
+        return machine.state.sealed > self._meta.applied_index
 
     # --- handing over ----------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
 """Does all steps of firing in order, and says when to do so again."""
 
 from node.delivery.claiming import Claims
+from node.delivery.credits import Credits
 from node.delivery.leading import Leading
 from node.delivery.offsets import Offsets
 from node.delivery.refilling import Refill
 from node.delivery.scanning import Scanner
 from node.delivery.sending import Sends
 from node.delivery.sweeping import Sweeps
+from node.delivery.walltime import WallTime
 from node.env import World
 from timemachine import limits
 from timemachine.delivery.window import Window
@@ -32,7 +34,9 @@ class Pump:
         sends: Sends,
         sweeps: Sweeps,
         offsets: Offsets,
+        credits: Credits | None,
         world: World,
+        wall_time: WallTime,
     ) -> None:
         self._window = window
         self._leading = leading
@@ -42,13 +46,16 @@ class Pump:
         self._sends = sends
         self._sweeps = sweeps
         self._offsets = offsets
+        self._credits = credits
         self._world = world
+        self._wall_time = wall_time
         self._last_wall_ms = world.wall_ms()
         self._next_offsets_ms = 0.0
 
     def run(self) -> None:
         """Do all that can be done now."""
-        now_ms = self._world.wall_ms()
+        lending = self._credits
+        now_ms = self._wall_time.now_ms()
         if now_ms < self._last_wall_ms - _STEP_BACK_MS:
             # The clock went back: claims that are not due for long are taken back.
             self._sends.unclaim_after(now_ms + _STEP_BACK_MS)
@@ -59,9 +66,13 @@ class Pump:
                 self._leading.end_suspensions()
             self._scanner.scan(now_ms)
             self._refill.refill()
+            if lending is not None:
+                lending.run_out(self._world.mono_ms())
             self._claims.grant(now_ms)
         self._sweeps.step()
         mono_ms = self._world.mono_ms()
+        if lending is not None:
+            lending.round(now_ms, mono_ms)
         if mono_ms >= self._next_offsets_ms:
             self._next_offsets_ms = mono_ms + _OFFSETS_MS
             self._sweeps.park_old_lag(mono_ms)
@@ -73,6 +84,8 @@ class Pump:
             return _TICK_MS
         now_ms = self._world.wall_ms()
         rest_ms = _LEASE_MS if self._leading.suspended else _IDLE_MS
+        if self._credits is not None:
+            rest_ms = min(rest_ms, self._credits.rest_ms())
         send_ms = self._sends.next_ms()
         if send_ms is not None:
             rest_ms = min(rest_ms, send_ms - now_ms)

@@ -24,7 +24,11 @@ class Refill:
         """Give each queue that is half empty more of its jobs."""
         budget = limits.SCAN_ROWS_MAX
         for queue in list(self._window.queues.values()):
-            if queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2 or not queue.route.open:
+            if (
+                queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2
+                or not queue.route.open
+                or queue.waits
+            ):
                 continue
             if queue.waiting:
                 budget -= self._from_waiting(queue)

@@ -3,6 +3,7 @@
 from node.delivery.parking import Parking
 from node.delivery.sending import Sends
 from node.delivery.sweeping import Sweeps
+from node.delivery.waits import Waits
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
@@ -14,12 +15,19 @@ class RouteChanges:
     """Closes, opens and empties queues."""
 
     def __init__(
-        self, window: Window, sends: Sends, parking: Parking, sweeps: Sweeps, meta: MetaMachine
+        self,
+        window: Window,
+        sends: Sends,
+        parking: Parking,
+        sweeps: Sweeps,
+        waits: Waits,
+        meta: MetaMachine,
     ) -> None:
         self._window = window
         self._sends = sends
         self._parking = parking
         self._sweeps = sweeps
+        self._waits = waits
         self._meta = meta
 
     def take_up(self, head: VnodeHead) -> None:
@@ -35,17 +43,18 @@ class RouteChanges:
     def changed(self, uid: int) -> None:
         """A route was created, replaced, paused, resumed, disabled or deleted."""
         self._sends.forget_route(uid)
+        self._waits.changed(uid)
         route = self._meta.routes_by_uid.get(uid)
         if route is None:
             self._deleted(uid)
         elif route.open:
             queue = self._window.queue(route)
-            queue.route = route
+            queue.set_limits(route, self._window.share)
             self._open(queue)
         else:
             closed = self._window.queues.get(uid)
             if closed is not None:
-                closed.route = route
+                closed.set_limits(route, self._window.share)
                 self._close(closed)
         self._window.wake()
 
@@ -54,6 +63,7 @@ class RouteChanges:
             self._sweeps.give_up(head, uid)
         queue = self._window.queues.pop(uid, None)
         if queue is not None:
+            self._sends.unclaim_route(queue)
             # By job: those that were accepted before the route existed are not listed by it.
             for item in queue.take_all():
                 seen = PendingItem(item.job_id, item.uid, item.version, item.attempts)
@@ -74,5 +84,6 @@ class RouteChanges:
         for head in self._window.heads.values():
             counts = head.machine.routes.get(uid)
             if counts is not None and counts.waiting:
-                queue.waiting.setdefault(head, b"")
+                # From its start, also where a job that was just moved there is to be read.
+                queue.waiting[head] = b""
                 self._sweeps.release(head, uid)

@@ -1,10 +1,14 @@
 """Sends what is claimed, at its due moment, or takes the claim back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from heapq import heappop, heappush
+from types import MappingProxyType
+
+import msgspec
 
 from node.delivery.settling import Settles
+from node.delivery.walltime import WallTime
 from node.env import World
 from node.runtime import Runtime
 from node.webhook import Prepared, build_request
@@ -18,6 +22,8 @@ from timemachine.replica.commands import ClaimItem, Unclaim
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
 
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+
 
 class Sends:
     """Claimed jobs wait here for their moment. `started` counts the requests that began."""
@@ -27,6 +33,7 @@ class Sends:
         window: Window,
         settles: Settles,
         world: World,
+        wall_time: WallTime,
         store: Store,
         runtime: Runtime,
         meta: MetaMachine,
@@ -37,6 +44,7 @@ class Sends:
         self._window = window
         self._answered = settles.answered
         self._world = world
+        self._wall_time = wall_time
         self._store = store
         self._runtime = runtime
         self._meta = meta
@@ -51,13 +59,18 @@ class Sends:
     # --- claimed, not sent -----------------------------------------------------------------
 
     def hold(self, items: list[Item]) -> None:
-        """These are claimed: send each as soon as it is due."""
-        now_ms = self._world.wall_ms()
+        """These are claimed, all of one vnode: send each as soon as it is due."""
+        now_ms = self._wall_time.now_ms()
+        large = [item for item in items if item.record is not None and item.record.meta is None]
+        near = _NOTHING
+        if large:
+            meta = large[0].head.vnode.keys.meta
+            near = self._store.near(sorted([meta + item.job_id.encode() for item in large]))
         for item in items:
             if self._window.stopping:
                 self.unclaim(item)
             elif item.due_ms <= now_ms:
-                self._send(item, now_ms)
+                self._send(item, now_ms, near)
             else:
                 self._sequence += 1
                 heappush(self._timed, (item.due_ms, self._sequence, item))
@@ -88,9 +101,13 @@ class Sends:
             self.unclaim(item)
 
     def unclaim_route(self, queue: RouteQueue) -> None:
-        """Take back the claims of one route's jobs."""
+        """Take back the claims of one route's jobs, also where a request waits to leave."""
         for item in [item for _, _, item in self._timed if item.queue is queue]:
             self.unclaim(item)
+        for item in self._window.sending():
+            if item.queue is queue and item.handle is not None and item.handle.abort_if_unsent():
+                item.stage = CLAIMED
+                self.withdraw(item)
 
     def stop(self) -> None:
         """Take back what is not sent."""
@@ -108,8 +125,11 @@ class Sends:
             if item.stage == CLAIMED:
                 self._send(item, now_ms)
 
-    def _send(self, item: Item, now_ms: int) -> None:
-        """Send a claimed job. Its route may have changed since: look again, now."""
+    def _send(self, item: Item, now_ms: int, near: Mapping[bytes, bytes] = _NOTHING) -> None:
+        """Send a claimed job. Its route may have changed since: look again, now.
+
+        `near` may hold its meta, where that has a row of its own.
+        """
         assert now_ms >= item.due_ms, "a send before its time"
         record = item.record
         assert record is not None
@@ -139,15 +159,28 @@ class Sends:
         ):
             self.withdraw(item)
             return
+        queue = item.queue
+        if queue.in_flight > queue.owned:
+            # By what other nodes lend, or what was owned at the claim.
+            timeout_ms = queue.timeout_ms(self._world.mono_ms())
+            if not timeout_ms:
+                self.withdraw(item)
+                return
+            if timeout_ms < route.timeout_ms:
+                route = msgspec.structs.replace(route, timeout_ms=timeout_ms)
         prepared = self._prepared.get(route.uid)
         if prepared is None or not prepared.holds(route, now_ms):
             prepared = self._prepared[route.uid] = self._prepare(route)
+        meta = record.meta
+        if meta is None:
+            meta_key = vnode.keys.meta + item.job_id.encode()
+            meta = near.get(meta_key) or self._store.get(meta_key) or b"null"
         request = build_request(
             prepared,
             route,
             record,
             job_id=item.job_id,
-            meta=self._store.get(vnode.keys.meta + item.job_id.encode()) or b"null",
+            meta=meta,
             db=head.db,
             collection=head.collection,
             attempt=claim.attempt,
@@ -156,7 +189,7 @@ class Sends:
         )
         item.stage = SENDING
         item.started_ms = now_ms
-        item.url = route.webhook_url
+        item.route = route
         self.started += 1
         if claim.attempt == 1 and record.retry_reason is None:
             self.lateness.note(now_ms - record.trigger_ms)

@@ -4,18 +4,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from node.delivery.waits import Waits
 from node.env import World
 from node.runtime import Runtime
 from timemachine import limits
 from timemachine.delivery.item import GONE, SENDING, Item
 from timemachine.delivery.settlement import settle_outcome
 from timemachine.delivery.vnodehead import VnodeHead
+from timemachine.delivery.waits import wait_ms
 from timemachine.delivery.window import Window
 from timemachine.errors import TimeMachineError
 from timemachine.outbound import Outcome
-from timemachine.replica.commands import Settle, SettleItem
+from timemachine.replica.commands import VERDICT_DELIVERED, Settle, SettleItem
 from timemachine.replica.meta import DisableRoute
-from timemachine.retry import Verdict
+from timemachine.retry import is_success
 from timemachine.vnode import Vnode
 
 Late = Callable[[tuple[int, int], list[SettleItem]], None]
@@ -39,6 +41,7 @@ class Settles:
         disable_route: Callable[[DisableRoute], None],
         flushed: Callable[[], None],
         late: Late,
+        waits: Waits,
     ) -> None:
         self._window = window
         self._world = world
@@ -47,6 +50,7 @@ class Settles:
         self._disable_route = disable_route
         self._flushed = flushed
         self._late = late
+        self._waits = waits
         self._waiting: dict[VnodeHead, list[SettleItem]] = {}
         self._given_up: dict[VnodeHead, list[SettleItem]] = {}
         self.outcomes: dict[str, int] = {}
@@ -71,18 +75,26 @@ class Settles:
             outcome,
             node_id=self._node_id,
             now_ms=now_ms,
-            random=self._world.random(),
+            # Drawn where it is used, for it costs as much as all else that is decided.
+            random=0.0 if is_success(outcome.status) else self._world.random(),
         )
-        if decision.verdict is Verdict.DELIVERED:
+        if settle.verdict == VERDICT_DELIVERED:
             queue.succeeded += 1
             queue.last_success_ms = now_ms
         else:
             queue.failed += 1
             queue.last_failure_ms = now_ms
             queue.last_failure = settle.error
+            route = item.route
+            asked_ms = wait_ms(
+                outcome.status, outcome.headers.get("retry-after"), route.retry, now_ms
+            )
+            if asked_ms:
+                self._waits.asked(route, asked_ms)
         key = settle.reason or "delivered"
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
-        if decision.disable_route is not None:
+        # What was sent by an earlier version says nothing of the recipient of this one.
+        if decision.disable_route is not None and item.route.version == queue.route.version:
             self._disable_route(
                 DisableRoute(now_ms=now_ms, uid=settle.route_uid, reason=decision.disable_route)
             )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from node.delivery.admitting import Admission
 from node.delivery.orphans import Orphans
 from node.delivery.parking import Parking
+from node.delivery.waits import Waits
 from node.env import World
 from node.runtime import Runtime
 from timemachine import limits
@@ -34,8 +35,10 @@ class Sweeps:
         store: Store,
         runtime: Runtime,
         meta: MetaMachine,
+        waits: Waits,
     ) -> None:
         self._window = window
+        self._waits = waits
         self._admission = admission
         self._parking = parking
         self._orphans = orphans
@@ -69,8 +72,13 @@ class Sweeps:
         queue.lagging.clear()
 
     def park_old_lag(self, mono_ms: float) -> None:
-        """The same for all routes that have been lagging for too long."""
+        """The same for all routes that have been lagging for too long.
+
+        So that one that waits for long does not hold up the window, and the offset, it lags.
+        """
         for queue in self._window.queues.values():
+            if queue.waits and queue.size and self._waits.is_long(queue.route.uid):
+                self._window.leave_behind(queue, mono_ms)
             if queue.lagging and mono_ms - queue.lagging_since_ms > limits.LAG_TO_WAITING_MS:
                 self.park_lag(queue, held=False)
 

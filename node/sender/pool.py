@@ -210,10 +210,11 @@ def _loud(connections: list[Connection]) -> set[int]:
     that the recipient has closed is lost, and must not be repeated. One call for all of them.
     """
     poll = select.poll()
+    register, readable = poll.register, select.POLLIN
     for connection in connections:
         descriptor = connection.descriptor
         if descriptor is not None:
-            poll.register(descriptor, select.POLLIN)
+            register(descriptor, readable)
     return {descriptor for descriptor, _ in poll.poll(0)}
 
 
@@ -427,7 +428,7 @@ class PooledSender:
         started, self._started = self._started, []
         loud = _loud(started)
         for connection in started:
-            if connection.unsent and connection.descriptor in loud:
+            if loud and connection.unsent and connection.descriptor in loud:
                 connection.displace()
             else:
                 connection.send()

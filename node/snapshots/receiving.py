@@ -16,6 +16,9 @@ from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.overlay import Overlay
 from timemachine.transfers import Group, SnapshotAnswer, SnapshotChunk, TransferId
 
+_GIVEN_UP_MS = limits.SNAPSHOT_CHUNK_TIMEOUT_MS * limits.SNAPSHOT_CHUNK_TRIES_MAX
+"""How long a sender sends a chunk that is not answered."""
+
 
 class _Arrival:
     """An image that has come in part. `taken` steps are in the overlay, `durable` on the disk."""
@@ -49,7 +52,8 @@ class SnapshotsIn:
     when_written  calls once everything that was put into the overlay is durable
 
     Of each group it takes the newest transfer, and SNAPSHOTS_IN_MAX at once; others are refused,
-    and the core of their leader asks for them again.
+    and the core of their leader asks for them again. One whose sender has fallen silent may still
+    go on, but gives up its place to another one.
     """
 
     def __init__(
@@ -130,7 +134,7 @@ class SnapshotsIn:
             or message is None
             or message.type is not MessageType.SNAPSHOT
             or message.snapshot is None
-            or (group not in self._open and len(self._open) >= limits.SNAPSHOTS_IN_MAX)
+            or (group not in self._open and not self._has_room())
         ):
             self._refuse(sender, chunk)
             return None
@@ -139,12 +143,28 @@ class SnapshotsIn:
             self._refuse(sender, chunk)
             return None
         self._drop(group)
+        self._make_room()
         self._newest[group] = (chunk.transfer, None)
         now_ms = self._world.mono_ms()
         arrival = _Arrival(group, chunk.transfer, message, keys, now_ms)
         self._open[group] = arrival
         self._look_after(arrival, limits.SNAPSHOT_SILENCE_MS)
         return arrival
+
+    def _silent(self) -> _Arrival | None:
+        """What was heard of least lately, if its sender has given up sending it."""
+        arrival = min(self._open.values(), key=lambda each: each.heard_ms)
+        silent_ms = self._world.mono_ms() - arrival.heard_ms
+        return arrival if silent_ms >= _GIVEN_UP_MS else None
+
+    def _has_room(self) -> bool:
+        return len(self._open) < limits.SNAPSHOTS_IN_MAX or self._silent() is not None
+
+    def _make_room(self) -> None:
+        if len(self._open) >= limits.SNAPSHOTS_IN_MAX:
+            silent = self._silent()
+            assert silent is not None, "there was room when it was asked for"
+            self._drop(silent.group)
 
     def _write(self, sender: int, chunk: SnapshotChunk, arrival: _Arrival) -> None:
         """Put the rows of a chunk on their way to the disk, and answer when they are there."""

@@ -11,13 +11,21 @@ from msgspec.structs import replace
 
 from node.env import Timer, World
 from timemachine import limits
+from timemachine.byterate import ByteRate
 from timemachine.errors import StoreDamaged, StoreError
 from timemachine.members import read_members
 from timemachine.raft import Message, SnapshotMetadata
 from timemachine.replica.snapshot import ImageEnd, applied_in, image_out
 from timemachine.storage.api import View
 from timemachine.storage.keys import ReplicaKeys
-from timemachine.transfers import Group, SnapshotAnswer, SnapshotChunk, TransferId
+from timemachine.transfers import (
+    Group,
+    SnapshotAnswer,
+    SnapshotChunk,
+    TransferId,
+    may_resume,
+    pause_after_failures_ms,
+)
 
 _Way = tuple[Group, int]
 """A group, and the node that its image goes to."""
@@ -48,12 +56,19 @@ class SnapshotsOut:
 
     view     makes a view of the node's store
     keys_of  the keys of this node's replica of a group, None if there is none any more
+    log_base the index behind which the log of such a replica begins
     send     gives a chunk to the network, for a node; it may be lost
     report   how a transfer ended, (group, to, failed): for the core's `report_snapshot`
     damaged  the store cannot be read: whoever leads with such a store could bring nobody up to date
 
     Of its transfers SNAPSHOTS_OUT_MAX go on at once; the others wait, one for each group and node,
-    and take their view when it is their turn. Nothing is called from within `start`.
+    and take their view when it is their turn. Nothing is called from within `start`. All together
+    send `bytes_per_s` at most.
+
+    A transfer that is not answered any more has failed for the core, and its place is another's.
+    Its view is kept for SNAPSHOT_RESUME_MS: if the core asks for an image again that this one will
+    do for, it goes on with the chunk that was not answered. A transfer that fails again and again
+    pauses before it begins anew, longer and longer.
     """
 
     def __init__(
@@ -62,20 +77,28 @@ class SnapshotsOut:
         *,
         view: Callable[[], View],
         keys_of: Callable[[Group], ReplicaKeys | None],
+        log_base: Callable[[Group], int],
         send: Callable[[int, SnapshotChunk], None],
         report: Callable[[Group, int, bool], None],
         damaged: Callable[[StoreDamaged], None] = lambda _: None,
         chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES,
+        bytes_per_s: int = limits.SNAPSHOT_RATE_BYTES_DEFAULT,
     ) -> None:
         self._world = world
+        self._rate = ByteRate(bytes_per_s, limits.SNAPSHOT_BURST_BYTES)
         self._view = view
         self._keys_of = keys_of
+        self._log_base = log_base
         self._send = send
         self._report = report
         self._damaged = damaged
         self._chunk_bytes = chunk_bytes
+        self._pausing: dict[_Way, Timer] = {}
         self._waiting: dict[_Way, Message] = {}
         self._open: dict[_Way, _Transfer] = {}
+        self._kept: dict[_Way, _Transfer] = {}
+        self._failures: dict[_Way, int] = {}
+        self.sent_bytes = 0
         self._arrived: dict[_Way, _Transfer] = {}
         self._number = 0
         self._closed = False
@@ -92,8 +115,15 @@ class SnapshotsOut:
             return
         way = (group, to)
         self._drop(way)
-        self._waiting[way] = message
-        self._world.call_soon(self._fill)
+        kept = self._kept.get(way)
+        if kept is not None and not may_resume(kept.message, message, self._log_base(group)):
+            self._release(way)
+        pause_ms = pause_after_failures_ms(self._failures.get(way, 0))
+        if pause_ms:
+            begin = partial(self._wait, way, message)
+            self._pausing[way] = self._world.call_later(pause_ms, begin)
+        else:
+            self._wait(way, message)
 
     def answered(self, sender: int, answer: SnapshotAnswer) -> None:
         """Node `sender` says how far it is. What is not about the chunk under way is ignored."""
@@ -102,7 +132,7 @@ class SnapshotsOut:
         if transfer is None or transfer.id != answer.transfer:
             return
         if answer.refused:
-            self._end(way, failed=True)
+            self._fail(way)
             return
         frame = transfer.frame
         if frame is None or answer.following != frame.number + 1:
@@ -111,6 +141,7 @@ class SnapshotsOut:
         transfer.frame = None
         if frame.end is not None:
             self._remember(way, transfer)
+            self._failures.pop(way, None)
             self._end(way, failed=False)
         else:
             following = partial(self._read, way, transfer)
@@ -118,27 +149,41 @@ class SnapshotsOut:
 
     def cancel(self, group: Group) -> None:
         """Stop all transfers of a group without a report: this replica leads it no more."""
-        for way in [way for way in (*self._open, *self._waiting) if way[0] == group]:
+        for way in [way for way in self._ways() if way[0] == group]:
             self._drop(way)
+            self._release(way)
         for way in [way for way in self._arrived if way[0] == group]:
             del self._arrived[way]
+        for way in [way for way in self._failures if way[0] == group]:
+            del self._failures[way]
         self._world.call_soon(self._fill)
 
     def keep_from(self, group: Group) -> int | None:
-        """The lowest index at which an image ends that is under way, or has just arrived.
+        """The lowest index at which an image ends that is under way or kept, or has just arrived.
 
         Entries behind it should stay in the log: who installs the image needs them next.
         """
-        transfers = (*self._open.items(), *self._arrived.items())
+        transfers = (*self._open.items(), *self._kept.items(), *self._arrived.items())
         return min([transfer.index for way, transfer in transfers if way[0] == group], default=None)
 
     def close(self) -> None:
         """Stop everything, without reports: the store is about to be closed."""
         self._closed = True
-        for way in [*self._open, *self._waiting]:
+        for way in self._ways():
             self._drop(way)
+            self._release(way)
 
     # --- one transfer ----------------------------------------------------------------------
+
+    def _ways(self) -> list[_Way]:
+        """All that something is under way of, or might be soon."""
+        return list({**self._open, **self._waiting, **self._pausing, **self._kept})
+
+    def _wait(self, way: _Way, message: Message) -> None:
+        """Wait for a place."""
+        self._pausing.pop(way, None)
+        self._waiting[way] = message
+        self._world.call_soon(self._fill)
 
     def _fill(self) -> None:
         """Begin transfers, as many as there is room for."""
@@ -147,9 +192,17 @@ class SnapshotsOut:
             self._begin(way, self._waiting.pop(way))
 
     def _begin(self, way: _Way, message: Message) -> None:
+        kept = self._kept.pop(way, None)
+        if kept is not None:
+            self._stop_timer(kept)
+            self._open[way] = kept
+            kept.tries = 0
+            self._try(way, kept)
+            return
         keys = self._keys_of(way[0])
         transfer = None if keys is None else self._take_view(keys, message)
         if transfer is None:
+            self._failures[way] = self._failures.get(way, 0) + 1
             self._report(*way, True)
             return
         self._open[way] = transfer
@@ -190,7 +243,7 @@ class SnapshotsOut:
         try:
             part = next(transfer.parts)
         except StoreError as error:
-            self._end(way, failed=True)
+            self._fail(way)
             self._tell(error)
             return
         number = transfer.number
@@ -213,20 +266,53 @@ class SnapshotsOut:
     def _try(self, way: _Way, transfer: _Transfer) -> None:
         """Send the chunk under way, once more if it was not answered in time."""
         if transfer.tries == limits.SNAPSHOT_CHUNK_TRIES_MAX:
-            self._give_up(way)
+            self._give_up(way, transfer)
             return
         transfer.tries += 1
+        frame = transfer.frame
+        assert frame is not None
+        wait_ms = self._rate.book(len(frame.data), self._world.mono_ms())
+        if wait_ms:
+            leave = partial(self._leave, way, transfer, frame)
+            transfer.timer = self._world.call_later(wait_ms, leave)
+        else:
+            self._leave(way, transfer, frame)
+
+    def _leave(self, way: _Way, transfer: _Transfer, frame: SnapshotChunk) -> None:
         again = partial(self._try, way, transfer)
         transfer.timer = self._world.call_later(limits.SNAPSHOT_CHUNK_TIMEOUT_MS, again)
-        assert transfer.frame is not None
-        self._send(way[1], transfer.frame)
+        self.sent_bytes += len(frame.data)
+        self._send(way[1], frame)
 
-    def _give_up(self, way: _Way) -> None:
+    def _give_up(self, way: _Way, transfer: _Transfer) -> None:
         """A node does not answer: what waits for it fails too, or it would hold up the others."""
+        if transfer.number > 1:
+            self._keep(way, transfer)
         self._end(way, failed=True)
         for other in [other for other in self._waiting if other[1] == way[1]]:
             if other in self._waiting:
                 self._end(other, failed=True)
+
+    def _keep(self, way: _Way, transfer: _Transfer) -> None:
+        """Part of it has arrived: go on from there, if the node is back soon."""
+        del self._open[way]
+        if len(self._kept) >= limits.SNAPSHOTS_KEPT_MAX:
+            self._release(next(iter(self._kept)))
+        self._kept[way] = transfer
+        forget = partial(self._release, way)
+        transfer.timer = self._world.call_later(limits.SNAPSHOT_RESUME_MS, forget)
+
+    def _release(self, way: _Way) -> None:
+        """Give up what is kept of a transfer."""
+        transfer = self._kept.pop(way, None)
+        if transfer is not None:
+            self._stop_timer(transfer)
+            transfer.view.close()
+
+    def _fail(self, way: _Way) -> None:
+        """It has failed, and not for want of answers: the next one pauses before."""
+        self._failures[way] = self._failures.get(way, 0) + 1
+        self._end(way, failed=True)
 
     def _end(self, way: _Way, *, failed: bool) -> None:
         self._drop(way)
@@ -241,10 +327,13 @@ class SnapshotsOut:
             if self._arrived.get(way) is transfer:
                 del self._arrived[way]
 
-        self._world.call_later(limits.SNAPSHOT_SILENCE_MS, forget)
+        self._world.call_later(limits.SNAPSHOT_LOG_KEPT_MS, forget)
 
     def _drop(self, way: _Way) -> None:
-        """Forget a transfer that has not arrived, wherever it is."""
+        """Forget a transfer that has not arrived, wherever it is, but what is kept of it."""
+        pausing = self._pausing.pop(way, None)
+        if pausing is not None:
+            pausing.cancel()
         self._waiting.pop(way, None)
         transfer = self._open.pop(way, None)
         if transfer is not None:

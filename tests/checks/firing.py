@@ -135,6 +135,10 @@ class Firing:
         for holders in self._holders.values():
             holders.pop(node, None)
 
+    def gone_from(self, node: int, group: Group) -> None:
+        """A node has no replica of a group any more."""
+        self._holders.get(group, {}).pop(node, None)
+
     def gave_up(self, node: int, group: Group, term: int) -> None:
         """A leader asks another one to take over: its lease is over for this term."""
         self._given_up[node, group] = term

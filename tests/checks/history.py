@@ -116,6 +116,26 @@ class Image(NamedTuple):
     final: bool = False
 
 
+class Membership(NamedTuple):
+    """Who belongs to a group when all is over, and who should.
+
+    wanted, learners  replica ids that were asked for: as voters, as learners
+    voters, learning  those that its leader counts
+    replicas          ids of those that nodes have
+    missing           how many replicas more nodes could have, of those that the collection wants
+    leaving           replicas that are still to leave, or of which nobody knows that they have
+    """
+
+    group: tuple[int, int]
+    wanted: frozenset[int]
+    learners: frozenset[int]
+    voters: frozenset[int]
+    learning: frozenset[int]
+    replicas: frozenset[int]
+    missing: int = 0
+    leaving: tuple[int, ...] = ()
+
+
 class Ending(NamedTuple):
     """A job as it was read when all was over: its version and the name of its state."""
 
@@ -137,6 +157,7 @@ class History:
 
     endings    how jobs were read in the end: None for one that was not there
     groups     the groups that must be alive again after the faults
+    members    who belongs to each group in the end
     healed_ms  when the last fault ended
     ended_ms   when nobody looked any more
     """
@@ -149,6 +170,7 @@ class History:
     probes: list[Probe] = field(default_factory=list)
     endings: dict[str, Ending | None] = field(default_factory=dict)
     groups: set[tuple[int, int]] = field(default_factory=set)
+    members: list[Membership] = field(default_factory=list)
     healed_ms: float = 0.0
     ended_ms: float = NEVER
 

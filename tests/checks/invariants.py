@@ -25,16 +25,18 @@ S10 is etcd's form of the rule that a leader first commits in its own term (Onga
 of 2015 to 4.1 of his dissertation). It is enough where a configuration is in force from when it is
 applied, and weaker by the leader's opening entry.
 
-S8 and S9 are `firing`'s. Groups are known by any name; a replica is known by the number of its
-node, and that number never comes back after its disk was lost.
+S8 and S9 are `firing`'s. Groups are known by any name; a replica is known by its id, which names
+its node as well (`timemachine.group.node_of`). An id never comes back after what it promised is
+gone, so S6 is about ids; whoever begins again on the same node has another one.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from tests.checks.firing import Firing
 from tests.checks.violation import Violation
+from timemachine.group import node_of
 from timemachine.raft import ConfState, Entry, EntryType, HardState, Message, MessageType
 
 Group = Hashable
@@ -53,6 +55,32 @@ class Durable(Protocol):
 
     def has(self, index: int, term: int) -> bool:
         """Whether the log holds the entry, or begins behind it."""
+
+
+class Remembered:
+    """A Durable that is gone: what it had when it was last seen.
+
+    What it has said was true when it said it, and others may have counted on that.
+    """
+
+    def __init__(self, durable: Durable, log: Mapping[int, "Logged"]) -> None:
+        self._state = durable.hard_state()
+        self._base = durable.base()
+        self._had = {
+            (index, entry.term) for index, entry in log.items() if durable.has(index, entry.term)
+        }
+
+    def hard_state(self) -> HardState:
+        """See Durable."""
+        return self._state
+
+    def base(self) -> tuple[int, int]:
+        """See Durable."""
+        return self._base
+
+    def has(self, index: int, term: int) -> bool:
+        """See Durable."""
+        return index <= self._base[0] or (index, term) in self._had
 
 
 class Logged(NamedTuple):
@@ -115,12 +143,14 @@ class Invariants:
 
     def __init__(self, *, clock_bound_ms: float = 0.0) -> None:
         self._groups: dict[Group, _Group] = {}
+        # What only voters have applied, and nobody knows to be durable yet: for the watcher.
+        self.unsaid: dict[tuple[int, Group], list[Any]] = {}
         self.firing = Firing(self.leader_of, clock_bound_ms=clock_bound_ms)
 
     def leader_of(self, group: Group, term: int) -> int:
         """The node that led a term; 0 if none is known."""
         found = self._groups.get(group)
-        return 0 if found is None else found.leaders.get(term, 0)
+        return 0 if found is None else node_of(found.leaders.get(term, 0))
 
     def committed_index(self, group: Group) -> int:
         """The highest index that any replica of a group knew to be committed."""
@@ -158,6 +188,36 @@ class Invariants:
         if entries:
             self.appended(node, group, entries)
         self.synced(node, group, applied)
+
+    def grown(self, node: int, group: Group, commit: int) -> None:
+        """The only voter of a group is about to be one of several: what it has is committed.
+
+        Until then it was nobody's business. It was just taken up (`started`); `commit` is what it
+        knows, of what is durable here.
+        """
+        known = self._groups[group]
+        replica = known.replicas[node]
+        for index in range(replica.base, min(commit, replica.last) + 1):
+            known.committed.setdefault(index, replica.log[index])
+        replica.commit = max(replica.commit, commit)
+        known.commit = max(known.commit, commit)
+        known.answered = max(known.answered, replica.kept_applied)
+
+    def lost(self, node: int, group: Group) -> None:
+        """A replica is about to be erased, or its disk is gone. Its id must not come back empty."""
+        known = self._groups.get(group)
+        replica = None if known is None else known.replicas.get(node)
+        if replica is not None:
+            replica.durable = Remembered(replica.durable, replica.log)
+
+    def replicas_of(self, number: int) -> list[tuple[int, Group]]:
+        """The replicas that were ever seen on the node of that number."""
+        return [
+            (replica, group)
+            for group, known in self._groups.items()
+            for replica in known.replicas
+            if node_of(replica) == number
+        ]
 
     def forgotten(self, node: int) -> None:
         """The disk of a node is lost, or thrown away: it must come back under another number."""
@@ -225,8 +285,9 @@ class Invariants:
             if term < before.term:
                 told = f"entry {index} is of term {term}, the one before of {before.term}"
                 _fail("S2", node, group, told)
-            data = hash(entry.data)
-            chain = hash((before.chain, term, int(kind), data))
+            chain = hash((before.chain, term, int(kind), hash(entry.data)))
+            # What a machine sees of it.
+            data = hash(entry.data if kind is EntryType.NORMAL else b"")
             if known.chains.setdefault((index, term), chain) != chain:
                 _fail("S2", node, group, f"entry {index} of term {term} is not as elsewhere")
             before = log[index] = Logged(term, chain, data)
@@ -298,7 +359,7 @@ class Invariants:
         known.committed_in[replica.term] = commit
 
     def applied(self, node: int, group: Group, index: int, term: int, data: bytes) -> None:
-        """A replica applies an entry."""
+        """A replica applies an entry; of a change of membership its machine sees no data."""
         known = self._groups[group]
         replica = known.replicas[node]
         if index != replica.applied + 1:
@@ -341,7 +402,7 @@ class Invariants:
         return 0 if found is None else found.answered
 
     def read(self, node: int, group: Group, answered: int) -> None:
-        """A client is told what a node's rows show, and asked when `answered` was known."""
+        """A client is told what a replica's rows show, and asked when `answered` was known."""
         applied = self._groups[group].replicas[node].kept_applied
         if applied < answered:
             told = f"shows what is applied up to {applied} to a reader"
@@ -388,7 +449,7 @@ class Invariants:
                 told = f"acknowledges entry {index} to node {message.to}; it is not durable"
                 _fail("S5", node, group, told)
         elif kind is MessageType.TIMEOUT_NOW:
-            self.firing.gave_up(node, group, term)
+            self.firing.gave_up(node_of(node), group, term)
 
     def _votes(self, node: int, group: Group, term: int, candidate: int) -> None:
         """A vote for a candidate leaves."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from tests.checks.invariants import Invariants
 from tests.checks.watching import CoreWatch
 from tests.raft import chaos
-from timemachine.raft import Config, ConfState, Entry, HardState, Message, RawNode, Ready
+from timemachine.raft import Config, ConfState, Entry, EntryType, HardState, Message, RawNode, Ready
 from timemachine.raft.storage import Compacted, EntryUnavailable
 
 GROUP: Final = "chaos"
@@ -99,7 +99,8 @@ class JudgedChaos(chaos.Chaos):
         super().send(host, message)
 
     def check_applied(self, host: chaos.Host, entry: Entry) -> None:
-        self.invariants.applied(host.id, GROUP, entry.index, entry.term, entry.data)
+        data = entry.data if entry.type is EntryType.NORMAL else b""
+        self.invariants.applied(host.id, GROUP, entry.index, entry.term, data)
         super().check_applied(host, entry)
 
 

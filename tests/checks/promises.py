@@ -1,4 +1,4 @@
-"""The checks C1 to C8 and C10: what TimeMachine promises, judged from a history.
+"""The checks C1 to C8, C10 and C11: what TimeMachine promises, judged from a history.
 
 Each check takes a history and the rules of the run, and yields one sentence for each promise that
 was broken. C9, the invariants inside a node, are `invariants`' affair. A job that was ever purged
@@ -256,31 +256,37 @@ def nothing_stale(history: History, rules: Rules) -> Iterator[str]:
     for job, calls in history.jobs():
         if _purged(calls) or any(isinstance(call.asked, Redrive) for call in calls):
             continue
-        for version, end in _ends(calls, {v for name, v in deliveries if name == job}).items():
-            begun = {
-                each.attempt: each
-                for each in deliveries[job, version]
-                if _began_ms(each, rules) > end.told_ms
-            }
-            allowed = 1 if end.outcome in ("in_flight", None) else 0
-            if len(begun) > allowed:
-                last = max(begun.values(), key=lambda each: each.at_ms)
-                yield (
-                    f"{_name(last)} came at {last.at_ms:.1f} (attempt {last.attempt}), though its"
-                    f" end was known at {end.told_ms:.1f} (outcome: {end.outcome})"
-                )
+        for version, ends in _ends(calls, {v for name, v in deliveries if name == job}).items():
+            # It may be told twice: in flight, and by another write, later, already delivered.
+            for end in ends:
+                begun = {
+                    each.attempt: each
+                    for each in deliveries[job, version]
+                    if _began_ms(each, rules) > end.told_ms
+                }
+                allowed = 1 if end.outcome in ("in_flight", None) else 0
+                if len(begun) > allowed:
+                    last = max(begun.values(), key=lambda each: each.at_ms)
+                    yield (
+                        f"{_name(last)} came at {last.at_ms:.1f} (attempt {last.attempt}), though"
+                        f" its end was known at {end.told_ms:.1f} (outcome: {end.outcome})"
+                    )
+                    break
 
 
 class _End(NamedTuple):
-    """When some caller first knew that a version had ended, and what was told of how it did."""
+    """When some caller knew that a version had ended, and what was told of how it did."""
 
     told_ms: float
     outcome: str | None
 
 
-def _ends(calls: list[Call], versions: set[int]) -> dict[int, _End]:
-    """The ends of those of the `versions` that have one."""
-    ends: dict[int, _End] = {}
+def _ends(calls: list[Call], versions: set[int]) -> dict[int, list[_End]]:
+    """The ends of those of the `versions` that have one, in the order in which they were told.
+
+    Where one was told nothing of how it ended, it ended as the first was told that knew.
+    """
+    told: dict[int, list[_End]] = defaultdict(list)
     for call in calls:
         answered = call.answered
         outcome: str | None = None
@@ -294,12 +300,18 @@ def _ends(calls: list[Call], versions: set[int]) -> dict[int, _End]:
             continue
         for version in versions:
             if version <= last:
-                before = ends.get(version, _End(NEVER, None))
-                told = outcome if version == last else None
-                told_ms = min(before.told_ms, call.returned_ms)
-                # A second DELETE repeats the first outcome, so there is but one.
-                ends[version] = _End(told_ms, before.outcome or told)
-    return ends
+                known = outcome if version == last else None
+                told[version].append(_End(call.returned_ms, known))
+    return {version: _with_outcomes(sorted(ends, key=_told_ms)) for version, ends in told.items()}
+
+
+def _told_ms(end: _End) -> float:
+    return end.told_ms
+
+
+def _with_outcomes(ends: list[_End]) -> list[_End]:
+    first = next((end.outcome for end in ends if end.outcome is not None), None)
+    return [end._replace(outcome=end.outcome or first) for end in ends]
 
 
 def _began_ms(webhook: Webhook, rules: Rules) -> float:
@@ -436,6 +448,30 @@ def alive(history: History, rules: Rules) -> Iterator[str]:
             yield f"{job} version {ending.version} was due at {due_ms} and is still {ending.state}"
 
 
+# --- C11 -----------------------------------------------------------------------------------------
+
+
+def as_asked(history: History, rules: Rules) -> Iterator[str]:
+    """C11: in the end every group has just the members that were asked for, and nobody has more."""
+    for each in sorted(history.members, key=lambda each: each.group):
+        name = f"group {each.group}"
+        if (each.voters, each.learning) != (each.wanted, each.learners):
+            yield (
+                f"{name}: its leader counts {_ids(each.voters)}, learning {_ids(each.learning)};"
+                f" asked for were {_ids(each.wanted)}, learning {_ids(each.learners)}"
+            )
+        if each.missing:
+            yield f"{name}: {each.missing} replicas more were asked for, and have a place"
+        if each.leaving:
+            yield f"{name}: replicas {sorted(each.leaving)} are still to leave"
+        if each.replicas != each.wanted | each.learners:
+            yield f"{name}: nodes have the replicas {_ids(each.replicas)}, not those asked for"
+
+
+def _ids(replicas: frozenset[int]) -> list[int]:
+    return sorted(replicas)
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
@@ -448,6 +484,7 @@ CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
     "C7": monotonic,
     "C8": converged,
     "C10": alive,
+    "C11": as_asked,
 }
 
 

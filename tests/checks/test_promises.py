@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from tests.checks.history import NEVER, Ending, Fault, History, Image, Probe, Reading, Webhook
+from tests.checks.history import (
+    NEVER,
+    Ending,
+    Fault,
+    History,
+    Image,
+    Membership,
+    Probe,
+    Reading,
+    Webhook,
+)
 from tests.checks.jobmodel import (
     Absent,
     Answered,
@@ -329,6 +339,19 @@ def test_its_own_end_counts_also_when_a_later_one_was_told_first() -> None:
     assert 1 == len(found(history, "C5"))
 
 
+def test_an_end_that_is_told_twice() -> None:
+    """In flight first, delivered later, by a write that was asked before: each for its time."""
+    history = story(
+        MADE,
+        (2, 30, Put("y", 100), Written(2, (1, "already_delivered"))),
+        (3, 4, Delete(), Deleted(1, "in_flight")),
+    )
+    history.webhooks.append(hook(10))
+    assert [] == found(history, "C5")
+    history.webhooks.append(hook(40))
+    assert "(outcome: already_delivered)" in found(history, "C5")[0]
+
+
 def test_delete_that_came_too_late_ends_nothing() -> None:
     """A dead job is redriven, a delivered one with force."""
     history = story(MADE, (2, 3, Delete(), Deleted(1, "already_dead")))
@@ -434,6 +457,34 @@ def test_job_that_is_left_over() -> None:
     assert ["a version 1 was due at 100 and is still retrying"] == found(history, "C10")
     history.ended_ms = 150
     assert [] == found(history, "C10")
+
+
+# --- C11 -----------------------------------------------------------------------------------------
+
+
+_NOBODY: frozenset[int] = frozenset()
+_ASKED = Membership(
+    GROUP, frozenset({1, 2}), _NOBODY, frozenset({1, 2}), _NOBODY, frozenset({1, 2})
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"voters": frozenset({1})}, "its leader counts [1], learning []; asked for were [1, 2]"),
+        ({"learning": frozenset({3})}, "its leader counts [1, 2], learning [3]"),
+        ({"missing": 1}, "1 replicas more were asked for, and have a place"),
+        ({"leaving": (9, 3)}, "replicas [3, 9] are still to leave"),
+        ({"replicas": frozenset({1, 2, 3})}, "nodes have the replicas [1, 2, 3], not those"),
+    ],
+)
+def test_members_that_nobody_asked_for(changed: dict[str, Any], told: str) -> None:
+    """What its leader counts, what nodes have, and what is still to be done."""
+    history = History(members=[_ASKED])
+    assert [] == found(history, "C11")
+    history.members = [_ASKED._replace(**changed)]
+    (sentence,) = found(history, "C11")
+    assert f"group {GROUP}: {told}" in sentence
 
 
 # --- all of them ---------------------------------------------------------------------------------

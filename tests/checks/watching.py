@@ -7,7 +7,7 @@ durable it reads from the disk's image, not from what the node believes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from node.engine import Engine
 from node.env import Network, World
@@ -17,6 +17,7 @@ from tests.checks.invariants import Durable, Group, Invariants
 from timemachine import codec, limits
 from timemachine.errors import TimeMachineError
 from timemachine.frames import read_frame
+from timemachine.group import node_of
 from timemachine.identifiers import webhook_id
 from timemachine.logrows import LoggedEntry, LogState
 from timemachine.model import Collection
@@ -50,7 +51,7 @@ class CoreWatch:
     ) -> None:
         """The core was just made, from what is durable."""
         self._invariants = invariants
-        self._node = node
+        self._node = self.replica = node
         self._group = group
         self._core = core
         self._term = core.term
@@ -100,10 +101,14 @@ class DurableRows:
     """A replica as the durable rows of its node have it. See Durable.
 
     `get` reads the image itself, damaged rows too: what was durable once has been said with right.
+    Where the node has another replica of the group by now, nothing is left of the one with `id`.
     """
 
-    def __init__(self, get: Callable[[bytes], bytes | None], group: tuple[int, int]) -> None:
+    def __init__(
+        self, get: Callable[[bytes], bytes | None], group: tuple[int, int], id: int = 1
+    ) -> None:
         self._get = get
+        self._id = id
         self._group_key = group_key(*group)
         self._row: bytes | None = None
         self._keys: ReplicaKeys | None = None
@@ -113,7 +118,12 @@ class DurableRows:
         row = self._get(self._group_key)
         if row != self._row:
             self._row = row
-            self._keys = None if row is None else ReplicaKeys(int.from_bytes(row, "big"))
+            self._keys = None
+            if (
+                row is not None
+                and (int.from_bytes(row[4:], "big") or node_of(self._id)) == self._id
+            ):
+                self._keys = ReplicaKeys(int.from_bytes(row[:4], "big"))
         return self._keys
 
     def _state(self) -> LogState:
@@ -143,6 +153,15 @@ class DurableRows:
 
 
 # --- one node ------------------------------------------------------------------------------------
+
+
+class Applied(NamedTuple):
+    """An entry that was applied: its commands, and what became of them."""
+
+    at: int
+    term: int
+    commands: Sequence[Any]
+    results: Sequence[Any]
 
 
 class NodeWatch:
@@ -194,12 +213,12 @@ class NodeWatch:
             if vnode is None or vnode.group not in self._cores:
                 read_latest(collection, job_id, done)
                 return
-            group = vnode.group
+            group, replica = vnode.group, vnode.id
             answered = self.invariants.answered_index(group)
 
             def read(result: Any) -> None:
                 if not isinstance(result, TimeMachineError):
-                    self.invariants.read(self.number, group, answered)
+                    self.invariants.read(replica, group, answered)
                 done(result)
 
             read_latest(collection, job_id, read)
@@ -208,13 +227,20 @@ class NodeWatch:
 
     def runtime(self, runtime: Runtime) -> None:
         """Watch all vnodes that a runtime drives from now on."""
-        add = runtime.add
+        add, remove = runtime.add, runtime.remove
 
         def watched_add(vnode: Vnode) -> None:
             self._vnode(vnode)
             add(vnode)
 
+        def watched_remove(vnode: Vnode) -> None:
+            remove(vnode)
+            if self._cores.pop(vnode.group, None) is not None:
+                self.invariants.lost(vnode.id, vnode.group)
+            self.invariants.firing.gone_from(self.number, vnode.group)
+
         runtime.add = watched_add  # type: ignore[method-assign]
+        runtime.remove = watched_remove  # type: ignore[method-assign]
 
     def ended(self) -> None:
         """The process is dead: it holds no lease any more."""
@@ -231,13 +257,17 @@ class NodeWatch:
             fields = {"__slots__": (), "watch": self}
             watched = self._classes[kind] = type("Watched", (WatchedVnode, kind), fields)
         vnode.__class__ = watched
-        group = vnode.group
+        self._judge_durable(vnode)
         self._machine(vnode)
-        if vnode.sole:
-            return
-        durable = DurableRows(self._durable_get, group)
+        if not vnode.sole:
+            self._core(vnode)
+
+    def _core(self, vnode: Vnode) -> None:
+        """Watch a replica that others belong with."""
+        group = vnode.group
+        durable = DurableRows(self._durable_get, group, vnode.id)
         core = core_of(vnode.core)
-        self._cores[group] = CoreWatch(self.invariants, self.number, group, core, durable)
+        self._cores[group] = CoreWatch(self.invariants, vnode.id, group, core, durable)
         self.invariants.firing.replica(self.number, group, lambda: self._may_fire(vnode))
 
     def _may_fire(self, vnode: Vnode) -> bool:
@@ -264,13 +294,21 @@ class NodeWatch:
 
     def persisted(self, vnode: Vnode, outcome: CycleOutcome | None) -> None:
         """A vnode believes that its batch is durable, and lets this be seen."""
+        group = vnode.group
+        self._judge_durable(vnode)
+        if vnode.sole:
+            self._cores.pop(group, None)
+            return
+        if group not in self._cores:
+            self._core(vnode)
+            self.invariants.grown(vnode.id, group, vnode.core.commit)
         self.looked(vnode)
-        if outcome is None or vnode.sole:
+        if outcome is None:
             return
         # Not `applied_index` of the machine: what is being gathered may be further.
-        self.invariants.synced(self.number, vnode.group, outcome.applied_index)
+        self.invariants.synced(vnode.id, group, outcome.applied_index)
         if any(not isinstance(result, TimeMachineError) for _, result in outcome.answers):
-            self.invariants.answers(self.number, vnode.group, outcome.applied_index)
+            self.invariants.answers(vnode.id, group, outcome.applied_index)
 
     # --- machines --------------------------------------------------------------------------
 
@@ -282,20 +320,41 @@ class NodeWatch:
         def watched_apply(index: int, term: int, data: bytes, batch: list[Any] | None) -> list[Any]:
             if batch is None and is_job_machine:
                 batch = read_commands(data) if data else []
-            if not vnode.sole:
-                self.invariants.applied(self.number, vnode.group, index, term, data)
+            if vnode.group in self._cores:
+                self.invariants.applied(vnode.id, vnode.group, index, term, data)
             results = apply(index, term, data, batch)
-            if is_job_machine and self.invariants.firing.judges(vnode.group, index):
+            if is_job_machine:
                 assert batch is not None
-                judge_commands(
-                    self.invariants.firing, vnode.group, index, term, batch, results, self._lead_ms
-                )
-                assert isinstance(machine, JobMachine)
-                self._check_offset(vnode, machine)
-                self._check_claims(vnode, machine, batch)
+                applied = Applied(index, term, batch, results)
+                if vnode.group in self._cores:
+                    self._judge(vnode, [applied])
+                else:
+                    # Whoever is alone applies before it is durable, and may yet forget it all.
+                    unsaid = self.invariants.unsaid.setdefault((vnode.id, vnode.group), [])
+                    unsaid.append(applied)
             return results
 
         machine.apply = watched_apply  # type: ignore[method-assign]
+
+    def _judge_durable(self, vnode: Vnode) -> None:
+        """What a replica that is alone has applied and not lost."""
+        unsaid = self.invariants.unsaid.pop((vnode.id, vnode.group), None)
+        if unsaid:
+            last = vnode.machine.applied_index
+            self._judge(vnode, [each for each in unsaid if each.at <= last])
+
+    def _judge(self, vnode: Vnode, applied: "Sequence[Applied]") -> None:
+        """What was applied, of which the machine now shows the effects."""
+        firing, machine = self.invariants.firing, vnode.machine
+        settled: list[Any] = []
+        for index, term, batch, results in applied:
+            if firing.judges(vnode.group, index):
+                judge_commands(firing, vnode.group, index, term, batch, results, self._lead_ms)
+                settled += batch
+        if settled:
+            assert isinstance(machine, JobMachine)
+            self._check_offset(vnode, machine)
+            self._check_claims(vnode, machine, settled)
 
     def _check_claims(self, vnode: Vnode, machine: JobMachine, batch: Sequence[Any]) -> None:
         """What is settled closes its own claims and no others."""
@@ -340,8 +399,9 @@ class NodeWatch:
         """A frame goes onto the wire."""
         for each in read_frame(frame).messages:
             group = (each.uid, each.index)
-            if group in self._cores:
-                self.invariants.says(self.number, group, each.message)
+            core = self._cores.get(group)
+            if core is not None and core.replica == each.message.from_:
+                self.invariants.says(core.replica, group, each.message)
 
     def send_begins(self, request: Request) -> None:
         """The engine wants a request to be sent."""
@@ -456,10 +516,10 @@ class WatchedNetwork:
         self._watch = watch
         self._network = network
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         """See Network."""
         self._watch.frame_leaves(frame)
-        self._network.send(node, frame)
+        self._network.send(node, frame, bulk=bulk)
 
 
 class WatchedSender:
@@ -548,7 +608,9 @@ def judge_commands(
                         firing.unknown(group, command.job_id)
                 elif result.kind in ("created", "replaced", "changed") and not result.replayed:
                     record = result.record
-                    firing.written(group, command.job_id, record.uid, record.version)
+                    # A create that is repeated is told what it once did.
+                    if result.kind != "created" or record.born_index == index:
+                        firing.written(group, command.job_id, record.uid, record.version)
             case c.Bulk():
                 for bulk in command.items:
                     _take_back(firing, group, bulk.revoked)

@@ -40,7 +40,7 @@ class NodeProcess:
     """`python -m node serve` on one directory; may be started again after it ended.
 
     Use it as a context manager, so that no process outlives a failing test. `log` collects what
-    all of its runs wrote to standard error.
+    all of its runs wrote to standard error. `program` is the module that is run.
     """
 
     def __init__(
@@ -57,7 +57,9 @@ class NodeProcess:
             *(("--allow-private", "127.0.0.0/8") if private else ()),
         )
         self.environment = dict(environment or {})
+        self.program = "node"
         self.address = ""
+        self.rpc = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,12 +68,17 @@ class NodeProcess:
         assert self._process is not None, "it was never started"
         return self._process
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def launch(self) -> None:
         """Start the process; do not wait for anything."""
-        command = [sys.executable, "-m", "node", "serve", "--data", str(self.directory)]
+        command = [sys.executable, "-m", self.program, "serve", "--data", str(self.directory)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--http", "127.0.0.1:0", *self.flags],
+                [*command, "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", *self.flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **self.environment},
@@ -100,7 +107,8 @@ class NodeProcess:
         if not line:
             return False
         assert line.startswith("ready "), f"no ready line but {line!r}"
-        self.address = line.split()[1].removeprefix("http=")
+        told = dict(word.split("=", 1) for word in line.split()[1:])
+        self.address, self.rpc = told["http"], told["rpc"]
         return True
 
     def log_tail(self) -> str:

@@ -409,3 +409,11 @@ def test_settings_of_the_cluster(tm: Terminal) -> None:
     finally:
         tm(*change, "127.0.0.0/8")
     assert before == tm(*words, "get", "--json").json
+
+
+def test_a_token_for_a_node_that_joins(tm: Terminal) -> None:
+    """For people and for programs; the shortest time has a name of its own."""
+    assert tm("admin", "join-token").out.startswith("token    ")
+    issued = tm("admin", "join-token", "--ttl-ms", "10m", "--json").json
+    assert {"token", "expires_time"} == issued.keys()
+    tm("admin", "join-token", "--ttl-ms", "8d", code=exits.USAGE)

@@ -84,6 +84,10 @@ def test_examples(example: str, world: Terminal, node: NodeProcess) -> None:
                 lambda: "running" != node.ask("GET", f"/v1/tasks/{words[-1]}")[1]["state"],
                 "the task does not end",
             )
+    if "salvage" in line:
+        with NodeProcess(Path("data-2")) as stopped:
+            stopped.start().set_up("http://127.0.0.1:1/", num_vnodes=1)
+            stopped.stop()
     text = Path(source).read_bytes() if source else None
     done = world(*words, text=text)
     assert done.out or done.err

@@ -18,3 +18,12 @@ def test_own_address_of_port_0(tmp_path: Path) -> None:
             "the node shows another address",
         )
         assert 0 == node.stop()
+
+
+def test_two_nodes_that_were_told_no_address_do_not_meet(tmp_path: Path) -> None:
+    """Each on its own machine's default, both on one: the second takes another port."""
+    default = ("--rpc", "127.0.0.1:9001")
+    with NodeProcess(tmp_path / "a", *default) as a, NodeProcess(tmp_path / "b", *default) as b:
+        a.start()
+        b.start()
+        assert a.rpc != b.rpc

@@ -21,7 +21,8 @@ PROGRAMS: Final = ("bash", "curl", "make")
 """What the pages take for granted, beside Python and a compiler."""
 
 _DONE: Final = "--- that was it:"
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 120.0
+_NODES: Final = 3
 
 
 class Terminal:
@@ -124,7 +125,7 @@ class Reader:
 
     All that differs from the text is done by `instead`:
 
-    * the ports 8001 and 4000 are free ones;
+    * the ports 8001 to 8003, 9001 to 9003 and 4000 are free ones;
     * `make X` is what the Makefile would run for X, without setting up an environment before.
 
     The folder stands for a checkout: `.venv` in it leads to the environment that runs the tests.
@@ -134,7 +135,10 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.node_port, self.recipient_port = _free_ports(2)
+        self.recipient_port, *ports = _free_ports(1 + 2 * _NODES)
+        self.node_port = ports[0]
+        places = [first + number for first in (8001, 9001) for number in range(_NODES)]
+        self._ports = dict(zip(places, ports, strict=True))
         (folder / ".curlrc").write_text(
             'silent\nshow-error\nnoproxy = "*"\nwrite-out = "%{stderr}%{http_code}\\n"\n'
         )
@@ -157,8 +161,9 @@ class Reader:
         )
         for said, played in (
             ("node dev --data .run", "node dev --data .run --http 127.0.0.1:8001"),
+            ("timemachine dev --nodes 3", "timemachine dev --nodes 3 --http 127.0.0.1:0"),
             ("timemachine dev", "timemachine dev --http 127.0.0.1:8001"),
-            ("127.0.0.1:8001", f"127.0.0.1:{self.node_port}"),
+            *((f"127.0.0.1:{said}", f"127.0.0.1:{port}") for said, port in self._ports.items()),
             ("127.0.0.1:4000", f"127.0.0.1:{self.recipient_port}"),
             ('"127.0.0.1", 4000', f'"127.0.0.1", {self.recipient_port}'),
         ):

@@ -19,6 +19,8 @@ PLAYED: Final = (
     ROOT / "docs" / "reference" / "api.md",
     ROOT / "docs" / "reference" / "original.md",
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
+    ROOT / "docs" / "operate" / "cluster.md",
+    ROOT / "docs" / "operate" / "network.md",
 )
 """Each is played from its text alone: a new how-to is among them without being named here."""
 
@@ -36,6 +38,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.mark.parametrize("path", PLAYED, ids=lambda path: path.stem)
 def test_the_page_plays(reader: Reader, path: Path) -> None:
     """Every block is typed, saved or compared, or plainly marked as not run."""
+    if "openssl " in path.read_text() and shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
     reader.play(played(path))
 
 
@@ -47,6 +51,7 @@ def _readme() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_the_demo_holds_its_promises(reader: Reader) -> None:
     """The first thing that the README tells to type ends well, and says so."""
     demo, _ = _readme()[0].splitlines()
@@ -62,7 +67,7 @@ def test_the_readme_names_commands_of_the_makefile(reader: Reader) -> None:
 
 def test_the_readme_plays(reader: Reader) -> None:
     """`make run` prints the README's commands; each is answered, and the webhook comes."""
-    _, run, commands = _readme()
+    _, run, commands, _ = _readme()
     with socket.create_server(("127.0.0.1", reader.recipient_port)) as recipient:
         recipient.settimeout(30)
         node = reader.start("node", run)
@@ -73,6 +78,18 @@ def test_the_readme_plays(reader: Reader) -> None:
         assert [201, 201, 201] == statuses
         assert b'"meta":{"hi": 1}' in _request(recipient)
         assert any((reader.folder / ".run").iterdir()), "its data is elsewhere"
+
+
+def test_the_three_nodes_of_the_readme(reader: Reader) -> None:
+    """The command runs three nodes; all that it prints to try works, at the last of them too."""
+    nodes = reader.start("nodes", _readme()[3])
+    nodes.wait_for("Ctrl+C stops all of them...\n")
+    addresses = re.findall(r"^ready http=(\S+)", nodes.shown(), re.MULTILINE)
+    assert 3 == len(addresses)
+    lines = "\n".join(_tried(nodes))
+    assert [201, 201, 201] == reader.type_in(lines)[1]
+    assert [200, 200, 201] == reader.type_in(lines.replace(addresses[0], addresses[2]))[1]
+    assert (reader.folder / ".run3" / "node-3").is_dir()
 
 
 def _request(listener: socket.socket) -> bytes:

@@ -4,6 +4,8 @@
  *   SHIM_RULE  a file that holds one line "OP SUBSTRING ERRNO KEEP", read before each watched call;
  *              OP is "sync" or "write"; the next such call on a path with SUBSTRING fails with ERRNO,
  *              after KEEP bytes of it were written. The file is removed when it has happened.
+ *              With "slow" as OP every sync of such a path takes ERRNO milliseconds longer, for as
+ *              long as the file is there.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -40,7 +42,7 @@ static int hits(const char *operation, int fd, int *code, long *keep) {
         if (fscanf(file, "%15s %127s %d %ld", wanted, part, code, keep) == 4)
             hit = !strcmp(wanted, operation) && strstr(path, part) != NULL;
         fclose(file);
-        if (hit) unlink(rule);
+        if (hit && strcmp(operation, "slow")) unlink(rule);
     }
     pthread_mutex_unlock(&lock);
     return hit;
@@ -61,6 +63,7 @@ static int failing_sync(const char *name, int fd) {
     int (*real)(int) = dlsym(RTLD_NEXT, name);
     int code;
     long keep;
+    if (hits("slow", fd, &code, &keep)) usleep((useconds_t)code * 1000);
     if (!hits("sync", fd, &code, &keep)) return real(fd);
     errno = code;
     return -1;

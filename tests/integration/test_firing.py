@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 import standardwebhooks
 
-from node.demo import NodeProcess
+from tests.cluster.process import NodeProcess
 from timemachine.testing import RecordingReceiver
 
 COLLECTION = "/v1/dbs/default/collections/jobs"
@@ -26,7 +26,7 @@ class Api:
     """A node and the simplest way to ask it."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = NodeProcess(folder / "data", folder / "node.log")
+        self.process = NodeProcess(folder / "data")
         self.process.start()
         self.numbers = iter(range(1_000_000))
 

@@ -2,12 +2,25 @@
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property import test_machine_twin as twin
 from timemachine import codec
-from timemachine.model import Collection, Database, Node, Route, Settings, Task, TaskKind, TaskState
+from timemachine.model import (
+    Collection,
+    Database,
+    JoinToken,
+    Node,
+    Placement,
+    Route,
+    Settings,
+    Task,
+    TaskKind,
+    TaskState,
+)
+from timemachine.placement import Move
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.meta import MetaMachine
@@ -160,6 +173,8 @@ def _task(name: str) -> Task:
     return Task(id=name, kind=TaskKind.CANCEL, db="a", collections=(1,), states=(0,), created_ms=1)
 
 
+UIDS = st.integers(1, 5)
+NUMBERS = st.tuples(st.integers(1, 4))
 META = st.one_of(
     st.just(m.Bootstrap(now_ms=1, node=NODE, settings=Settings())),
     st.builds(m.PutDatabase, now_ms=st.just(2), name=NAMES, request=REQUESTS),
@@ -186,6 +201,35 @@ META = st.one_of(
     ),
     st.builds(m.ForgetTasks, now_ms=st.just(12), ids=st.lists(NAMES, max_size=2)),
     st.just(m.ForgetRequests(now_ms=1, requests=[(2 + 86_400_000, b"1" * 16)])),
+    st.builds(
+        m.IssueToken,
+        now_ms=st.just(13),
+        id=NAMES,
+        secret_hash=st.just(b"h"),
+        expires_ms=st.sampled_from([13, 14, 99]),
+        request=REQUESTS,
+    ),
+    st.builds(
+        m.JoinNode,
+        now_ms=st.just(14),
+        token_id=NAMES,
+        secret_hash=st.just(b"h"),
+        node=NAMES.map(lambda name: msgspec.structs.replace(NODE, id=name)),
+        replaces=st.none() | st.just("n") | NAMES,
+    ),
+    st.builds(
+        m.Place,
+        now_ms=st.just(15),
+        moves=st.lists(
+            st.builds(
+                Move, UIDS, st.integers(0, 2), st.integers(1, 3), NUMBERS, st.just(()) | NUMBERS
+            ),
+            max_size=3,
+        ),
+    ),
+    st.builds(m.Removed, now_ms=st.just(16), uid=UIDS, index=st.just(0), replica=st.integers(1, 3)),
+    st.builds(m.Retire, now_ms=st.just(17), uid=UIDS, index=st.just(0), replica=st.integers(1, 3)),
+    st.builds(m.Finalise, now_ms=st.just(18), version=st.integers(0, 2)),
 )
 
 
@@ -209,7 +253,10 @@ class Meta:
 
     def memory(self) -> dict[str, Any]:
         """Everything that is read from the machine, and not from its rows."""
-        names = "state databases collections routes routes_by_uid nodes settings tasks".split()
+        names = (
+            "state databases collections collections_by_uid routes routes_by_uid nodes settings"
+            " tasks tokens placements"
+        ).split()
         return {name: getattr(self.machine, name) for name in names}
 
 
@@ -243,8 +290,9 @@ def test_a_rebased_meta_machine_forgets_what_the_image_does_not_have() -> None:
     behind.apply(m.PutRoute(now_ms=2, route=_route("default", "r", False), expected_version=0))
     behind.apply(m.PutCollection(now_ms=3, db="default", name="jobs"))
     behind.apply(m.PutTask(now_ms=4, task=_task("t")))
+    behind.apply(m.IssueToken(now_ms=5, id="t", secret_hash=b"h", expires_ms=9))
     kinds = {type(record) for table in behind.memory().values() for record in _values(table)}
-    assert {Database, Collection, Route, Node, Task} == kinds
+    assert {Database, Collection, Route, Node, Task, JoinToken, Placement} == kinds
     behind.machine.rebase(NEW, behind.store)
     assert Meta().memory() == behind.memory()
 

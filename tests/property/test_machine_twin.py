@@ -13,9 +13,11 @@ from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.records import RouteCounts, read_attempt, read_job
 from timemachine.replica.results import BulkProgress, ClaimResult
-from timemachine.storage.keys import ReplicaKeys, u64
+from timemachine.storage.keys import ReplicaKeys, after_prefix, u32, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
+
+read_listed = codec.decoder(list[tuple[str, int]])
 
 IDS = ["a", "b", "é/x"]
 TIMES = st.integers(min_value=0, max_value=40)
@@ -58,10 +60,18 @@ class Bench:
         """Nothing is sent again that has succeeded, whenever that was known, unless redriven."""
         for item, result in zip(command.items, results, strict=True):
             if result.holds and item.job_id not in self.redriven:
-                start, stop = self.keys.attempts_range(item.job_id.encode())
-                rows = [read_attempt(row) for _, row in self.store.scan(start, stop, 1000)]
+                rows = self.attempts(item.job_id)
                 done = [row for row in rows if row.version == item.version]
                 assert not any(row.status == "succeeded" for row in done)
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """All that is kept of a job's attempts, oldest first."""
+        start, stop = self.keys.attempts_range(job_id.encode())
+        rows = [row for _, row in self.store.scan(start, stop, 1000)]
+        job = self.jobs().get(job_id)
+        if job is not None and job.delivering:
+            rows.append(job.delivering)
+        return [read_attempt(row) for row in rows]
 
     def jobs(self) -> dict[str, Any]:
         """All job rows."""
@@ -91,6 +101,10 @@ class Bench:
             assert terminal == (job.queue == Queue.NONE)
             assert terminal == (job.finished_ms > 0)
             assert (job.claim is not None) == (job.state == JobState.FIRING)
+            if job.delivering:
+                assert job.state == JobState.DELIVERED
+                start, _ = self.keys.attempts_range(raw)
+                assert self.store.get(start + u32(job.serial)) is None, "an attempt is kept twice"
             if job.queue == Queue.DUE:
                 due.add(u64(job.due_ms) + raw)
             if job.queue == Queue.WAITING:
@@ -111,7 +125,17 @@ class Bench:
         assert counts == state.counts
         assert per_route == self.machine.routes
         finished = {u64(j.finished_ms) + i.encode() for i, j in jobs.items() if j.finished_ms}
-        assert finished == self.suffixes(self.keys.finished)
+        rows = self.suffixes(self.keys.finished)
+        assert rows <= finished
+        at = len(self.keys.route_attempts) + 8
+        told = {
+            key[at : at + 8] + i.encode()
+            for key, value in self.store.scan(
+                self.keys.route_attempts, after_prefix(self.keys.route_attempts), 1000
+            )
+            for i, _ in read_listed(value)
+        }
+        assert finished <= rows | told, "an ended job that no purge would find"
 
 
 @st.composite
@@ -306,9 +330,7 @@ def _put(job_id: str, uid: bytes, trigger_ms: int) -> c.PutJob:
 
 def _attempts(bench: Bench, job_id: str) -> list[tuple[int, int]]:
     """(version, fence) of the attempts that are kept of a job."""
-    start, stop = bench.keys.attempts_range(job_id.encode())
-    rows = [read_attempt(value) for _, value in bench.store.scan(start, stop, 1000)]
-    return [(row.version, row.fence) for row in rows]
+    return [(row.version, row.fence) for row in bench.attempts(job_id)]
 
 
 def _claimed(bench: Bench, job_id: str) -> c.SettleItem:

@@ -79,6 +79,13 @@ class Twins(RuleBasedStateMachine):
             ]
             assert expected == self.twin.keys_in(asked) == self.real.keys_in(asked)
 
+    @rule(keys=st.sets(KEYS, max_size=60))
+    def near(self, keys: set[bytes]) -> None:
+        """Any keys: whatever is told of them is true."""
+        for store in (self.real, self.twin):
+            for key, value in store.near(sorted(keys)).items():
+                assert value == self.twin.get(key)
+
     @rule(key=KEYS)
     def get(self, key: bytes) -> None:
         """Any key."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from node.engine import Engine
+from node.members import Cluster
 from node.secrets import seal_value
 from tests.sim.world import SimDisk, SimSender, SimWorld
 from timemachine.model import Collection, Node, Rate, Retry, Route, SealedKey, Settings
@@ -24,6 +25,18 @@ def headers_of(request: Request) -> dict[str, str]:
     return {name.decode().lower(): value.decode() for name, value in _HEADER.findall(request.head)}
 
 
+class _NoNetwork:
+    """There is nobody to send to."""
+
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
+        """See Network."""
+        raise AssertionError((node, frame, bulk))
+
+
+ALONE = Cluster(number=1, members=(1,), network=_NoNetwork())
+"""A cluster of one node."""
+
+
 class SimNode:
     """An engine and its durable image, over lives that end in crashes."""
 
@@ -39,6 +52,8 @@ class SimNode:
     def start(self, crash_at: int | None = None, *, keep: bool = False) -> bool:
         """Start on the durable image; False when it crashed before it was ready."""
         self.crashed = False
+        self.world.life += 1
+        self.world.up = True
         disk = self.disk = SimDisk(self.world, self.image)
         disk.crash_at = crash_at
         disk.keep = keep
@@ -52,6 +67,7 @@ class SimNode:
             node=Node(id="n1", name="n1", http="", rpc="", zone="", version="0"),
             master_keys=[KEY],
             on_failure=self.failures.append,
+            cluster=ALONE,
         )
         ready: list[bool] = []
         self.engine.start(Settings(), lambda: ready.append(True))
@@ -61,7 +77,7 @@ class SimNode:
     def crash(self) -> None:
         """Power off: what was not synced is gone, and so is the process."""
         self.image = self.disk.store.image()
-        self.world.life += 1
+        self.world.up = False
         self.crashed = True
 
     def ask_meta(self, command: Any) -> m.MetaResult | None:

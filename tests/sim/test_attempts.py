@@ -1,14 +1,19 @@
 """Attempts by route: each stands with the route that it was made for, and with its own job."""
 
+from typing import Any
+
+from node.gathering import ListAttempts
 from tests.sim.node import SimNode
 from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
 
 
 def _listed(node: SimNode, route: Route) -> list[tuple[str, str]]:
-    steps = node.engine.route_attempts("default", route.uid, None, 100)
-    found, _ = next(page for page in steps if page is not None)
-    return [(each.job_id, each.attempt.url) for each in found]
+    pages: list[Any] = []
+    groups = [group for group in node.engine.runtime.vnodes if group[0]]
+    node.engine.gathering.ask(ListAttempts(route.uid, None, 100), groups, pages.append)
+    node.world.run_until(lambda: bool(pages))
+    return [(each.job_id, each.attempt.url) for each in pages[0].attempts]
 
 
 def _started() -> tuple[SimNode, Collection, Route, Route]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from node.replicas import job_machine
 from tests.sim.node import SimNode
 from timemachine import limits
 from timemachine.model import Collection, Route
@@ -99,7 +100,7 @@ def test_deleted_route_does_not_hold_the_offset() -> None:
     node.world.run_for(10_000)
     counts = node.engine.counts(jobs)
     assert MANY + 2 == counts["dead"] + counts["delivered"] + counts["scheduled"]
-    assert node.engine.vnodes()[0]["offset"]["time"] >= last_ms
+    assert job_machine(node.engine._vnodes[jobs.uid][0]).state.offset_due_ms >= last_ms
 
 
 @pytest.mark.parametrize("moved", [False, True])

@@ -41,7 +41,7 @@ def test_ids_of_before_a_restart_exist(wait_ms: int, monkeypatch: pytest.MonkeyP
     assert {"created"} == {create(number, due_ms) for number in range(JOBS, 2 * JOBS)}
     assert {"job_exists"} == {create(number, due_ms + 1) for number in range(2 * JOBS)}
     node.world.run_for(1_000)
-    machines = [vnode.machine for vnode in node.engine._vnodes[jobs.uid]]
+    machines = [vnode.machine for vnode in node.engine._vnodes[jobs.uid].values()]
     assert all(isinstance(machine, JobMachine) and machine.ids.complete for machine in machines)
 
 
@@ -77,7 +77,7 @@ def test_due_jobs_are_counted_while_others_come_and_go(
         write()
         node.world.run_for(rng.uniform(0, 3))
     node.world.run_for(1_000)
-    for vnode in node.engine._vnodes[jobs.uid]:
+    for vnode in node.engine._vnodes[jobs.uid].values():
         machine = vnode.machine
         assert isinstance(machine, JobMachine)
         assert machine.due_counts.complete
@@ -108,7 +108,7 @@ def test_what_is_being_learned_of_rows_that_are_left_is_not_taken_for_the_new_on
     node.crash()
     assert node.start()
     node.world.run_for(wait_ms)
-    vnodes = node.engine._vnodes[jobs.uid]
+    vnodes = list(node.engine._vnodes[jobs.uid].values())
     store = node.disk.store
     for vnode in vnodes:
         old, new = vnode.keys, ReplicaKeys(1_000 + vnode.group[1])

@@ -129,6 +129,31 @@ def test_a_receiver_that_never_answers_costs_a_bounded_number_of_frames() -> Non
     pair.check_end()
 
 
+@pytest.mark.parametrize("cut_ms", [500, 5_000, 30_000, limits.SNAPSHOT_RESUME_MS - 5_000])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_lost_connection_costs_the_chunk_under_way(cut_ms: int, both: bool) -> None:
+    """However long it is gone, up to a minute: what has arrived is not sent again."""
+    pair = Pair(5)
+    cut = [False]
+
+    def fate() -> list[float]:
+        return [] if cut[0] else [1.0]
+
+    pair.answers.fate = fate
+    if both:
+        pair.chunks.fate = fate
+    pair.sender.start(GROUP)
+    pair.world.run_until(lambda: pair.chunks.frames == 6)
+    cut[0] = True
+    pair.world.run_for(cut_ms)
+    cut[0] = False
+    pair.world.run_until(lambda: (GROUP, False) in pair.sender.reports)
+    assert 1 == len(pair.sender.views)
+    pair.world.run_for(SETTLED_MS)
+    pair.check_end()
+    assert pair.sender.applied(GROUP) == pair.receiver.applied(GROUP)
+
+
 def test_a_sender_that_falls_silent_is_given_up() -> None:
     """What had come is erased, without a start in between."""
     pair = Pair(4)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from node import tasks
+from node.tasks import running
 from tests.sim.node import SimNode
 from timemachine import limits
 from timemachine.model import Collection, JobState, Task, TaskKind, TaskState
@@ -63,7 +63,7 @@ def _ended(node: SimNode) -> Task:
 
 
 def _progress_rows(node: SimNode, jobs: Collection) -> int:
-    vnodes = node.engine._vnodes[jobs.uid]
+    vnodes = node.engine._vnodes[jobs.uid].values()
     store = node.disk.store
     return sum(len(store.scan(v.keys.task, v.keys.prefix + b"l", 100)) for v in vnodes)
 
@@ -216,7 +216,7 @@ def test_a_job_that_was_moved_and_has_fired_is_not_moved_again(
     monkeypatch: pytest.MonkeyPatch, where: dict[str, int]
 ) -> None:
     """It waits for a retry then, in a range where the walk still has to come."""
-    monkeypatch.setattr(tasks, "_LOOK_PAUSE_MS", 100.0)
+    monkeypatch.setattr(running, "_LOOK_PAUSE_MS", 100.0)
     node, jobs, _ = _started(10)
     node.sender.answer = lambda _: Outcome(status=503, bytes_sent=True)
     before = _triggers(node, jobs)
@@ -234,7 +234,7 @@ def test_what_was_moved_is_known_whatever_the_clock_does(
     monkeypatch: pytest.MonkeyPatch, wall_ms: int
 ) -> None:
     """A clock that goes back while a task runs has nothing moved twice."""
-    monkeypatch.setattr(tasks, "_LOOK_PAUSE_MS", 100.0)
+    monkeypatch.setattr(running, "_LOOK_PAUSE_MS", 100.0)
     node, jobs, base_ms = _started(11)
     node.sender.answer = lambda _: Outcome(status=503, bytes_sent=True)
     task = _task(node, jobs, TaskKind.RESCHEDULE, shift_ms=-2 * HOUR_MS)

@@ -122,6 +122,7 @@ class SendingNode:
             world,
             view=self._view,
             keys_of=self.keys.get,
+            log_base=lambda _: COMPACTED,
             send=lambda _, chunk: pipe.send(chunk, self.to),
             report=self._report,
             chunk_bytes=60,
@@ -156,7 +157,8 @@ class SendingNode:
 
     def start(self, group: Group) -> None:
         """What the core would say to a follower that its log cannot serve."""
-        metadata = SnapshotMetadata(ConfState((1, 2)), COMPACTED, 1)
+        index = self.applied(group)
+        metadata = SnapshotMetadata(ConfState((1, 2)), index, 1 + index // 10)
         snapshot = Snapshot(metadata=metadata)
         message = Message(MessageType.SNAPSHOT, FOLLOWER, LEADER, 4, snapshot=snapshot)
         self.out.start(group, FOLLOWER, message)

@@ -29,13 +29,18 @@ class SimTimer:
 
 
 class SimWorld:
-    """The `World` of a simulated process. `life` numbers its incarnations."""
+    """The `World` of a simulated process. `life` numbers its incarnations, `up` says if one runs.
+
+    A process that dies in the middle of a call goes on to its end, as code does; what it asks for
+    in the rest of it never happens.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.now_ms = 0.0
         self.wall_offset_ms = START_MS
         self.life = 0
+        self.up = True
         self.events = 0
         self._heap: list[tuple[float, int, SimTimer]] = []
         self._sequence = 0
@@ -75,7 +80,7 @@ class SimWorld:
         """Run the next call; False when nothing is left."""
         while self._heap:
             at_ms, _, timer = heapq.heappop(self._heap)
-            if timer.cancelled or timer.life not in (-1, self.life):
+            if timer.cancelled or timer.life not in (-1, self.life if self.up else -1):
                 continue
             self.now_ms = max(self.now_ms, at_ms)
             self.events += 1

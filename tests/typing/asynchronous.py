@@ -22,7 +22,9 @@ from timemachine.client import (
     CreateResult,
     Database,
     Example,
+    Finalised,
     Job,
+    JoinToken,
     NewJob,
     Page,
     Ready,
@@ -207,6 +209,8 @@ async def tasks(tm: Client) -> None:
     assert_type(buckets[0].from_at, datetime)
     assert_type(await tm.cluster(), Cluster)
     assert_type(await tm.vnodes(), list[Vnode])
+    assert_type(await tm.finalise(cluster_version=2), Finalised)
+    assert_type(await tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(await tm.get_settings(), Settings)
     assert_type(await tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)
     assert_type(await tm.ready(), Ready)

@@ -20,8 +20,10 @@ from timemachine.client import (
     CreateResult,
     Database,
     Example,
+    Finalised,
     Items,
     Job,
+    JoinToken,
     NewJob,
     Page,
     Ready,
@@ -207,6 +209,8 @@ def tasks(tm: SyncClient) -> None:
     assert_type(buckets[0].from_at, datetime)
     assert_type(tm.cluster(), Cluster)
     assert_type(tm.vnodes(), list[Vnode])
+    assert_type(tm.finalise(cluster_version=2), Finalised)
+    assert_type(tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(tm.get_settings(), Settings)
     assert_type(tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)
     assert_type(tm.ready(), Ready)

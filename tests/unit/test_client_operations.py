@@ -238,6 +238,19 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
         (operations.cancel_task("t"), "POST", "/v1/tasks/t/cancel", None),
         (operations.cluster(), "GET", "/v1/cluster", None),
         (operations.vnodes(), "GET", "/v1/cluster/vnodes", None),
+        (
+            operations.finalise(cluster_version=2),
+            "POST",
+            "/v1/cluster/finalise",
+            {"cluster_version": 2},
+        ),
+        (operations.issue_join_token(), "POST", "/v1/cluster/join-tokens", {}),
+        (
+            operations.issue_join_token(ttl_ms=60_000),
+            "POST",
+            "/v1/cluster/join-tokens",
+            {"ttl_ms": 60_000},
+        ),
         (operations.get_settings(), "GET", "/v1/cluster/settings", None),
         (
             operations.put_settings(allowed_private_cidrs=("10.0.0.0/8",)),

@@ -1,5 +1,6 @@
 """What can be set, measured, refused or called is documented, and the figure is the table."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from admin.given import shared_options
 from node.api.dispatch import OPERATIONS
 from node.api.problems import REFUSALS
-from node.config import NOT_YET, Config
+from node.config import Config
+from node.rpc import hello
 from node.telemetry import METRICS
 from tests.docs import cli_page
 from timemachine import errors, limits
@@ -16,6 +18,7 @@ from timemachine.model import JOB_TRANSITIONS, DeadReason, JobState
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
+_LEVELS = ("info", "warning", "error", "critical")
 
 
 def _error_codes() -> set[str]:
@@ -49,9 +52,9 @@ def test_the_tree_of_errors_is_complete() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [*Config.__struct_fields__, *NOT_YET])
+@pytest.mark.parametrize("name", Config.__struct_fields__)
 def test_every_setting_is_documented(name: str) -> None:
-    """Each setting stands in the reference, also those refused for now."""
+    """Each setting stands in the reference."""
     assert f"`{name}`" in (REFERENCE / "config.md").read_text()
 
 
@@ -145,6 +148,48 @@ def test_shared_options_are_documented() -> None:
     assert set(re.findall(r"^\| `(--[\w-]+)", by_hand, re.MULTILINE)) == {
         option.opts[0] for option in options
     }
+
+
+def _logged() -> set[tuple[str, str]]:
+    """(event, level) of each line that a node may log."""
+    found = set()
+    for path in (ROOT / "node").rglob("*.py"):
+        module = ast.parse(path.read_text())
+        constants = {
+            ast.unparse(each.targets[0]): each.value
+            for each in module.body
+            if isinstance(each, ast.Assign)
+        }
+        for call in ast.walk(module):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                continue
+            if ast.unparse(call.func.value).rpartition(".")[2] != "log" or not call.args:
+                continue
+            event = constants.get(ast.unparse(call.args[0]), call.args[0])
+            events = {
+                each.value
+                for each in ast.walk(event)
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            }
+            assert events, f"{path}:{call.lineno}: an event that is not written out"
+            level = {"exception": "error"}.get(call.func.attr, call.func.attr)
+            found |= {(event, level) for event in events}
+    return found
+
+
+def test_every_line_of_the_log_is_documented() -> None:
+    """Each event has one row with its level and what it means, and there is none that is gone."""
+    page = (ROOT / "docs" / "operate" / "log.md").read_text()
+    found = re.findall(r"^\| `([^`]+)` \| (\w+) \| \S.* \|.*\|$", page, re.MULTILINE)
+    rows = [row for row in found if row[1] in _LEVELS]
+    assert sorted(_logged()) == sorted(rows)
+
+
+def test_every_refusal_between_nodes_is_documented() -> None:
+    """As the code that one side logs, and as the sentence that the other side does."""
+    page = (ROOT / "docs" / "operate" / "log.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+ [^|]+) \| [^|]*\|$", page, re.MULTILINE)
+    assert hello.REFUSALS == dict(rows)
 
 
 @pytest.mark.parametrize("state", list(JobState), ids=lambda state: state.text)

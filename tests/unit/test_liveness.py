@@ -620,6 +620,89 @@ def test_a_node_that_was_stopped_does_not_take_the_others_for_silent() -> None:
     assert [G] == changes.awake
 
 
+# --- other peers ---------------------------------------------------------------------------------
+
+
+def test_a_new_node_is_a_stranger_and_changes_nothing() -> None:
+    """What is agreed with others stays so; it is alive when it has answered."""
+    cluster = Cluster()
+    cluster[1].announce()
+    cluster.beat()
+    assert not cluster[1].liveness.set_peers((2, 3, 4))
+    assert cluster[1].liveness.sleeps(G)
+    assert not cluster[1].liveness.alive(4)
+    cluster.nodes[4] = Node(4, (1, 2, 3))
+    cluster[1].peers = (2, 3, 4)
+    cluster[4].liveness.tick(cluster.now_ms)
+    cluster.beat_one(1, 4)
+    assert cluster[1].liveness.alive(4)
+    cluster[1].liveness.woke(G)
+    cluster[1].announce()
+    assert {} == cluster[1].liveness.acked_ms(G)
+    cluster.beat_one(1, 4)
+    assert [4] == list(cluster[1].liveness.acked_ms(G))
+
+
+def test_a_leader_wakes_when_the_node_of_a_voter_is_gone() -> None:
+    """Notice of that is given to the others; groups without it sleep on."""
+    cluster = Cluster()
+    cluster[1].announce()
+    cluster[1].liveness.announce(Announcement(H, 1, 3, 9), (2,))
+    cluster.beat(2)
+    changes = cluster[1].liveness.set_peers((2,))
+    assert ([G], []) == (changes.awake, changes.released)
+    assert not cluster[1].liveness.holds(G)
+    assert cluster[1].liveness.sleeps(H)
+    beat, _, there, _ = cluster.beat_one(1, 2)
+    assert ((G,), [G]) == (beat.woken, there.released)
+
+
+def test_what_a_node_led_that_is_gone_wakes_with_all_its_patience() -> None:
+    """It may still run, and count on answers for as long as a lapse: nobody votes at once."""
+    cluster = Cluster()
+    cluster[1].announce()
+    cluster.beat()
+    changes = cluster[2].liveness.set_peers((3,))
+    assert ([G], []) == (changes.released, changes.lapsed)
+    assert not cluster[2].liveness.holds(G)
+
+
+def test_who_is_gone_is_not_answered() -> None:
+    """Nor are its answers taken."""
+    cluster = Cluster()
+    cluster[1].announce()
+    beat = cluster[1].liveness.beat(2, cluster.now_ms)
+    answer, _ = cluster[2].liveness.receive_beat(1, beat, cluster.now_ms)
+    assert answer is not None
+    cluster[1].liveness.set_peers((3,))
+    cluster[2].liveness.set_peers((3,))
+    assert not cluster[1].liveness.receive_answer(2, answer, cluster.now_ms)
+    later = cluster[3].liveness.beat(2, cluster.now_ms)
+    assert cluster[2].liveness.receive_beat(1, later, cluster.now_ms) == (None, Changes())
+
+
+def test_a_node_that_returns_agrees_about_nothing_from_before() -> None:
+    """Neither numbers nor sessions are used twice: no late answer can fit, and no old promise."""
+    cluster = Cluster()
+    cluster[1].announce()
+    cluster.beat()
+    beat = cluster[1].liveness.beat(2, cluster.now_ms)
+    before, _ = cluster[2].liveness.receive_beat(1, beat, cluster.now_ms)
+    assert before is not None
+    cluster[2].liveness.set_peers((3,))
+    cluster[2].liveness.set_peers((1, 3))
+    # This side has not noticed, and must not believe that anything sleeps over there.
+    cluster.now_ms += 100
+    _, answer, _, _ = cluster.beat_one(1, 2)
+    assert answer is not None
+    assert answer.session > before.session
+    assert [3] == list(cluster[1].liveness.acked_ms(G))
+    cluster[1].liveness.set_peers((3,))
+    cluster[1].liveness.set_peers((2, 3))
+    assert cluster[1].liveness.beat(2, cluster.now_ms).seq > beat.seq
+    assert not cluster[1].liveness.receive_answer(2, before, cluster.now_ms)
+
+
 # --- cost and form -----------------------------------------------------------------------------
 
 

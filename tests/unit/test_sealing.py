@@ -10,6 +10,7 @@ import pytest
 from timemachine.errors import ConfigError, SealError
 from timemachine.sealing import (
     MasterKey,
+    derived,
     find_checked_key,
     format_key_file,
     key_check,
@@ -172,3 +173,12 @@ def test_wrong_key_file_is_refused_without_showing_it(text: str, message: str) -
         parse_key_file(text)
     assert base64.b64encode(RAW).decode()[:12] not in str(caught.value)
     assert "nonsense" not in str(caught.value)
+
+
+def test_what_is_derived_follows_from_key_and_context() -> None:
+    """The same again, something else for anything else."""
+    first = derived(KEY, 38, context=b"a")
+    assert first == derived(KEY, 38, context=b"a")
+    assert first[:16] == derived(KEY, 16, context=b"a")
+    assert 38 == len(first)
+    assert 3 == len({first, derived(KEY, 38, context=b"b"), derived(KEY_OLD, 38, context=b"a")})

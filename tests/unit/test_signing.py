@@ -1,6 +1,7 @@
 """Signatures and secrets, checked against the published vectors of Standard Webhooks."""
 
 import base64
+import hmac
 
 import pytest
 
@@ -64,6 +65,15 @@ def test_signature_vectors(
 ) -> None:
     """A signature is byte for byte what the reference libraries make."""
     assert expected == sign_v1(parse_secret(secret), webhook_id, timestamp_s, body)
+
+
+@pytest.mark.parametrize("size", [1, 24, 63, 64, 65, 200])
+def test_signature_is_an_hmac_for_keys_of_any_size(size: int) -> None:
+    """As the standard library computes it, also where the key is longer than a block."""
+    key = bytes(range(size))
+    content = f"{ID}.{TIMESTAMP_S}.".encode() + BODY
+    mac = hmac.digest(key, content, "sha256")
+    assert "v1," + base64.b64encode(mac).decode() == sign_v1(key, ID, TIMESTAMP_S, BODY)
 
 
 def test_header_of_two_keys_has_the_current_key_first() -> None:

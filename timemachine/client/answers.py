@@ -49,6 +49,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     created_time: int = 0
     counts: dict[str, int] = {}
     under_replicated: bool = False
+    no_fault_tolerance: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,12 +68,19 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     period_ms: int = 0
 
 
+class PendingVnode(msgspec.Struct, frozen=True, kw_only=True):
+    """A vnode that may still start a send to a route that was paused, disabled or deleted."""
+
+    collection: str
+    index: int
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where jobs are sent. Header values and credentials are masked; the secret is elsewhere.
 
     `paused` is what an operator asked for, `disabled` the reason why the cluster stopped the route;
     `state` says whether attempts may start, and if not, why.
-    `pending_vnodes`, after pausing, is what may still start a send.
+    `pending_vnodes`, of a route that was just closed, are those that may still start a send.
     """
 
     name: str = ""
@@ -103,7 +111,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     created_time: int = 0
     updated_time: int = 0
-    pending_vnodes: int | tuple[Any, ...] | None = None
+    pending_vnodes: tuple[PendingVnode, ...] = ()
 
 
 class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -397,15 +405,17 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of the cluster."""
+    """One process of the cluster; `state` is up, down, leaving or removed."""
 
     id: str
+    number: int = 0
     name: str = ""
     http: str = ""
     rpc: str = ""
     zone: str = ""
     state: str = ""
     version: str = ""
+    formats: tuple[int, ...] = ()
     vnodes: int = 0
     leaders: int = 0
     clock_offset_ms: float | None = None
@@ -416,8 +426,25 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     cluster_id: str
     node_id: str
+    cluster_version: int = 0
+    known_version: int = 0
     node_leader: str | None = None
+    under_replicated: int = 0
+    no_fault_tolerance: bool = False
     nodes: tuple[Node, ...] = ()
+
+
+class Finalised(msgspec.Struct, frozen=True, kw_only=True):
+    """The format that the cluster uses from now on."""
+
+    cluster_version: int = 0
+
+
+class JoinToken(msgspec.Struct, frozen=True, kw_only=True):
+    """Lets one node join the cluster, before `expires_time`."""
+
+    token: str
+    expires_time: int = 0
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):

@@ -182,6 +182,8 @@ class Client:
     cancel_task = _method(operations.cancel_task)
     cluster = _method(operations.cluster)
     vnodes = _all(operations.vnodes)
+    finalise = _method(operations.finalise)
+    issue_join_token = _method(operations.issue_join_token)
     get_settings = _method(operations.get_settings)
     put_settings = _method(operations.put_settings)
     ready = _method(operations.ready)

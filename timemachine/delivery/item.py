@@ -18,8 +18,8 @@ class Item:
     waiting     whether it came out of its route's waiting index, and not out of the due index
     attempts    those that are settled; the claim asks for the next
     record      the job with its claim, from CLAIMED on
-    handle, url, started_ms
-                the request under way, from SENDING on
+    handle, route, started_ms
+                the request under way, and its route as it was then, from SENDING on
     """
 
     __slots__ = (
@@ -30,10 +30,10 @@ class Item:
         "job_id",
         "queue",
         "record",
+        "route",
         "stage",
         "started_ms",
         "uid",
-        "url",
         "version",
         "waiting",
     )
@@ -62,4 +62,4 @@ class Item:
         self.record: JobRecord | None = None
         self.handle: Handle | None = None
         self.started_ms = 0
-        self.url = ""
+        self.route = queue.route

@@ -4,7 +4,9 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from timemachine import limits
+from timemachine.delivery.borrowing import Credit
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
+from timemachine.delivery.shares import SOLE_SHARE, Share
 from timemachine.model import Route
 
 if TYPE_CHECKING:
@@ -25,17 +27,30 @@ class RouteQueue:
     lagging    vnodes whose due index holds more, passed by while the queue was full; in the order
                of their coming, the first since `lagging_since_ms` on the monotonic clock
     waiting    vnodes whose waiting index holds more, and from which key on
+    waits      whether nothing is to begin for a while, because the recipient asked for that
+
+    Of the limits of the route it keeps to this node's share. Where the rate allows less than one
+    attempt for each node, a node has one in its turn; turns are periods of the wall clock.
+    `owned` is what the node may have in flight of its own share, without what it has lent; credits
+    of others come on top.
 
     The rest is what became of attempts since the node started.
     """
 
     __slots__ = (
+        "_credits",
         "_first",
+        "_in_flight_max",
+        "_lent",
         "_picks",
         "_rate_count",
         "_rate_from_ms",
+        "_rate_max",
         "_retries",
         "_sequence",
+        "_share",
+        "_turn",
+        "_turns",
         "failed",
         "in_flight",
         "lagging",
@@ -43,14 +58,18 @@ class RouteQueue:
         "last_failure",
         "last_failure_ms",
         "last_success_ms",
+        "owned",
         "route",
         "size",
         "succeeded",
         "waiting",
+        "waits",
     )
 
-    def __init__(self, route: Route) -> None:
-        self.route = route
+    def __init__(self, route: Route, share: Share = SOLE_SHARE) -> None:
+        self._lent = 0
+        self._credits: tuple[Credit, ...] = ()
+        self.set_limits(route, share)
         self._first: list[tuple[int, int, Item]] = []
         self._retries: list[tuple[int, int, Item]] = []
         self._sequence = 0
@@ -62,11 +81,37 @@ class RouteQueue:
         self.lagging: dict[VnodeHead, None] = {}
         self.lagging_since_ms = 0.0
         self.waiting: dict[VnodeHead, bytes] = {}
+        self.waits = False
         self.succeeded = 0
         self.failed = 0
         self.last_success_ms: int | None = None
         self.last_failure_ms: int | None = None
         self.last_failure: str | None = None
+
+    def set_limits(self, route: Route, share: Share) -> None:
+        """The route is this one now, and of its limits the node owns that share."""
+        self.route = route
+        self._share = share.of(route.max_in_flight)
+        self._set_in_flight_max()
+        count = route.rate.count
+        self._rate_max = None if count is None else share.of(count)
+        self._turn, self._turns = (0, 1) if count is None else share.turn(count)
+
+    def set_lent(self, lent: int) -> None:
+        """So much of the share is lent to other nodes. 1 is never lent."""
+        if lent != self._lent:
+            self._lent = lent
+            self._set_in_flight_max()
+
+    def set_credits(self, credits: tuple[Credit, ...]) -> None:
+        """What other nodes lend of their shares, without what has run out."""
+        if credits != self._credits:
+            self._credits = credits
+            self._set_in_flight_max()
+
+    def _set_in_flight_max(self) -> None:
+        self.owned = max(1, self._share - self._lent)
+        self._in_flight_max = self.owned + sum([credit.slots for credit in self._credits])
 
     # --- what is queued --------------------------------------------------------------------
 
@@ -101,7 +146,7 @@ class RouteQueue:
         At most `room` jobs, and one turn; they hold their slots until these are given back.
         """
         share = min(self._free_slots(now_ms), room, TURN_JOBS)
-        if share <= 0:
+        if share <= 0 or self.waits:
             return []
         lead_ms = self._lead_ms()
         until_ms = now_ms + lead_ms
@@ -119,13 +164,47 @@ class RouteQueue:
         self._rate_count += len(items)
         return items
 
+    @property
+    def is_full(self) -> bool:
+        """Whether jobs wait because no more may be in flight."""
+        return self.size > 0 and self.in_flight >= self._in_flight_max
+
+    @property
+    def borrows(self) -> bool:
+        """Whether other nodes lend it something."""
+        return bool(self._credits)
+
+    def need(self, now_ms: int) -> int:
+        """How many attempts it would have in flight, with the jobs that are due."""
+        most = self.route.max_in_flight
+        if not self.size or not self.route.open or self.waits or self.in_flight >= most:
+            return self.in_flight
+        due_ms = self._next_due_ms()
+        if due_ms is None or due_ms > now_ms + self._lead_ms():
+            return self.in_flight
+        if self._rate_max is not None and self._rate_opens_ms(now_ms, self._rate_max) > now_ms:
+            return self.in_flight
+        return min(self.in_flight + self.size, most)
+
+    def timeout_ms(self, mono_ms: float) -> int:
+        """How long the last of those that hold a slot may take, if it begins now.
+
+        0 if it must not begin: what was lent has run out, or what is owned has become less.
+        """
+        timeout_ms = self.route.timeout_ms
+        if self.in_flight <= self.owned:
+            return timeout_ms
+        lent = [credit for credit in self._credits if mono_ms < credit.until_ms]
+        if self.in_flight > self.owned + sum([credit.slots for credit in lent]):
+            return 0
+        return min(timeout_ms, *[credit.timeout_ms for credit in lent])
+
     def opens_in_ms(self, now_ms: int) -> int | None:
-        """When it can be served next, from now on; None while only an outcome frees a slot."""
-        if self.in_flight >= self.route.max_in_flight:
+        """When it can be served next, from now on; None while that is not a matter of its jobs."""
+        if self.in_flight >= self._in_flight_max or self.waits:
             return None
-        rate = self.route.rate
-        if rate.count is not None and self._rate_count >= rate.count:
-            opens_ms = self._rate_from_ms + rate.period_ms
+        if self._rate_max is not None:
+            opens_ms = self._rate_opens_ms(now_ms, self._rate_max)
             if opens_ms > now_ms:
                 return opens_ms - now_ms
         due_ms = self._next_due_ms()
@@ -137,14 +216,35 @@ class RouteQueue:
 
     def _free_slots(self, now_ms: int) -> int:
         """How many more attempts may be claimed now, by the limits on flight and rate."""
-        free = self.route.max_in_flight - self.in_flight
-        rate = self.route.rate
-        if rate.count is not None and free > 0:
-            if not 0 <= now_ms - self._rate_from_ms < rate.period_ms:
-                self._rate_from_ms = now_ms
+        free = self._in_flight_max - self.in_flight
+        if self._rate_max is not None and free > 0:
+            period_ms = self.route.rate.period_ms
+            if self._turns > 1:
+                number = now_ms // period_ms
+                if number % self._turns != self._turn:
+                    return 0
+                begins = self._rate_from_ms != number * period_ms
+                from_ms = number * period_ms
+            else:
+                begins = not 0 <= now_ms - self._rate_from_ms < period_ms
+                from_ms = now_ms
+            if begins:
+                self._rate_from_ms = from_ms
                 self._rate_count = 0
-            free = min(free, rate.count - self._rate_count)
+            free = min(free, self._rate_max - self._rate_count)
         return free
+
+    def _rate_opens_ms(self, now_ms: int, rate_max: int) -> int:
+        """When the rate allows the next attempt; not after `now_ms` if it allows one now."""
+        used = self._rate_count >= rate_max
+        period_ms = self.route.rate.period_ms
+        if self._turns == 1:
+            return self._rate_from_ms + period_ms if used else now_ms
+        number = now_ms // period_ms
+        ahead = (self._turn - number) % self._turns
+        if not ahead and used and self._rate_from_ms == number * period_ms:
+            ahead = self._turns
+        return (number + ahead) * period_ms
 
     def _next_due_ms(self) -> int | None:
         heads = []

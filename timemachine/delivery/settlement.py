@@ -8,8 +8,20 @@ from timemachine import codec
 from timemachine.delivery.item import Item
 from timemachine.model import AttemptRecord, AttemptStatus, ClaimMark, DeadReason, JobRecord, Route
 from timemachine.outbound import Outcome
-from timemachine.replica.commands import VERDICT_DEAD, VERDICT_RETRY, SettleItem
-from timemachine.retry import AttemptFacts, RetryDecision, Verdict, decide
+from timemachine.replica.commands import (
+    VERDICT_DEAD,
+    VERDICT_DELIVERED,
+    VERDICT_RETRY,
+    SettleItem,
+)
+from timemachine.retry import (
+    DELIVERED,
+    AttemptFacts,
+    RetryDecision,
+    Verdict,
+    decide,
+    is_success,
+)
 
 _SUCCEEDED = AttemptStatus.SUCCEEDED.value
 _FAILED = AttemptStatus.FAILED.value
@@ -20,32 +32,38 @@ def settle_outcome(
 ) -> tuple[SettleItem, RetryDecision]:
     """How a request ended becomes what is committed of its attempt, by the rules of its route.
 
-    `item` was sent from `node_id`, and its request ended now. `random` is uniform in [0, 1).
+    `item` was sent from `node_id`, and its request ended now. `random` is uniform in
+    [0, 1); of a success it is of no account.
     """
     record = item.record
     assert record is not None
     claim = record.claim
     assert claim is not None
     route = item.queue.route
-    retry_after = outcome.headers.get("retry-after")
-    decision = decide(
-        AttemptFacts(
-            status=outcome.status,
-            error_code=outcome.error_code,
-            retry_after=retry_after,
-            webhook_delivery=outcome.headers.get("webhook-delivery"),
-            bytes_sent=outcome.bytes_sent,
-        ),
-        route.retry,
-        attempt=record.tries + 1,
-        first_attempt_ms=record.first_claim_ms,
-        ended_ms=now_ms,
-        random=random,
-        delivery=route.delivery,
-        non_retryable_status=route.non_retryable_status,
-    )
-    delivered = decision.verdict is Verdict.DELIVERED
-    retry = decision.verdict is Verdict.RETRY
+    headers = outcome.headers
+    retry_after = headers.get("retry-after")
+    if is_success(outcome.status) and "webhook-delivery" not in headers:
+        # As nearly all end, so what `decide` would say is not made anew for each.
+        decision = DELIVERED
+    else:
+        decision = decide(
+            AttemptFacts(
+                status=outcome.status,
+                error_code=outcome.error_code,
+                retry_after=retry_after,
+                webhook_delivery=headers.get("webhook-delivery"),
+                bytes_sent=outcome.bytes_sent,
+            ),
+            route.retry,
+            attempt=record.tries + 1,
+            first_attempt_ms=record.first_claim_ms,
+            ended_ms=now_ms,
+            random=random,
+            delivery=route.delivery,
+            non_retryable_status=route.non_retryable_status,
+        )
+    delivered = decision is DELIVERED or decision.verdict is Verdict.DELIVERED
+    retry = not delivered and decision.verdict is Verdict.RETRY
     error = None
     if not delivered:
         error = outcome.error_message or f"The recipient answered {outcome.status}."
@@ -57,7 +75,7 @@ def settle_outcome(
         node_id,
         claim.term,
         claim.index,
-        item.url,
+        item.route.webhook_url,
         claim.claimed_ms,
         item.started_ms,
         now_ms,
@@ -68,7 +86,7 @@ def settle_outcome(
         outcome.total_ms,
         outcome.remote_ip,
         outcome.status,
-        tuple(outcome.headers.items()),
+        tuple(headers.items()),
         outcome.body,
         outcome.truncated,
         outcome.error_code or (None if delivered else "status"),
@@ -87,7 +105,7 @@ def settle_outcome(
         record.version,
         claim.attempt,
         claim.serial,
-        int(decision.verdict),
+        VERDICT_DELIVERED if delivered else int(decision.verdict),
         codec.encode(attempt),
         decision.retry_at_ms,
         reason,

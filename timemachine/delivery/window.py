@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from timemachine import limits
 from timemachine.delivery.item import GONE, QUEUED, SENDING, Item
 from timemachine.delivery.routequeue import RouteQueue
+from timemachine.delivery.shares import SOLE_SHARE, Share
 from timemachine.model import Route
+from timemachine.storage.keys import u64
 from timemachine.vnode import Vnode
 
 if TYPE_CHECKING:
@@ -17,11 +19,23 @@ class Window:
     """The heads of the vnodes, the queues of the routes by uid, and the slots of the node.
 
     `left` has the requests under way of groups that this node does not fire for at the moment.
-    `in_flight` counts the jobs that hold a slot. `stopping` says that none shall get one any more.
+    `in_flight` counts the jobs that hold a slot; `share` is what the node owns of the
+    routes' limits, and `lent` tells how much of a route's it has lent; `waits` whether a route
+    waits for its recipient. `stopping` says that none shall get a slot any more.
     `wake` asks for a look at what can be done now.
     """
 
-    __slots__ = ("heads", "in_flight", "left", "queues", "stopping", "wake")
+    __slots__ = (
+        "heads",
+        "in_flight",
+        "left",
+        "lent",
+        "queues",
+        "share",
+        "stopping",
+        "waits",
+        "wake",
+    )
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
@@ -29,14 +43,27 @@ class Window:
         self.left: dict[tuple[int, int], list[Item]] = {}
         self.queues: dict[int, RouteQueue] = {}
         self.in_flight = 0
+        self.share = SOLE_SHARE
+        self.lent: Callable[[int], int] = lambda _: 0
+        self.waits: Callable[[int], bool] = lambda _: False
         self.stopping = False
 
     def queue(self, route: Route) -> RouteQueue:
         """The queue of a route, an empty one at first."""
         queue = self.queues.get(route.uid)
         if queue is None:
-            queue = self.queues[route.uid] = RouteQueue(route)
+            queue = self.queues[route.uid] = RouteQueue(route, self.share)
+            queue.set_lent(self.lent(route.uid))
+            queue.waits = self.waits(route.uid)
         return queue
+
+    def set_share(self, share: Share) -> None:
+        """Of each route's limits this node owns that share from now on."""
+        if share != self.share:
+            self.share = share
+            for queue in self.queues.values():
+                queue.set_limits(queue.route, share)
+            self.wake()
 
     def queued(self) -> int:
         """Jobs that are queued, over all routes."""
@@ -59,6 +86,23 @@ class Window:
         known = item.head.known
         if known.get(item.job_id) is item:
             del known[item.job_id]
+
+    def leave_behind(self, queue: RouteQueue, mono_ms: float) -> None:
+        """Take what is queued of a route out of memory; it is read again when its turn comes."""
+        uid = queue.route.uid
+        for item in queue.take_all():
+            head = item.head
+            head.known.pop(item.job_id, None)
+            row = u64(item.due_ms) + item.job_id.encode()
+            if item.waiting:
+                key = head.vnode.keys.waiting_range(uid)[0] + row
+                queue.waiting[head] = min(queue.waiting.get(head, key), key)
+            else:
+                key = head.vnode.keys.due + row
+                head.lag[uid] = min(head.lag.get(uid, key), key)
+                if not queue.lagging:
+                    queue.lagging_since_ms = mono_ms
+                queue.lagging[head] = None
 
     # --- vnodes that go --------------------------------------------------------------------
 

@@ -395,6 +395,11 @@ class RawNode:
         return self._raft.log.committed
 
     @property
+    def applied(self) -> int:
+        """Up to where the log is known to be applied."""
+        return self._raft.log.applied
+
+    @property
     def needed_index(self) -> int:
         """Behind this the log of a leader is needed by a member that it has heard of lately.
 
@@ -429,6 +434,21 @@ class RawNode:
     def hands_over(self) -> bool:
         """Whether it leads and takes no proposals, because a transfer is under way."""
         return self._raft.transferee != NO_NODE
+
+    def standing(self, member: int) -> tuple[int, bool]:
+        """How a leader sees a member: up to where it has the log, and if it was heard lately.
+
+        (0, False) for who is no member, and where this replica does not lead.
+        """
+        raft = self._raft
+        each = raft.tracker.progress.get(member) if raft.role is _LEADER else None
+        return (0, False) if each is None else (each.match, each.recent_active)
+
+    @property
+    def changes_members(self) -> bool:
+        """Whether a change of membership may be in the log and not applied yet."""
+        raft = self._raft
+        return raft.pending_conf_index > raft.log.applied
 
     @property
     def lease_given_up(self) -> bool:

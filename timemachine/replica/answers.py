@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from timemachine import codec, limits
-from timemachine.replica.commands import Command, Request
+from timemachine.replica.commands import MADE_BY_NODE, Command, Request
 from timemachine.storage.keys import ReplicaKeys, u64
 from timemachine.storage.overlay import Overlay
 
@@ -84,7 +84,10 @@ class Answers(Generic[Result]):
         result = run(keeper, command)
         kept = self._kept(result)
         if kept is not None:
-            expires_ms = command.now_ms + limits.REQUESTS_KEPT_MS
+            kept_ms = limits.REQUESTS_KEPT_MS
+            if request.fingerprint == MADE_BY_NODE:
+                kept_ms = limits.REQUESTS_MADE_KEPT_MS
+            expires_ms = command.now_ms + kept_ms
             answer = StoredAnswer(request.fingerprint, expires_ms, kept)
             keeper.overlay.put(key, codec.encode(answer))
             keeper.overlay.put(keeper.keys.request_age + u64(expires_ms) + request.key, b"")

@@ -18,13 +18,13 @@ def bulk(rows: JobRows, command: c.Bulk) -> BulkProgress:
     key = rows.keys.task + command.task.encode()
     data = rows.overlay.get(key)
     progress = BulkProgress() if data is None else read_progress(data)
-    if progress.cursor != command.after:
+    if progress.cursor != command.after or progress.finished:
         return progress
     counts = dict(progress.counts)
     for item in command.items:
         outcome = _bulk_one(rows, command, item)
         counts[outcome] = counts.get(outcome, 0) + 1
-    progress = BulkProgress(command.cursor, counts)
+    progress = BulkProgress(command.cursor, counts, command.finished)
     rows.overlay.put(key, codec.encode(progress))
     return progress
 
@@ -60,6 +60,7 @@ def _bulk_one(rows: JobRows, command: c.Bulk, item: c.BulkItem) -> str:
             route=before.route,
             route_uid=before.route_uid,
             tags=before.tags,
+            meta=before.meta,
         )
         if outcome == "replaced":
             outcome = "rescheduled"

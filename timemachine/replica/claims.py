@@ -1,5 +1,7 @@
 """The attempts of a job: claimed, settled, or taken back before they began."""
 
+from typing import Final
+
 import msgspec
 
 from timemachine import codec
@@ -8,13 +10,16 @@ from timemachine.replica import commands as c
 from timemachine.replica.records import read_attempt, read_job
 from timemachine.replica.results import ClaimResult
 from timemachine.replica.rows import JobRows
-from timemachine.replica.states import CLAIMABLE, DELIVERED, FIRING
+from timemachine.replica.states import CLAIMABLE, DELIVERED, DUE, FIRING
 from timemachine.replica.transitions import cancelled, delivered, settled, unclaimed
 from timemachine.storage.keys import u32, u64
 
 _encode = codec.encode
 _replace = msgspec.structs.replace
 _UNKNOWN = AttemptStatus.UNKNOWN.value
+
+_ATTEMPT_IN_ROW_BYTES_MAX: Final = 512
+"""A list of jobs reads their rows, and what is in there."""
 
 
 def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
@@ -25,9 +30,12 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     results = []
     now_ms = command.now_ms
     in_term = command.term == rows.term
-    for item in command.items:
-        raw_id = item.job_id.encode()
-        data = rows.overlay.get(rows.keys.job + raw_id)
+    read = rows.overlay.get
+    job = rows.keys.job
+    raw_ids = [item.job_id.encode() for item in command.items]
+    near = rows.overlay.near([job + raw_id for raw_id in raw_ids])
+    for item, raw_id in zip(command.items, raw_ids, strict=True):
+        data = read(job + raw_id, near)
         before = None if data is None else read_job(data)
         if (
             not in_term
@@ -91,11 +99,20 @@ def _settle_one(
     ):
         _settle_late(rows, item, raw_id, before, now_ms, by_route)
         return
-    if item.record:
-        rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), item.record)
+    attempt = item.record
+    if attempt:
         # Not before.route_uid alone: the job may have been given another one meanwhile.
         route_uid = item.route_uid or before.route_uid
         by_route.setdefault(route_uid, []).append((job_id, item.serial))
+        if (
+            item.verdict == c.VERDICT_DELIVERED
+            and before.queue == DUE
+            and item.serial == claim.serial
+            and len(attempt) <= _ATTEMPT_IN_ROW_BYTES_MAX
+        ):
+            rows.store_delivered(job_id, raw_id, before, delivered(before, now_ms, attempt))
+            return
+        rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), attempt)
     rows.store(job_id, raw_id, before, settled(before, item, now_ms))
 
 
@@ -112,15 +129,14 @@ def _settle_late(
     if item.record:
         if before.uid != item.uid and read_attempt(item.record).fence <= before.born_index:
             return  # of a job that was purged
-        key = rows.keys.attempts + raw_id + b"\0" + u32(item.serial)
-        known = rows.overlay.get(key)
+        known = rows.read_attempt(raw_id, before, item.serial)
         if known is None:
             route_uid = item.route_uid or before.route_uid
             by_route.setdefault(route_uid, []).append((job_id, item.serial))
         elif read_attempt(known).status != _UNKNOWN:
             # Told already. Since then the job may have been redriven, and must be sent once more.
             return
-        rows.overlay.put(key, item.record)
+        rows.store_attempt(raw_id, before, item.serial, item.record)
     if (
         before.uid != item.uid
         or before.version != item.version

@@ -5,6 +5,8 @@ that applying needs from outside, so that applying is a pure function of the log
 stored: a number is never reused, and a replica that meets a number it does not know stops.
 """
 
+from typing import ClassVar, Final
+
 import msgspec
 
 
@@ -12,11 +14,15 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Identity of a write, so that a repeat is answered and not done again.
 
     `key` is the 16-byte hash of scope and Idempotency-Key; `fingerprint` the 16-byte hash of what
-    was asked, to tell a repeat from a reuse.
+    was asked, to tell a repeat from a reuse; `MADE_BY_NODE` where no client has given a key.
     """
 
     key: bytes
     fingerprint: bytes
+
+
+MADE_BY_NODE: Final = b""
+"""The fingerprint of a key that a node made for a command of its own: it never means another."""
 
 
 class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -33,7 +39,9 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_only=True):
-    """Base of all commands."""
+    """Base of all commands. `since` is the format that it came with, see `timemachine.formats`."""
+
+    since: ClassVar[int] = 1
 
     now_ms: int
 
@@ -226,6 +234,8 @@ class Bulk(Command, frozen=True, tag=15):
     which then becomes `cursor`; otherwise it is a repeat of a step that a crash or a change of
     leader left unanswered, and changes nothing. So nothing is shifted twice.
 
+    With `finished` nothing is left to do here, and no later step is done.
+
     Reschedule takes `trigger_ms`, or `shift_ms` to add to what each job has; redrive takes the
     `route_uid` that jobs are bound to anew.
     """
@@ -238,6 +248,7 @@ class Bulk(Command, frozen=True, tag=15):
     trigger_ms: int | None = None
     shift_ms: int = 0
     route_uid: int = 0
+    finished: bool = False
 
 
 class BulkForget(Command, frozen=True, tag=16):
@@ -267,6 +278,15 @@ class Handover(Command, frozen=True, tag=18):
     items: list[ClaimItem]
 
 
+class Seal(Command, frozen=True, tag=19):
+    """No attempt starts by routes that are older than the meta group's entry `meta_index`.
+
+    Who proposes it knows that entry. Whoever leads later fires only when it knows it, too.
+    """
+
+    meta_index: int
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -286,6 +306,7 @@ AnyCommand = (
     | BulkForget
     | ForgetContent
     | Handover
+    | Seal
 )
 
 VERDICT_DELIVERED = 0

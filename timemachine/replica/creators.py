@@ -16,9 +16,10 @@ from timemachine.replica.results import JobResult, refused
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import DEAD, DELIVERED, DUE, FIRING, SCHEDULED, TERMINAL
 from timemachine.replica.transitions import deleted, next_version, redriven
-from timemachine.storage.keys import u32
 
 _STORED_META_BYTES_MAX: Final = 4096
+_META_IN_ROW_BYTES_MAX: Final = 256
+"""Each claim and each settle writes a job's row, and with it the meta that is in there."""
 
 _replace = msgspec.structs.replace
 
@@ -29,15 +30,22 @@ Asked = TypeVar(
 )
 
 
-def _without_large_meta(result: JobResult) -> JobResult:
+def _in_row(meta: bytes) -> bytes | None:
+    """A meta as the job's record has it: None where it gets a row of its own."""
+    return meta if len(meta) <= _META_IN_ROW_BYTES_MAX else None
+
+
+def _kept(result: JobResult) -> JobResult:
+    """A result without a large meta, and without an attempt, whose answer may be forgotten."""
     if result.meta is not None and len(result.meta) > _STORED_META_BYTES_MAX:
-        return _replace(result, meta=None)
+        result = _replace(result, meta=None)
+    record = result.record
+    if record is not None and record.delivering:
+        result = _replace(result, record=_replace(record, delivering=b""))
     return result
 
 
-ANSWERS: Final = Answers[JobResult](
-    codec.decoder(StoredAnswer[JobResult]), refused, _without_large_meta
-)
+ANSWERS: Final = Answers[JobResult](codec.decoder(StoredAnswer[JobResult]), refused, _kept)
 
 
 def _withdrawing(
@@ -95,9 +103,13 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
             command.trigger_ms,
             DUE,
             born_index=rows.index,
+            meta=_in_row(command.meta),
         )
         rows.create(job_id, raw_id, record, command.meta)
         return JobResult(kind="created", record=record)
+    if command.create_only and command.uid == before.uid:
+        # A node that did not hear that this was done has asked for it again.
+        return JobResult(kind="created", record=_as_created(command, before))
     if command.if_none_match:
         return refused("precondition_failed", before)
     if command.if_match is not None and command.if_match != before.version:
@@ -115,10 +127,35 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
         route=command.route,
         route_uid=command.route_uid,
         tags=command.tags,
+        meta=_in_row(command.meta),
     )
-    rows.overlay.put(rows.keys.meta + raw_id, command.meta)
+    rows.store_meta(raw_id, before, record, command.meta)
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="replaced", record=record, previous=previous)
+
+
+def _as_created(command: c.PutJob, now: JobRecord) -> JobRecord:
+    """The job as the first answer to its creator told it, whatever it is now."""
+    created_ms = now.created_ms
+    trigger_ms = command.trigger_ms
+    if command.delay_ms is not None:
+        trigger_ms = created_ms + command.delay_ms  # the repeat may have begun it anew
+    return JobRecord(
+        command.uid,
+        1,
+        SCHEDULED,
+        trigger_ms,
+        command.delay_ms,
+        command.route,
+        command.route_uid,
+        command.tags,
+        created_ms,
+        created_ms,
+        trigger_ms,
+        DUE,
+        born_index=now.born_index,
+        meta=_in_row(command.meta),
+    )
 
 
 def _same(rows: JobRows, command: c.PutJob, raw_id: bytes, before: JobRecord) -> bool:
@@ -135,7 +172,7 @@ def _same(rows: JobRows, command: c.PutJob, raw_id: bytes, before: JobRecord) ->
     bound_anew = before.route_uid != command.route_uid and before.state not in TERMINAL
     if bound_anew and not command.create_only:
         return False
-    return rows.overlay.get(rows.keys.meta + raw_id) == command.meta
+    return rows.read_meta(raw_id, before) == command.meta
 
 
 @_withdrawing
@@ -151,7 +188,7 @@ def patch_job(rows: JobRows, command: c.PatchJob) -> JobResult:
         return refused("precondition_failed", before)
     if before.state in TERMINAL or before.outcome is not None:
         return refused("job_finished", before)
-    stored_meta = rows.overlay.get(rows.keys.meta + raw_id) or b""
+    stored_meta = rows.read_meta(raw_id, before)
     meta = stored_meta if command.meta is None else command.meta
     trigger_ms = before.trigger_ms if command.trigger_ms is None else command.trigger_ms
     route_uid = before.route_uid if command.route is None else command.route_uid
@@ -174,9 +211,10 @@ def patch_job(rows: JobRows, command: c.PatchJob) -> JobResult:
         route=before.route if command.route is None else command.route,
         route_uid=route_uid,
         tags=tags,
+        meta=_in_row(meta),
     )
     if command.meta is not None:
-        rows.overlay.put(rows.keys.meta + raw_id, meta)
+        rows.store_meta(raw_id, before, record, meta)
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="changed", record=record, meta=meta, previous=previous)
 
@@ -192,7 +230,7 @@ def delete_job(rows: JobRows, command: c.DeleteJob) -> JobResult:
         return refused("job_not_found")
     if command.if_match is not None and command.if_match != before.version:
         return refused("precondition_failed", before)
-    meta = rows.overlay.get(rows.keys.meta + raw_id)
+    meta = rows.read_meta(raw_id, before)
     record, outcome = deleted(before, command.now_ms)
     if record is not before:
         rows.store(job_id, raw_id, before, record)
@@ -203,7 +241,10 @@ def delete_job(rows: JobRows, command: c.DeleteJob) -> JobResult:
 
 @_once
 def run_job(rows: JobRows, command: c.RunJob) -> JobResult:
-    """Move the next attempt of a pending job to now."""
+    """Move the next attempt of a pending job to now; one that is due already stays where it is.
+
+    Moved, it would be due later: by this clock, which may be ahead of that of who claims it.
+    """
     job_id = command.job_id
     raw_id = job_id.encode()
     before = rows.read(job_id)
@@ -211,10 +252,11 @@ def run_job(rows: JobRows, command: c.RunJob) -> JobResult:
         return refused("job_not_found")
     if before.state in TERMINAL:
         return refused("job_finished", before)
-    meta = rows.overlay.get(rows.keys.meta + raw_id)
+    meta = rows.read_meta(raw_id, before)
     if before.state == FIRING:
         return JobResult(kind="unchanged", record=before, meta=meta)
-    record = _replace(before, due_ms=command.now_ms, queue=DUE, retry_reason="manual")
+    due_ms = min(before.due_ms, command.now_ms)
+    record = _replace(before, due_ms=due_ms, queue=DUE, retry_reason="manual")
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="moved", record=record, meta=meta)
 
@@ -231,7 +273,7 @@ def redrive_job(rows: JobRows, command: c.RedriveJob) -> JobResult:
         return refused("job_delivered", before)
     if before.state not in (DEAD, DELIVERED):
         return refused("job_not_dead", before)
-    meta = rows.overlay.get(rows.keys.meta + raw_id)
+    meta = rows.read_meta(raw_id, before)
     record = redriven(before, command.route_uid, command.now_ms)
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="redriven", record=record, meta=meta)
@@ -243,11 +285,10 @@ def forget_content(rows: JobRows, command: c.ForgetContent) -> JobResult:
     record = rows.read(command.job_id)
     if record is None:
         return refused("job_not_found")
-    start, _ = rows.keys.attempts_range(command.job_id.encode())
+    raw_id = command.job_id.encode()
     found = False
     for serial in range(1, record.serial + 1):
-        key = start + u32(serial)
-        data = rows.overlay.get(key)
+        data = rows.read_attempt(raw_id, record, serial)
         attempt = None if data is None else read_attempt(data)
         if (
             attempt is not None
@@ -258,5 +299,5 @@ def forget_content(rows: JobRows, command: c.ForgetContent) -> JobResult:
             emptied = _replace(
                 attempt, response_headers=(), response_body=b"", content_removed=True
             )
-            rows.overlay.put(key, codec.encode(emptied))
+            rows.store_attempt(raw_id, record, serial, codec.encode(emptied))
     return JobResult(kind="changed") if found else refused("attempt_not_found")

@@ -45,6 +45,7 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.Wait: waiting.wait,
     c.Release: waiting.release,
     c.GiveUp: waiting.give_up,
+    c.Seal: waiting.seal,
     c.MoveOffset: JobRows.move_offset,
     c.Bulk: bulk.bulk,
     c.BulkForget: bulk.bulk_forget,

@@ -8,13 +8,18 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptRecord, JobRecord, JobState
 from timemachine.replica.results import BulkProgress
+from timemachine.storage.api import Reading
+from timemachine.storage.keys import ReplicaKeys
 
 NEVER_MS: Final = 1 << 62
 """Later than any job can be due."""
 
 
 class MachineState(msgspec.Struct, array_like=True):
-    """What a machine remembers beside its rows; written with every batch that changes it."""
+    """What a machine remembers beside its rows; written with every batch that changes it.
+
+    `sealed` is the entry of the meta group that a leader must know to fire.
+    """
 
     applied_index: int = 0
     applied_term: int = 0
@@ -25,6 +30,7 @@ class MachineState(msgspec.Struct, array_like=True):
     floor_index: int = 0
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(JobState))
     requests: int = 0
+    sealed: int = 0
 
 
 class RouteCounts(msgspec.Struct, array_like=True):
@@ -39,3 +45,9 @@ read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
+
+
+def read_meta(store: Reading, keys: ReplicaKeys, raw_id: bytes, record: JobRecord) -> bytes:
+    """The meta of a job whose record was just read from `store`."""
+    meta = record.meta
+    return (store.get(keys.meta + raw_id) or b"null") if meta is None else meta

@@ -44,10 +44,13 @@ class BulkProgress(msgspec.Struct, frozen=True, array_like=True):
 
     Skipped are jobs that changed after the task had seen them, and those that would be moved to
     before 1970 or beyond the year 9999.
+
+    `finished` says that nothing is left to do here.
     """
 
     cursor: bytes = b""
     counts: dict[str, int] = {}
+    finished: bool = False
 
 
 class ClaimResult(msgspec.Struct, frozen=True, gc=False):

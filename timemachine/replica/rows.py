@@ -4,6 +4,8 @@ A job has its own row and its meta, stands in several indexes and is counted in 
 all of them are kept in step, whatever a command makes of the job.
 """
 
+import msgspec
+
 from timemachine import codec
 from timemachine.model import JobRecord
 from timemachine.replica import commands as c
@@ -18,13 +20,22 @@ from timemachine.replica.records import (
     read_state,
 )
 from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
-from timemachine.replica.states import DUE, FIRING, MOVES, SCHEDULED, TERMINAL, WAITING
+from timemachine.replica.states import (
+    DELIVERED,
+    DUE,
+    FIRING,
+    MOVES,
+    SCHEDULED,
+    TERMINAL,
+    WAITING,
+)
 from timemachine.storage.api import Reading
 from timemachine.storage.keys import ReplicaKeys, after_prefix, due_value, read_u64, u32, u64
 from timemachine.storage.overlay import Overlay
 
 _ROUTES_MAX = 1_000_000
 _SCHEDULED_BYTE = bytes((SCHEDULED,))
+_DELIVERED_BYTE = bytes((DELIVERED,))
 
 _encode = codec.encode
 
@@ -112,15 +123,44 @@ class JobRows:
         data = self.overlay.get(self.keys.job + job_id.encode())
         return None if data is None else read_job(data)
 
+    def read_meta(self, raw_id: bytes, record: JobRecord) -> bytes:
+        """The meta of a job that is there."""
+        meta = record.meta
+        if meta is None:
+            meta = self.overlay.get(self.keys.meta + raw_id) or b"null"
+        return meta
+
+    def store_meta(self, raw_id: bytes, before: JobRecord, after: JobRecord, meta: bytes) -> None:
+        """Write another meta where it has a row of its own; `after` has it otherwise."""
+        if after.meta is None:
+            self.overlay.put(self.keys.meta + raw_id, meta)
+        elif before.meta is None:
+            self.overlay.delete(self.keys.meta + raw_id)
+
+    def read_attempt(self, raw_id: bytes, record: JobRecord, serial: int) -> bytes | None:
+        """The encoded AttemptRecord of a job's attempt; None where it is not settled."""
+        if record.delivering and serial == record.serial:
+            return record.delivering
+        return self.overlay.get(self.keys.attempts + raw_id + b"\0" + u32(serial))
+
+    def store_attempt(self, raw_id: bytes, record: JobRecord, serial: int, attempt: bytes) -> None:
+        """Write the encoded AttemptRecord of an attempt that is settled, and of nothing else."""
+        if record.delivering and serial == record.serial:
+            after = msgspec.structs.replace(record, delivering=attempt)
+            self.overlay.put(self.keys.job + raw_id, _encode(after))
+        else:
+            self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(serial), attempt)
+
     def create(self, job_id: str, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
         """Write the rows of a job that was not there: scheduled, and due at its trigger time."""
         keys = self.keys
         trigger = u64(record.trigger_ms)
         due_row = _queue_value(record)
+        if record.meta is None:
+            self.overlay.put(keys.meta + raw_id, meta)
         self.overlay.put_all(
             {
                 keys.job + raw_id: _encode(record),
-                keys.meta + raw_id: meta,
                 keys.due + trigger + raw_id: due_row,
                 keys.state_listing + _SCHEDULED_BYTE + trigger + raw_id: b"",
                 keys.route + u64(record.route_uid) + trigger + raw_id: b"",
@@ -140,6 +180,9 @@ class JobRows:
         put = overlay.put
         state = after.state
         put(keys.job + raw_id, _encode(after))
+        if before.delivering and not after.delivering:
+            # What follows makes an attempt of its own, or none is the latest any more.
+            put(keys.attempts + raw_id + b"\0" + u32(before.serial), before.delivering)
         new_place = after.claim.prior if after.claim is not None else state
         trigger = u64(after.trigger_ms)
         route_uid = after.route_uid
@@ -194,6 +237,35 @@ class JobRows:
         self.firing[job_id] = after
         self.overlay.put(self.keys.job + raw_id, _encode(after))
 
+    def store_delivered(
+        self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
+    ) -> None:
+        """What `store` does where the open attempt of a due job has delivered it, all at once.
+
+        The caller lists the attempt, which `after` holds, with its route: so `finished` does not
+        tell of the job (see `keys`).
+        """
+        claim = before.claim
+        assert claim is not None
+        assert (before.state, before.queue, before.finished_ms) == (FIRING, DUE, 0)
+        keys = self.keys
+        listed = u64(before.trigger_ms) + raw_id
+        self.overlay.put_all(
+            {
+                keys.job + raw_id: _encode(after),
+                keys.state_listing + bytes((claim.prior,)) + listed: None,
+                keys.state_listing + _DELIVERED_BYTE + listed: b"",
+                keys.due + u64(before.due_ms) + raw_id: None,
+            }
+        )
+        counts = self.state.counts
+        counts[FIRING] -= 1
+        counts[DELIVERED] += 1
+        self.firing.pop(job_id, None)
+        self._count_route(before.route_uid, -1, 0)
+        self.due_counts.remove(before.due_ms, raw_id)
+        self.effects.append(JobTouched(job_id))
+
     def store_mark(self, job_id: str, raw_id: bytes, after: JobRecord) -> None:
         """What `store` does where only the mark of an open claim has changed: no index tells."""
         self.firing[job_id] = after
@@ -206,7 +278,8 @@ class JobRows:
         place = record.claim.prior if record.claim is not None else record.state
         trigger = u64(record.trigger_ms)
         delete(keys.job + raw_id)
-        delete(keys.meta + raw_id)
+        if record.meta is None:
+            delete(keys.meta + raw_id)
         delete(keys.state_listing + bytes((place,)) + trigger + raw_id)
         delete(keys.route + u64(record.route_uid) + trigger + raw_id)
         if record.finished_ms:
@@ -216,7 +289,7 @@ class JobRows:
         self._unlist_tags(raw_id, record)
         if record.state not in TERMINAL:
             self._count_route(record.route_uid, -1, -(record.queue == WAITING))
-        for serial in range(1, record.serial + 1):
+        for serial in range(1, record.serial + (0 if record.delivering else 1)):
             delete(keys.attempts + raw_id + b"\0" + u32(serial))
         self.state.counts[record.state] -= 1
         self.firing.pop(job_id, None)

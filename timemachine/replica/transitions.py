@@ -35,10 +35,12 @@ def next_version(
     route: str,
     route_uid: int,
     tags: tuple[str, ...],
+    meta: bytes | None,
 ) -> tuple[JobRecord, tuple[int, str]]:
     """The changed job, and what became of the version it replaces.
 
     A terminal job, and one that was deleted while a send was under way, starts a new life.
+    `meta` is as in the record.
     """
     new_life = before.state in TERMINAL or before.outcome is not None
     if before.state == FIRING:
@@ -62,6 +64,7 @@ def next_version(
         queue=DUE,
         serial=before.serial,
         born_index=before.born_index,
+        meta=meta,
     )
     return record, (before.version, outcome)
 
@@ -111,6 +114,7 @@ def redriven(before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
         outcome=None,
         finished_ms=0,
         retry_reason="redrive",
+        delivering=b"",
     )
 
 
@@ -156,8 +160,8 @@ def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
     )
 
 
-def delivered(before: JobRecord, now_ms: int) -> JobRecord:
-    """A recipient has it."""
+def delivered(before: JobRecord, now_ms: int, delivering: bytes = b"") -> JobRecord:
+    """A recipient has it; `delivering` is as in the record."""
     return _replace(
         before,
         state=DELIVERED,
@@ -168,6 +172,7 @@ def delivered(before: JobRecord, now_ms: int) -> JobRecord:
         last_error=None,
         retry_reason=None,
         finished_ms=now_ms,
+        delivering=delivering,
     )
 
 

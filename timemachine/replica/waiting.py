@@ -45,6 +45,11 @@ def give_up(rows: JobRows, command: c.GiveUp) -> None:
         rows.store(item.job_id, item.job_id.encode(), before, after)
 
 
+def seal(rows: JobRows, command: c.Seal) -> None:
+    """Have only leaders fire that know the meta group up to that entry."""
+    rows.state.sealed = max(rows.state.sealed, command.meta_index)
+
+
 def _as_seen(rows: JobRows, item: c.PendingItem) -> JobRecord | None:
     """The job, if it still is pending and just as the leader saw it."""
     before = rows.read(item.job_id)

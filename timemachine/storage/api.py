@@ -7,8 +7,10 @@ now, the next sync will cover it" cannot be said (LevelDB loses such writes when
 rotates in between).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from timemachine.errors import StoreDamaged
 
 Batch = dict[bytes, bytes | None]
 """One atomic write: key to new value, `None` deletes. Later assignments to a key win."""
@@ -58,7 +60,13 @@ class View(Protocol):
 
 
 class Store(Protocol):
-    """A sorted, durable byte map. Reads may run while one write is under way in another thread."""
+    """A sorted, durable byte map. Reads may run while one write is under way in another thread.
+
+    `on_damage` hears of every StoreDamaged that is about to be raised by a read, of the store or
+    of a view of it: whoever reads need not know what follows from it.
+    """
+
+    on_damage: Callable[[StoreDamaged], None]
 
     def get(self, key: bytes) -> bytes | None:
         """The value at `key`, or None. Raises StoreDamaged when its bytes fail their checksum."""
@@ -77,6 +85,14 @@ class Store(Protocol):
         Of each the first ones with `start <= key < stop`, at most so many. For many small ranges:
         one iterator that seeks costs a fraction of one for each of them. Raises StoreDamaged when
         a row fails its checksum.
+        """
+
+    def near(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Some of the rows at `keys`, and maybe others: those that one short walk comes by.
+
+        `keys` rise. What is missing may be there, and may be damaged; `get` tells. To step from
+        row to row costs a tenth of `get`. It pays where keys lie next to each other, as those of
+        jobs that were made and are due together do: ids that the node draws rise with time.
         """
 
     def view(self) -> View:

@@ -12,17 +12,19 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     b  members           -                                       who belongs to the group
     c  meta record       kind (1) + its key                      database, collection, route, ...
     j  job               job id                                  JobRecord
-    m  meta              job id                                  the creator's bytes
+    m  meta              job id                                  the creator's bytes, if many
     d  due index         due_ms (8) + job id                     route uid, version, attempts, uid
     w  waiting index     route uid (8) + due_ms (8) + job id     the same
     i  listing by state  state (1) + trigger_ms (8) + job id     -
     r  listing by route  route uid (8) + trigger_ms (8) + job id -
     t  listing by tag    tag + NUL + trigger_ms (8) + job id     -
     a  attempts          job id + NUL + serial (4)               AttemptRecord
+                         but for the one that delivered the job, if short: the job has it
     y  attempts by route route uid (8) + settled_ms (8) +        (job id, serial) of each
                          log index (8) + number (4)
     k  tasks             task id                                 how far a bulk task got
     f  finished          finished_ms (8) + job id                -
+                         not of jobs that an attempt delivered in time: `y` tells as much of those
     q  requests          request hash (16)                       stored answer
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
@@ -69,12 +71,27 @@ def group_of_key(key: bytes) -> tuple[int, int]:
     return _U64.unpack(key[5:13])[0], _U32.unpack(key[13:17])[0]
 
 
+def quarantine_key(collection_uid: int, index: int) -> bytes:
+    """Node row: this node's replica of a vnode is damaged, its id is the value."""
+    return QUARANTINE_START + _U64.pack(collection_uid) + _U32.pack(index)
+
+
+def damaged_key(incarnation: int) -> bytes:
+    """Node row: the range of this incarnation cannot be read through, and is left as it is."""
+    return DAMAGED_START + _U32.pack(incarnation)
+
+
 GROUPS_START = NODE_PREFIX + b"g"
 GROUPS_STOP = NODE_PREFIX + b"h"
 INCARNATION_KEY = NODE_PREFIX + b"n"
 EPOCH_KEY = NODE_PREFIX + b"e"
+DEBTORS_KEY = NODE_PREFIX + b"c"
 ERASE_START = NODE_PREFIX + b"x"
 ERASE_STOP = NODE_PREFIX + b"y"
+QUARANTINE_START = NODE_PREFIX + b"q"
+QUARANTINE_STOP = NODE_PREFIX + b"r"
+DAMAGED_START = NODE_PREFIX + b"d"
+DAMAGED_STOP = NODE_PREFIX + b"e"
 
 u64 = _U64.pack
 u32 = _U32.pack

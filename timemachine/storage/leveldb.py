@@ -6,12 +6,14 @@
 * Only `create` makes a database. A directory that lost its CURRENT file would otherwise open as an
   empty database, and the node would forget its votes and its jobs.
 * Before opening, each log is checked: a torn tail is cut, damage in the middle is refused.
-* No repair, ever: it drops rows silently.
+* No repair, ever: it drops rows silently. What has a damaged table is written anew from the ranges
+  that can be read through (`rewriting.py`).
 """
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,23 @@ from timemachine.errors import (
 )
 from timemachine.storage.api import Batch, Row
 from timemachine.storage.keys import NODE_PREFIX
+from timemachine.storage.rewriting import (
+    KEPT,
+    MARK,
+    NEW,
+    OLD,
+    STORE,
+    IsOnlyCopy,
+    is_due,
+    others_have_all,
+    recover,
+    rewrite,
+)
 from timemachine.storage.smoothing import Smoother
 from timemachine.storage.walcheck import check_wal
 
 IDENTITY_KEY = NODE_PREFIX + b"I"
-FORMAT = 1
+FORMAT = 2
 _BUFFER_BYTES = 64 * 1024 * 1024
 _CACHE_BYTES = 64 * 1024 * 1024
 _OPTIONS: dict[str, Any] = {
@@ -46,15 +60,23 @@ _OPTIONS: dict[str, Any] = {
     "paranoid_checks": True,
 }
 _BYTES_UNBOUNDED = 1 << 62
-_STORE_DIRECTORY = "store"
-_LOCK_FILE = "node.lock"
+# Beginning a walk costs as much as several reads, and where keys lie apart it is in vain.
+_WALK_FROM_KEYS = 16
+_WALK_TRIAL_ROWS = 8
+LOCK_FILE = "node.lock"
+"""Held by who uses a data directory; it says whose that is."""
+_OWNER_BYTES_MAX = 256
 _BALLAST_FILE = "ballast"
 _LINKS_DIRECTORY = "links"
 _OUR_FILES = frozenset(
     {
-        _STORE_DIRECTORY,
+        STORE,
+        NEW,
+        OLD,
+        KEPT,
+        MARK,
         _LINKS_DIRECTORY,
-        _LOCK_FILE,
+        LOCK_FILE,
         _BALLAST_FILE,
         "secret.key",
         "lost+found",
@@ -66,6 +88,8 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     """What a data directory says about whose it is. Written first, checked at every start.
 
     `key_check` proves that the secrets in the directory can be opened with the key at hand.
+    `number` is the node's in its cluster, `members` who the others were when it joined, as (number,
+    id, HOST:PORT of its RPC): that is known before the meta group is.
     """
 
     format: int
@@ -73,16 +97,26 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     node_id: str
     created_ms: int
     key_check: bytes
+    number: int = 1
+    members: tuple[tuple[int, str, str], ...] = ()
 
 
 _read_identity = codec.decoder(Identity)
 
 
+def _damage(error: Exception, key: bytes, told: Callable[[StoreDamaged], None]) -> StoreDamaged:
+    """What to raise for rows from `key` on that cannot be read; `told` hears of it first."""
+    damage = StoreDamaged(f"Rows cannot be read: {error}", key=key)
+    told(damage)
+    return damage
+
+
 class LevelDBView:
     """A `View`: a snapshot of LevelDB's. What it reads does not push others out of the cache."""
 
-    def __init__(self, snapshot: Any) -> None:
+    def __init__(self, snapshot: Any, damaged: Callable[[StoreDamaged], None]) -> None:
         self._snapshot = snapshot
+        self._damaged = damaged
 
     def _open(self) -> Any:
         if self._snapshot is None:
@@ -95,7 +129,7 @@ class LevelDBView:
         try:
             value: bytes | None = snapshot.get(key, verify_checksums=True, fill_cache=False)
         except plyvel.Error as error:
-            raise StoreDamaged(f"A row cannot be read: {error}") from error
+            raise _damage(error, key, self._damaged) from error
         return value
 
     def scan(
@@ -131,7 +165,7 @@ class LevelDBView:
                     if room <= 0 or len(rows) >= limit:
                         break
         except plyvel.Error as error:
-            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+            raise _damage(error, start, self._damaged) from error
         return rows
 
     def close(self) -> None:
@@ -142,21 +176,30 @@ class LevelDBView:
 
 
 class LevelDBStore:
-    """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock."""
+    """A `Store` in one LevelDB database. Made by `open_store`, which holds its directory's lock.
 
-    def __init__(self, database: Any, lock: int, smoother: Smoother) -> None:
+    `rewritten` says that it had a damaged table, and was written anew when it was opened.
+    """
+
+    def __init__(self, database: Any, lock: int, smoother: Smoother, mark: Path) -> None:
         self._database = database
+        self._mark = mark
         self._lock: int | None = lock
         self._smoother = smoother
         self._dead: str | None = None
         self._views: WeakSet[LevelDBView] = WeakSet()
+        self.on_damage: Callable[[StoreDamaged], None] = lambda _: None
+        self.rewritten = False
+
+    def _found(self, error: StoreDamaged) -> None:
+        self.on_damage(error)
 
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
         try:
             value: bytes | None = self._database.get(key, verify_checksums=True)
         except plyvel.Error as error:
-            raise StoreDamaged(f"A row cannot be read: {error}") from error
+            raise _damage(error, key, self.on_damage) from error
         return value
 
     def scan(
@@ -178,7 +221,7 @@ class LevelDBStore:
                     if len(rows) >= limit:
                         break
         except plyvel.Error as error:
-            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+            raise _damage(error, start, self.on_damage) from error
         return rows
 
     def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:
@@ -186,6 +229,7 @@ class LevelDBStore:
         keys: list[bytes] = []
         if not ranges:
             return keys
+        start = ranges[0][0]
         try:
             with self._database.iterator(
                 start=ranges[0][0],
@@ -200,13 +244,28 @@ class LevelDBStore:
                             break
                         keys.append(key)
         except plyvel.Error as error:
-            raise StoreDamaged(f"Rows cannot be read: {error}") from error
+            raise _damage(error, start, self.on_damage) from error
         return keys
+
+    def near(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See Store."""
+        if len(keys) < _WALK_FROM_KEYS:
+            return {}
+        try:
+            with self._database.iterator(
+                start=keys[0], stop=keys[-1] + b"\0", verify_checksums=True
+            ) as iterator:
+                rows = dict(islice(iterator, _WALK_TRIAL_ROWS))
+                if keys[1] in rows or keys[2] in rows:
+                    rows.update(islice(iterator, 2 * len(keys)))
+        except plyvel.Error:
+            return {}  # maybe of a row that nobody asks for
+        return rows
 
     def view(self) -> LevelDBView:
         """See Store."""
         try:
-            view = LevelDBView(self._database.snapshot())
+            view = LevelDBView(self._database.snapshot(), self._found)
         except RuntimeError as error:
             raise StoreError("The store is closed.") from error
         self._views.add(view)
@@ -231,6 +290,10 @@ class LevelDBStore:
             prepared.write()
         except Exception as error:
             self._dead = str(error) or type(error).__name__
+            if isinstance(error, plyvel.CorruptionError):
+                # A compaction has met a damaged table, and always will: the next start knows.
+                with suppress(OSError):
+                    self._mark.touch()
             raise StoreFailed(f"A write failed: {self._dead}") from error
 
     def pressure(self) -> int:
@@ -276,9 +339,9 @@ def is_new(directory: Path) -> bool:
             f"The data directory holds files that are not TimeMachine's ({', '.join(foreign[:3])})."
             " Name an empty directory, or one that a node made."
         )
-    store = directory / _STORE_DIRECTORY
+    store = directory / STORE
     if not store.exists():
-        return True
+        return not ((directory / OLD).exists() or (directory / KEPT).exists())
     if not (store / "CURRENT").exists():
         if any(entry.suffix in (".ldb", ".sst") for entry in store.iterdir()) or any(
             entry.suffix == ".log" and entry.stat().st_size for entry in store.iterdir()
@@ -292,7 +355,7 @@ def is_new(directory: Path) -> bool:
 
 
 def _lock(directory: Path) -> int:
-    handle = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -316,8 +379,16 @@ def _check_logs(store: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def open_store(directory: Path, *, create: Identity | None = None) -> tuple[LevelDBStore, Identity]:
+def open_store(
+    directory: Path,
+    *,
+    create: Identity | None = None,
+    is_only_copy: IsOnlyCopy = others_have_all,
+) -> tuple[LevelDBStore, Identity]:
     """Open a node's store, or make it with the identity `create`, and check whose it is.
+
+    Where it has to be written anew for damage, `is_only_copy` keeps that from replicas that nobody
+    else could rebuild.
 
     Raises StoreInUse, StoreForeign, StoreDamaged, or StoreError when the directory cannot be
     read or written.
@@ -331,17 +402,18 @@ def open_store(directory: Path, *, create: Identity | None = None) -> tuple[Leve
     except OSError as error:
         raise StoreError(f"The data directory cannot be used: {error.strerror}.") from error
     try:
-        return _open_locked(directory, lock, create if new else None)
+        return _open_locked(directory, lock, create if new else None, is_only_copy)
     except BaseException:
         os.close(lock)
         raise
 
 
 def _open_locked(
-    directory: Path, lock: int, create: Identity | None
+    directory: Path, lock: int, create: Identity | None, is_only_copy: IsOnlyCopy
 ) -> tuple[LevelDBStore, Identity]:
-    path = directory / _STORE_DIRECTORY
+    path = directory / STORE
     if create is None:
+        recover(directory)
         _check_logs(path)
     try:
         database = plyvel.DB(os.fspath(path), create_if_missing=create is not None, **_OPTIONS)
@@ -354,12 +426,18 @@ def _open_locked(
     except plyvel.Error as error:
         raise StoreDamaged(f"The store cannot be opened: {error}") from error
     smoother = Smoother(path, directory / _LINKS_DIRECTORY)
-    store = LevelDBStore(database, lock, smoother)
+    store = LevelDBStore(database, lock, smoother, directory / MARK)
     try:
         identity = _check_identity(store, create)
+        if create is None and is_due(directory, database):
+            rewrite(directory, database, identity.number, _OPTIONS, is_only_copy)
+            store, identity = _open_locked(directory, lock, None, is_only_copy)
+            store.rewritten = True
+            return store, identity
     except BaseException:
         database.close()
         raise
+    _say_owner(lock, identity.node_id)
     smoother.start()
     return store, identity
 
@@ -381,6 +459,22 @@ def _check_identity(store: LevelDBStore, create: Identity | None) -> Identity:
     if identity.format != FORMAT:
         raise StoreForeign(f"The store has format {identity.format}; this version reads {FORMAT}.")
     return identity
+
+
+def _say_owner(lock: int, node_id: str) -> None:
+    """Write whose the directory is where it can be read when the store cannot."""
+    owner = node_id.encode()
+    if os.pread(lock, _OWNER_BYTES_MAX, 0) != owner:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, owner, 0)
+
+
+def last_owner(directory: Path) -> str | None:
+    """The id of the node that used the directory last, also if its store is damaged."""
+    try:
+        return (directory / LOCK_FILE).read_text() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def give_up_ballast(directory: Path) -> bool:

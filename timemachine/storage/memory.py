@@ -1,11 +1,11 @@
 """The reference engine: a sorted map in memory, for tests and as the twin of the real one."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakSet
 
-from timemachine.errors import StoreError, StoreFailed
+from timemachine.errors import StoreDamaged, StoreError, StoreFailed
 from timemachine.storage.api import Batch, Row
 
 _CLOSED = "The view is closed."
@@ -82,6 +82,7 @@ class MemoryStore:
         self._views: WeakSet[MemoryStoreView] = WeakSet()
         self._shared = False
         self._closed = False
+        self.on_damage: Callable[[StoreDamaged], None] = lambda _: None
 
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
@@ -101,6 +102,11 @@ class MemoryStore:
             for start, stop, at_most in ranges
             for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)][:at_most]
         ]
+
+    def near(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See Store."""
+        rows = self._rows
+        return {key: rows[key] for key in keys if key in rows}
 
     def view(self) -> MemoryStoreView:
         """See Store. The rows are copied once, and only if they are written while it is open."""

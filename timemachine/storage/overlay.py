@@ -6,9 +6,13 @@ the batches under way (newest first), then the store. A batch that fails takes e
 followed from it along: nothing of it was promised to anybody yet.
 """
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from timemachine.storage.api import Batch, Store
 
 _ABSENT = object()
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class Overlay:
@@ -18,14 +22,22 @@ class Overlay:
     `settled` says that the oldest one handed out is durable; `discard` that it never will be.
     """
 
-    __slots__ = ("_current", "_flying", "_store_get")
+    __slots__ = ("_current", "_flying", "_store_get", "_store_near")
 
     def __init__(self, store: Store) -> None:
         self._store_get = store.get
+        self._store_near = store.near
         self._current: Batch = {}
         self._flying: list[Batch] = []
 
-    def get(self, key: bytes) -> bytes | None:
+    def near(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What to give to `get` for each of `keys`, in the same turn of the loop: see Store.near.
+
+        It is what the store has, and what batches will make of it is not in there.
+        """
+        return self._store_near(sorted(keys))
+
+    def get(self, key: bytes, near: Mapping[bytes, bytes] = _NOTHING) -> bytes | None:
         """The value at `key` as it will be when all batches are written."""
         value = self._current.get(key, _ABSENT)
         if value is not _ABSENT:
@@ -34,14 +46,15 @@ class Overlay:
             value = batch.get(key, _ABSENT)
             if value is not _ABSENT:
                 return value  # type: ignore[return-value]
-        return self._store_get(key)
+        value = near.get(key)
+        return self._store_get(key) if value is None else value
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key` in the batch being built."""
         self._current[key] = value
 
-    def put_all(self, rows: dict[bytes, bytes]) -> None:
-        """Set several keys in the batch being built."""
+    def put_all(self, rows: Mapping[bytes, bytes | None]) -> None:
+        """Set several keys in the batch being built; None deletes."""
         self._current.update(rows)
 
     def delete(self, key: bytes) -> None:
@@ -60,6 +73,11 @@ class Overlay:
     def __len__(self) -> int:
         """Rows in the batch being built."""
         return len(self._current)
+
+    def forget(self, start: bytes, stop: bytes) -> None:
+        """Take back what the batch being built has of the keys from `start` on, before `stop`."""
+        for key in [key for key in self._current if start <= key < stop]:
+            del self._current[key]
 
     def seal(self) -> Batch:
         """Close the batch being built and return it; it stays visible until `settled`."""

@@ -1,8 +1,9 @@
 """Creators: they write, read and cancel jobs, and ask again until they know or have no patience.
 
-A creator does one thing after the other. It follows the hint of a node that does not lead, turns
-to another node when one is silent, and repeats a write under the same key, so that all of it is
-one call in the history.
+A creator does one thing after the other. It asks any node for a write, or the one that it knows
+to lead. For a read it follows the hint of a node that does not lead. It turns to another node when
+one is silent, and repeats a write under the same key, so that all of it is one call in the
+history; without a key it asks once.
 """
 
 import random
@@ -30,6 +31,7 @@ from tests.checks.jobmodel import (
 from tests.sim.cluster.clockwork import ANY_GENERATION, SOON, START_MS
 from tests.sim.cluster.members import Members
 from timemachine.errors import NotLeader, TimeMachineError, Unavailable
+from timemachine.group import node_of
 from timemachine.model import PENDING_STATES, Collection, JobState
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
@@ -47,13 +49,17 @@ _TRY_MS: Final = (100.0, 700.0)
 _AGAIN_MS: Final = (5.0, 100.0)
 """Some creators are patient with a silent node, some ask at once who leads now."""
 _WAY_MS: Final = 2.0
+_KEYLESS_SHARE: Final = 0.2
+"""Of writes: what becomes of them is the nodes' to see to, and is not asked for again."""
 
 
 class Conversation:
     """One call: tried at one node after the other until it is answered or given up.
 
-    `ask(engine, answer)` puts the question to a node; `ended` hears the answer, or None. `unheard`
-    counts the tries that no node has answered: each of them may still be on its way.
+    `ask(engine, answer)` puts the question to a node; `ended` hears the answer, or None. A node is
+    taken for silent after `try_ms`; without it some are patient and some are not. `unheard`
+    counts the tries that no node has answered: each of them may still be on its way. When `once`
+    says so it is not asked again: a node has taken it, and it has no key.
     """
 
     def __init__(
@@ -65,15 +71,18 @@ class Conversation:
         *,
         patience_ms: float,
         first: int = 0,
+        try_ms: float | None = None,
+        once: Callable[[], bool] = lambda: False,
     ) -> None:
         self._members = members
+        self._taken = once
         self._clock = members.clock
         self._dice = dice
         self._ask = ask
         self._ended: Callable[[Any], None] | None = ended
         self._until_ms = self._clock.now_ms + patience_ms
         self._tries = 0
-        self._try_ms = dice.choice(_TRY_MS)
+        self._try_ms = try_ms or dice.choice(_TRY_MS)
         self._again_ms = dice.choice(_AGAIN_MS)
         self.unheard = 0
         self._next = first
@@ -84,7 +93,7 @@ class Conversation:
         if self._ended is None:
             return
         clock = self._clock
-        if clock.now_ms >= self._until_ms:
+        if clock.now_ms >= self._until_ms or self._taken():
             self._end(None)
             return
         self._tries = number = self._tries + 1
@@ -98,6 +107,9 @@ class Conversation:
     def _arrive(self, try_: tuple[int, int]) -> None:
         """The question is at the node, whose process now answers or dies."""
         number, node = try_
+        if self._taken():
+            self.unheard -= 1  # a try before, which was late, has been
+            return
         answer = partial(self._answer, number)
         member = self._members.members[node]
         engine = member.engine
@@ -120,12 +132,16 @@ class Conversation:
             raise result
         elif number == self._tries:
             self._tries += 1  # the time-out of this try is no matter any more
-            if isinstance(result, NotLeader):
+            if isinstance(result, NotLeader) and result.leader in self._members.members:
                 self._next = result.leader
             self._clock.later(self._again_ms * (0.1 + self._dice.random()), self._try)
 
     def _overdue(self, number: int) -> None:
-        if number == self._tries:
+        if number != self._tries:
+            return
+        if self._taken() and self._clock.now_ms < self._until_ms:
+            self._clock.later(self._try_ms, self._overdue, number)
+        else:
             self._try()
 
     def _end(self, result: Any) -> None:
@@ -145,6 +161,7 @@ class Creators:
         self._clock = members.clock
         self._knobs = members.knobs
         self._history = history
+        self._pointing = members.clock.child("pointing")
         self._leaders: dict[int, int] = {}
         self._working = False
         self._numbers = 0
@@ -227,15 +244,16 @@ class Creators:
         """Ask something about a job, note what comes of it, and call `ended`."""
         call = self._history.call(job, START_MS + self._clock.now_ms, asked)
         self.open += 1
-        key = dice.randbytes(16)
+        keyless = not isinstance(asked, Get) and dice.random() < _KEYLESS_SHARE
+        key = b"" if keyless else dice.randbytes(16)
         place = self._members.place_of(job)
 
         def over(result: Any) -> None:
             self._ended(call, place, conversation, result)
             ended()
 
-        # Whoever reads may ask a node that led once, and does not know better yet.
-        known = not isinstance(asked, Get) or dice.random() < 0.5
+        # Any node takes a write. Whoever reads may ask one that led once, and knows no better yet.
+        known = dice.random() < 0.5
         conversation = Conversation(
             self._members,
             dice,
@@ -243,19 +261,21 @@ class Creators:
             over,
             patience_ms=_PATIENCE_MS,
             first=self._leaders.get(place, 0) if known else 0,
+            once=lambda: keyless and bool(call.node),
         )
 
     def _ask(self, engine: Engine, call: Call, key: bytes, answer: Answer) -> None:
         asked, job = call.asked, call.job
         collection = engine.meta.collections.get((DB, COLLECTION))
         vnode = None if collection is None else engine._vnode(collection, job)
-        if collection is None or vnode is None or (DB, ROUTE) not in engine.meta.routes:
+        if collection is None or (DB, ROUTE) not in engine.meta.routes:
             # That is for the leader of the meta group to judge: this node may be behind.
             answer(Unavailable("The collection and the route are not known here."))
+        elif vnode is None:
+            placement = engine.meta.placement(collection.uid, self._members.place_of(job))
+            answer(NotLeader(node_of(self._pointing.choice(placement.replicas))))
         elif isinstance(asked, Get):
             engine.read_latest(collection, job, partial(_read, answer))
-        elif not vnode.is_leader():
-            answer(NotLeader(vnode.leader))
         else:
             # From here on it may be done, whatever is answered.
             call.node = engine.number
@@ -290,7 +310,7 @@ def _read(answer: Answer, found: Any) -> None:
 def _command(engine: Engine, collection: Collection, asked: Asked, job: str, key: bytes) -> Any:
     """The command that the API would make of a request."""
     now_ms = engine.now_ms()
-    request = c.Request(key, key)
+    request = c.Request(key, key) if key else None
     route = engine.meta.routes.get((DB, ROUTE))
     route_uid = 0 if route is None else route.uid
     match asked:

@@ -20,10 +20,15 @@ _BROKEN: Final = "A write failed: input/output error."
 
 
 class DamageableStore(MemoryStore):
-    """The rows that are durable. `pressure_files` is what `pressure` says."""
+    """The rows that are durable. `pressure_files` is what `pressure` says.
 
-    def __init__(self, rows: dict[bytes, bytes] | None = None) -> None:
+    With `tells`, damage says where it is, as LevelDB's does, so that a node can give up a replica;
+    without, a node that meets it ends.
+    """
+
+    def __init__(self, rows: dict[bytes, bytes] | None = None, *, tells: bool = False) -> None:
         super().__init__(rows)
+        self._tells = tells
         self._unreadable: dict[bytes, None] = {}
         self._blocks: list[bytes] = []
         self.pressure_files = 0
@@ -41,7 +46,7 @@ class DamageableStore(MemoryStore):
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
         if self._unreadable and key in self._unreadable:
-            raise StoreDamaged
+            raise self._found(key)
         return self._rows.get(key)
 
     def scan(
@@ -57,11 +62,17 @@ class DamageableStore(MemoryStore):
             self._check(start, stop)
         return super().keys_in(ranges)
 
+    def near(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See Store. It steps over no damage."""
+        return {} if self._blocks else super().near(keys)
+
     def view(self) -> MemoryStoreView:
-        """See Store. Whoever reads all of it meets any damage."""
-        if self._blocks:
+        """See Store. Of one that tells, whoever reads the damage meets it; else whoever reads."""
+        if not self._blocks:
+            return super().view()
+        if not self._tells:
             raise StoreDamaged
-        return super().view()
+        return _DamagedView(super().view(), self)
 
     def write(self, prepared: Any) -> None:
         """See Store."""
@@ -77,7 +88,45 @@ class DamageableStore(MemoryStore):
     def _check(self, start: bytes, stop: bytes) -> None:
         for key in self._blocks:
             if start <= key < stop:
-                raise StoreDamaged
+                raise self._found(key)
+
+    def _found(self, key: bytes) -> StoreDamaged:
+        error = StoreDamaged(key=key if self._tells else None)
+        if self._tells:
+            self.on_damage(error)
+        return error
+
+
+class _DamagedView(MemoryStoreView):
+    """A view of a store that has lost bits."""
+
+    def __init__(self, whole: MemoryStoreView, store: DamageableStore) -> None:
+        super().__init__(*whole._open())
+        self._whole = whole  # which its store knows of
+        self._store = store
+
+    def get(self, key: bytes) -> bytes | None:
+        """See View."""
+        self._store.get(key)
+        return super().get(key)
+
+    def scan(
+        self,
+        start: bytes,
+        stop: bytes,
+        limit: int = 1000,
+        *,
+        reverse: bool = False,
+        bytes_max: int | None = None,
+    ) -> list[Row]:
+        """See View."""
+        self._store._check(start, stop)
+        return super().scan(start, stop, limit, reverse=reverse, bytes_max=bytes_max)
+
+    def close(self) -> None:
+        """See View."""
+        self._whole.close()
+        super().close()
 
 
 class FaultyDisk:
@@ -193,6 +242,10 @@ class FaultyDisk:
         key = keys[self._rng.randrange(len(keys))]
         self.store.damage(key)
         return key
+
+    def lose(self) -> None:
+        """All that was there is gone."""
+        self.store = DamageableStore()
 
     def mend(self) -> None:
         """Space is back, syncs are fast and succeed. What was damaged stays so."""

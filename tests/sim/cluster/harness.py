@@ -1,7 +1,7 @@
 """One seed: a cluster is born, lives through its faults, is healed, and has to keep its word.
 
-boot -> collection and route -> safety phase: creators and nemesis -> heal -> liveness phase:
-probes, and every job comes out -> the history is judged
+boot -> collection and route -> safety phase: creators, nemesis and operators -> heal -> liveness
+phase: probes, every job comes out, every group has its members -> the history is judged
 """
 
 import random
@@ -16,12 +16,14 @@ from node.secrets import seal_value
 from tests.checks.history import NEVER, History, Probe
 from tests.checks.promises import Judgement, judge
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE, Conversation, Creators
+from tests.sim.cluster.growth import Growth, unsettled
 from tests.sim.cluster.knobs import Knobs, command_line
-from tests.sim.cluster.members import KEY, META_GROUP, Members, in_limits
+from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
 from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
+from timemachine.group import META_GROUP
 from timemachine.model import Collection, Rate, Retry, Route, SealedKey
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
@@ -31,7 +33,7 @@ from timemachine.vnode import Done
 _BOOT_MS: Final = 60_000.0
 _LOOK_EVERY_MS: Final = 500.0
 _DRAIN_STEP_MS: Final = 200.0
-_DRAIN_TIMES: Final = 4
+_DRAIN_TIMES: Final = 10
 """So many times the patience, a cluster may take that gets on slowly."""
 _FAR_MS: Final = 10 * 86_400_000
 
@@ -63,6 +65,8 @@ class Harness:
         self.nemesis = Nemesis(
             self.clock, self.members.network, self.members.recipients, self.members, knobs, plan
         )
+        self.growth = Growth(self.clock, self.members, knobs)
+        self.growth.on_step = self.reckoning.changed
         self.creators.proposed = self.nemesis.proposed
         self.nemesis.on_strike = self.reckoning.struck
         self._dice = self.clock.child("harness")
@@ -83,7 +87,7 @@ class Harness:
             counts=self.clock.summary(),
             calls=len(history.calls),
             webhooks=len(history.webhooks),
-            faults=self.nemesis.done,
+            faults=self.nemesis.done + self.growth.done,
             judgement=judge(history, rules_of(knobs, history)),
         )
 
@@ -106,12 +110,14 @@ class Harness:
             self.members.disk(number).stall_rate = self.knobs.stall_rate
         self.creators.start()
         self.nemesis.start()
+        self.growth.start()
         self.clock.run_for(self.knobs.safety_ms)
         self.creators.stop()
 
     def heal(self) -> None:
         """All faults end; every group is asked to take a write."""
         self.nemesis.heal()
+        self.growth.heal()
         self.history.healed_ms = self.reckoning.now_ms()
         for group in self.members.groups():
             Prober(self, group)
@@ -122,18 +128,23 @@ class Harness:
         began_ms = moved_ms = self.clock.now_ms
         # Those that are due late in the safety phase, and the deadlines of open claims.
         least_ms = began_ms + self.knobs.due_ms_max + 2_000.0
-        furthest = 0
+        progress = 0
         while (
             self.clock.now_ms < min(moved_ms, began_ms + _DRAIN_TIMES * patience_ms) + patience_ms
         ):
             self.clock.run_for(_DRAIN_STEP_MS)
             if self.clock.now_ms >= least_ms and self._drained():
                 break
-            applied = self._applied()
-            if applied > furthest:
-                furthest, moved_ms = applied, self.clock.now_ms
-        # What is committed last reaches the other replicas, and their disks.
+            # It falls where a replica is gone, and what is left has to get on from there.
+            before, progress = progress, self._progress()
+            if progress > before:
+                moved_ms = self.clock.now_ms
+        # What is committed last reaches the other replicas, and their disks. Offsets and other
+        # housekeeping go on, and leaders are moved, so the end is when nothing is on its way.
         self.clock.run_for(self.knobs.election_ms)
+        self.clock.run_until(
+            self.clock.now_ms + patience_ms, lambda: self._equal() and self._all_led()
+        )
 
     # --- helpers ---------------------------------------------------------------------------
 
@@ -161,19 +172,32 @@ class Harness:
         self.reckoning.look()
         self.clock.later(_LOOK_EVERY_MS, self._look)
 
-    def _applied(self) -> int:
-        """How far all replicas are, together."""
+    def _progress(self) -> int:
+        """How far all replicas are, together, and images on their way to them, in bytes."""
         engines = [member.engine for member in self.members.members.values()]
         return sum(
-            vnode.machine.applied_index
+            engine._images.outgoing.sent_bytes
+            + sum(vnode.machine.applied_index for vnode in engine.runtime.vnodes.values())
             for engine in engines
             if engine is not None
-            for vnode in engine.runtime.vnodes.values()
         )
+
+    def _equal(self) -> bool:
+        """Whether all replicas of each group have durably applied as much as each other."""
+        applied: dict[Group, int] = {}
+        for member in self.members.members.values():
+            engine = member.engine
+            if engine is not None:
+                for group, vnode in engine.runtime.vnodes.items():
+                    index = vnode._log.storage.applied[0]
+                    if applied.setdefault(group, index) != index:
+                        return False
+        return True
 
     def _drained(self) -> bool:
         """Whether no job is pending, on every node that could say so, and all have applied all."""
-        applied: dict[Group, int] = {}
+        if not self._equal() or self.growth.open or unsettled(self.members):
+            return False
         for member in self.members.members.values():
             engine = member.engine
             if engine is None:
@@ -181,10 +205,6 @@ class Harness:
             collection = engine.meta.collections.get((DB, COLLECTION))
             if collection is None:
                 return False
-            for group, vnode in engine.runtime.vnodes.items():
-                index = vnode.machine.applied_index
-                if applied.setdefault(group, index) != index:
-                    return False
             counts = engine.counts(collection)
             if any(counts[name] for name in ("firing", "retrying", "held")):
                 return False
@@ -245,7 +265,11 @@ class Prober:
 def _put_collection(knobs: Knobs, engine: Engine, answer: Done) -> None:
     engine.propose_meta(
         m.PutCollection(
-            now_ms=engine.now_ms(), db=DB, name=COLLECTION, num_vnodes=knobs.num_vnodes
+            now_ms=engine.now_ms(),
+            db=DB,
+            name=COLLECTION,
+            num_vnodes=knobs.num_vnodes,
+            replicas=knobs.replicas_wanted,
         ),
         answer,
     )

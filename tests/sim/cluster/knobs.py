@@ -33,6 +33,9 @@ class Knobs:
     `snapshot_chunk_bytes`, `sleeps` (idle groups),
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
     The cluster: `nodes`, `num_vnodes`, `max_in_flight` (of the route).
+    Who belongs to it: `born` (with how many nodes it begins, the others join while there are
+    faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
+    disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
     `wall_jump_ms_max`, `timer_slack_ms`.
     Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
@@ -52,6 +55,10 @@ class Knobs:
     seed: int
     nodes: int = 3
     num_vnodes: int = 3
+    born: int = 0
+    replicas: int = 0
+    losses: int = 0
+    retires: int = 0
     tick_ms: float = 100.0
     election_tick: int = 10
     heartbeat_tick: int = 1
@@ -100,6 +107,26 @@ class Knobs:
     def __str__(self) -> str:
         """All of them, `name=value`, in one line."""
         return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+    @property
+    def born_nodes(self) -> int:
+        """With how many nodes the cluster begins."""
+        return min(self.born or self.nodes, self.nodes)
+
+    @property
+    def replicas_wanted(self) -> int:
+        """How many replicas a vnode is to have."""
+        return min(self.replicas or self.nodes, self.nodes)
+
+    @property
+    def moves(self) -> bool:
+        """Whether groups change their members, or are not on all nodes."""
+        return (self.born_nodes, self.replicas_wanted, self.losses, self.retires) != (
+            self.nodes,
+            self.nodes,
+            0,
+            0,
+        )
 
     @property
     def election_ms(self) -> float:
@@ -198,9 +225,40 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
         fault_kinds=fault_kinds,
     )
+    knobs = _draw_flight(_draw_members(knobs))
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
+
+
+def _draw_members(knobs: Knobs) -> Knobs:
+    """Who belongs to the cluster: in some seeds all to everything, and for ever."""
+    rng = random.Random(f"{knobs.seed}/members")
+    if rng.random() < 0.35:
+        return knobs
+    born = rng.choice([0, 1, 1, 2, 3])
+    replicas = rng.choice([0, 3, 3, rng.randrange(1, knobs.nodes + 1)])
+    # What no promise may be weakened for: nodes that join.
+    faulty = knobs.fault_kinds > 0
+    return knobs.changed(
+        born=born,
+        replicas=replicas,
+        losses=rng.choice([0, 0, 1, 1, 2]) if faulty else 0,
+        retires=rng.choice([0, 0, 1, 3]) if faulty else 0,
+    )
+
+
+def _draw_flight(knobs: Knobs) -> Knobs:
+    """How much the route may have in flight: in many seeds so little that shares are lent."""
+    rng = random.Random(f"{knobs.seed}/flight")
+    if knobs.max_in_flight == 1 or rng.random() < 0.3:
+        return knobs
+    # Answers that take longer, so that jobs meet at the recipient.
+    slow = knobs.mood == "healthy" and rng.random() < 0.5
+    return knobs.changed(
+        max_in_flight=rng.choice([2, 2, 3]) * knobs.nodes + rng.choice([0, 1]),
+        mood="slow" if slow else knobs.mood,
+    )
 
 
 def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:

@@ -8,25 +8,29 @@ from typing import Final
 from node.engine import Engine
 from node.env import Network
 from node.members import Cluster, Rhythm
+from tests.checks.history import Membership
 from tests.checks.invariants import Invariants
 from tests.checks.watching import NodeWatch, leaves
 from tests.sim.cluster.clockwork import START_MS, Clockwork, Owner
-from tests.sim.cluster.disk import FaultyDisk
+from tests.sim.cluster.disk import DamageableStore, FaultyDisk
+from tests.sim.cluster.flight import Flight
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.nemesis import Group
 from tests.sim.cluster.network import Port, SimNetwork, Weather
 from tests.sim.cluster.nodeworld import NodeWorld
-from tests.sim.cluster.recipients import NodeSender, SimRecipients
+from tests.sim.cluster.recipients import NodeSender, Sending, SimRecipients
 from timemachine import limits
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
-from timemachine.model import Node, Settings
+from timemachine.group import META_GROUP, node_of
+from timemachine.model import Node, NodeState, Settings
+from timemachine.raft import ConfState
+from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey
 from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 KEY: Final = MasterKey(b"k" * 32)
-META_GROUP: Final = (0, 0)
 
 TICKS: Final = frozenset({"Consensus._tick"})
 PUMPS: Final = frozenset(
@@ -42,12 +46,26 @@ PUMPS: Final = frozenset(
 
 
 class Member:
-    """One node over all its lives. `engine` is that of its process, None while it is down."""
+    """One node over all its lives. `engine` is that of its process, None while it is down.
+
+    `others` are those that it was told of when it joined, None for one that the cluster was born
+    with. `lost` says that its disk is gone.
+    """
 
     def __init__(
-        self, cluster: "Members", world: NodeWorld, disk: FaultyDisk, port: Port, sender: NodeSender
+        self,
+        cluster: "Members",
+        world: NodeWorld,
+        disk: FaultyDisk,
+        port: Port,
+        sender: NodeSender,
+        id: str,
+        others: tuple[int, ...] | None,
     ) -> None:
         self._cluster = cluster
+        self.id = id
+        self.others = others
+        self.lost = False
         self.number = world.number
         self.world = world
         self.disk = disk
@@ -61,6 +79,8 @@ class Member:
     def start(self, *, rebooted: bool = False) -> bool:
         """Start a process; False when the disk cannot be used."""
         knobs = self._cluster.knobs
+        if self.lost:
+            return False
         try:
             store = self.disk.open(verify=knobs.verify_at_start)
         except StoreError:
@@ -83,18 +103,19 @@ class Member:
                 watch.sender(self.sender),
                 cluster_id="cluster",
                 node=Node(
-                    id=f"n{self.number}",
-                    name=f"n{self.number}",
+                    id=self.id,
+                    name=self.id,
                     http="",
-                    rpc="",
+                    rpc="" if self.others is None else f"{self.id}:1",
                     zone="",
                     version="0",
                 ),
                 master_keys=[KEY],
                 on_failure=self._failed,
-                cluster=_cluster_of(knobs, self.number, watch.network(self.port)),
+                cluster=_cluster_of(knobs, self.number, self.others, watch.network(self.port)),
             )
             watch.engine(engine)
+            self._hear_handovers(engine)
             self.port.receive = engine.receive
             self._hear_moves(engine)
             engine.start(Settings(), self._started)
@@ -125,6 +146,20 @@ class Member:
 
         runtime._on_moved = heard
 
+    def _hear_handovers(self, engine: Engine) -> None:
+        """Hear of every vnode that is to be led by somebody else, whoever wants that."""
+        handovers = engine.consensus.handovers
+        start = handovers.start
+
+        def heard(vnode: Vnode, to: int, done: Callable[[bool], None]) -> None:
+            cluster = self._cluster
+            if cluster.knobs.moves:
+                until_ms = cluster.clock.now_ms + 2.0 * cluster.knobs.election_ms
+                cluster.handed_ms[vnode.group] = until_ms
+            start(vnode, to, done)
+
+        handovers.start = heard  # type: ignore[method-assign]
+
     def _failed(self, error: TimeMachineError) -> None:
         """The node ends itself: production leaves with the code of the error."""
         self._cluster.clock.say(f"node {self.number} stops: {type(error).__name__}: {error}")
@@ -148,10 +183,13 @@ def _to_nobody(_: bytes) -> None:
     """A node that is down takes no frames."""
 
 
-def _cluster_of(knobs: Knobs, number: int, network: Network) -> Cluster:
+def _cluster_of(
+    knobs: Knobs, number: int, others: tuple[int, ...] | None, network: Network
+) -> Cluster:
     return Cluster(
         number=number,
-        members=tuple(range(1, knobs.nodes + 1)),
+        members=tuple(range(1, knobs.born_nodes + 1)) if others is None else (),
+        others=others or (),
         network=network,
         rhythm=Rhythm(
             tick_ms=knobs.tick_ms,
@@ -174,7 +212,10 @@ def _cluster_of(knobs: Knobs, number: int, network: Network) -> Cluster:
 class Members:
     """All nodes, in one virtual world. See `ClusterControl`.
 
-    invariants  S1 to S11, judged in every step of every node
+    invariants  S1 to S12, judged in every step of every node; S13 is judged by `flight`
+    numbers     the nodes that are to run, by their numbers: those that have joined, and not those
+                whose disk is lost, or taken for lost
+    retired     replicas that were replaced on their own node: (group, id)
     handed_ms   until when a group may be moving because somebody planned it
     on_moved    called when a node begins or ceases to serve a vnode
     on_crashed  called when a process has died
@@ -189,19 +230,44 @@ class Members:
         self.network = SimNetwork(self.clock, weather)
         self.recipients = SimRecipients(self.clock)
         self.invariants = Invariants(clock_bound_ms=knobs.early_ms)
-        self.recipients.on_leave = lambda sending: leaves(self.invariants.firing, sending.request)
-        self.numbers: Sequence[int] = range(1, knobs.nodes + 1)
+        self.flight = Flight(self._shares, self._generations)
+        self._owned: dict[int, int] = {}
+        self.recipients.on_leave = self._leaves
+        self.numbers: list[int] = list(range(1, knobs.born_nodes + 1))
+        self.retired: set[tuple[Group, int]] = set()
+        self._abandoned: list[int] = []
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
         self.handed_ms: dict[Group, float] = {}
-        self.members = {number: self._make(number) for number in self.numbers}
+        self.members = {number: self._make(number, f"n{number}") for number in self.numbers}
 
     def true_ms(self) -> float:
         """The true wall clock."""
         return START_MS + self.clock.now_ms
 
-    def _make(self, number: int) -> Member:
+    def _leaves(self, sending: Sending) -> None:
+        leaves(self.invariants.firing, sending.request)
+        self.flight.leaves(sending, self.clock.now_ms)
+
+    def _shares(self) -> dict[int, int]:
+        """What each node owns of the route, by what it knows; of one that is down what it knew."""
+        for number, member in self.members.items():
+            engine = member.engine
+            if engine is not None:
+                for route in engine.meta.routes.values():
+                    share = engine.delivery._window.share
+                    self._owned[number] = share.of(route.max_in_flight)
+        return self._owned
+
+    def _generations(self) -> dict[int, int]:
+        return {
+            number: member.world.generation
+            for number, member in self.members.items()
+            if member.engine is not None
+        }
+
+    def _make(self, number: int, id: str, others: tuple[int, ...] | None = None) -> Member:
         knobs, dice = self.knobs, self.clock.child(f"clocks {number}")
         world = NodeWorld(self.clock, number, drift=knobs.drift_max * dice.choice([-1.0, 0.0, 1.0]))
         world.set_wall(
@@ -211,10 +277,171 @@ class Members:
         world.slack_ms = knobs.timer_slack_ms
         world.ticks, world.pumps = TICKS, PUMPS
         disk = FaultyDisk(world)
+        # What is not found at the start is met while the node works: it gives up what is damaged.
+        disk.store = DamageableStore(tells=not knobs.verify_at_start)
         disk.sync_ms = (0.1, max(0.2, knobs.sync_ms_max))
         disk.keep_rate = knobs.keep_rate
         port = self.network.attach(world)
-        return Member(self, world, disk, port, self.recipients.sender(world))
+        return Member(self, world, disk, port, self.recipients.sender(world), id, others)
+
+    # --- who belongs to it -----------------------------------------------------------------
+
+    def join(self, number: int, id: str, others: tuple[int, ...]) -> None:
+        """A node that meta has given a number; it is down, and has an empty disk."""
+        self.members[number] = self._make(number, id, others)
+        self.members[number].disk.stall_rate = self.members[others[0]].disk.stall_rate
+        self.numbers.append(number)
+
+    def lose(self, number: int) -> None:
+        """A node's disk is gone, with all that it held."""
+        member = self.members[number]
+        member.lost = True
+        if number in self.numbers:
+            self.numbers.remove(number)
+        member.world.crash()
+        for replica, group in self.invariants.replicas_of(number):
+            self.invariants.lost(replica, group)
+        member.disk.lose()
+
+    def abandon(self, number: int) -> None:
+        """A node is taken for lost, and is not: it runs on, and nobody looks after it."""
+        self.numbers.remove(number)
+        self._abandoned.append(number)
+
+    def stop_abandoned(self) -> None:
+        """Somebody finds those, and ends them."""
+        abandoned, self._abandoned = self._abandoned, []
+        for number in abandoned:
+            self.lose(number)
+
+    def _is_gone(self, group: Group, replica: int) -> bool:
+        number = node_of(replica)
+        member = self.members.get(number)
+        return (
+            member is None
+            or number not in self.numbers
+            or member.disk.store.damaged
+            or (group, replica) in self.retired
+        )
+
+    def can_lose(self, number: int) -> bool:
+        """Whether every group has a majority without what this node has."""
+        return all(
+            self._can_lose(group, lambda each: node_of(each) == number) for group in self._known()
+        )
+
+    def can_spare(self, group: Group, replica: int) -> bool:
+        """Whether a group has a majority without one of its replicas."""
+        return not self._is_gone(group, replica) and self._can_lose(
+            group, lambda each: each == replica
+        )
+
+    def _can_lose(self, group: Group, goes: Callable[[int], bool]) -> bool:
+        vnodes = [vnodes[group] for vnodes in self._vnodes() if group in vnodes]
+        if not vnodes:
+            return False
+        members = max(vnodes, key=lambda vnode: vnode.machine.applied_index).members
+        for half in (members.voters, members.voters_outgoing):
+            # Those who are to come may be voters by the next entry, and count although they go.
+            coming = [
+                each for each in (*members.learners, *self._wanted(group)) if each not in half
+            ]
+            gone = [each for each in {*half, *coming} if goes(each) or self._is_gone(group, each)]
+            size = len(half) + len([each for each in gone if each not in half])
+            if half and (size - len(gone)) * 2 <= size:
+                return False
+        return bool(members.voters)
+
+    def _wanted(self, group: Group) -> Sequence[int]:
+        """The replicas that a group is to have, by the node that knows most."""
+        meta = self._meta()
+        if meta is None:
+            return ()
+        if group == META_GROUP:
+            return [n.number for n in meta.nodes.values() if n.state is not NodeState.REMOVED]
+        return meta.placement(*group).replicas
+
+    def _meta(self) -> MetaMachine | None:
+        metas = [
+            member.engine.meta for member in self.members.values() if member.engine is not None
+        ]
+        return max(metas, key=lambda meta: meta.applied_index, default=None)
+
+    def _known(self) -> list[Group]:
+        """All groups that there are, also those that no node has now."""
+        meta = self._meta()
+        if meta is None:
+            return [META_GROUP]
+        placements = meta.all_placements()
+        return [META_GROUP, *[(each.uid, each.index) for each in placements]]
+
+    def placed(self) -> list[tuple[Group, int]]:
+        """The replicas of vnodes that the leader of the meta group knows of."""
+        leader = self.leader_of(META_GROUP)
+        engine = self.members[leader].engine if leader else None
+        if engine is None:
+            return []
+        return [
+            ((each.uid, each.index), replica)
+            for each in engine.meta.all_placements()
+            for replica in each.replicas
+        ]
+
+    def memberships(self) -> list[Membership]:
+        """Who belongs to each group, and who should, by the leaders."""
+        leader = self.leader_of(META_GROUP)
+        engine = self.members[leader].engine if leader else None
+        if engine is None:
+            return []
+        nodes = engine.meta.nodes.values()
+        there = len([node for node in nodes if node.state is NodeState.MEMBER])
+        first = sorted(node.number for node in nodes if node.state is not NodeState.REMOVED)
+        voting, learning = first[: limits.META_VOTERS_MAX], first[limits.META_VOTERS_MAX :]
+        # A node that met damage and stays down is for an operator to replace, who has not come.
+        broken = [number for number in first if self._is_broken(number)]
+        found = [] if broken else [self._membership(META_GROUP, voting, learning)]
+        for each in engine.meta.all_placements():
+            if any(node_of(replica) in broken for replica in (*each.replicas, *each.removing)):
+                continue
+            wanted = engine.meta.collections_by_uid[each.uid].replicas
+            found.append(
+                self._membership(
+                    (each.uid, each.index),
+                    each.replicas,
+                    missing=max(0, min(wanted, there) - len(each.replicas)),
+                    leaving=each.removing,
+                )
+            )
+        return found
+
+    def _membership(
+        self,
+        group: Group,
+        wanted: Sequence[int],
+        learners: Sequence[int] = (),
+        *,
+        missing: int = 0,
+        leaving: tuple[int, ...] = (),
+    ) -> Membership:
+        leader = self.leader_of(group)
+        vnode = self.members[leader].vnode(group) if leader else None
+        members = ConfState() if vnode is None else vnode.members
+        here = [vnodes[group].id for vnodes in self._vnodes() if group in vnodes]
+        return Membership(
+            group,
+            frozenset(wanted),
+            frozenset(learners),
+            frozenset({*members.voters, *members.voters_outgoing}),
+            frozenset({*members.learners, *members.learners_next}),
+            frozenset(here),
+            missing,
+            leaving,
+        )
+
+    def _is_broken(self, number: int) -> bool:
+        """Whether a node has met damage, and stays down."""
+        member = self.members.get(number)
+        return member is not None and member.engine is None and member.disk.store.damaged
 
     @property
     def collection_uid(self) -> int:
@@ -259,8 +486,8 @@ class Members:
         self.on_paused(member, duration_ms)
 
     def groups(self) -> Sequence[Group]:
-        """See ClusterControl: those of the node that knows most."""
-        return max((list(vnodes) for vnodes in self._vnodes()), key=len, default=[META_GROUP])
+        """See ClusterControl: those that any node has."""
+        return sorted({META_GROUP}.union(*self._vnodes()))
 
     def _vnodes(self) -> Iterator[dict[Group, Vnode]]:
         for member in self.members.values():

@@ -27,8 +27,9 @@ _STALL_MS: Final = 2_000.0
 class ClusterControl(Protocol):
     """What the nemesis needs of the cluster."""
 
-    numbers: Sequence[int]
-    """All nodes, whether they run or not."""
+    @property
+    def numbers(self) -> Sequence[int]:
+        """All nodes, whether they run or not."""
 
     def world(self, node: int) -> NodeWorld:
         """A node's world."""
@@ -41,6 +42,9 @@ class ClusterControl(Protocol):
 
     def start(self, node: int, *, rebooted: bool) -> bool:
         """Start the node; False when its disk cannot be used (now, or ever when damaged)."""
+
+    def can_lose(self, node: int) -> bool:
+        """Whether every group goes on if what this node has is lost for good."""
 
     def pause(self, node: int, duration_ms: float) -> None:
         """The node's process stands still for a while."""
@@ -506,6 +510,8 @@ class Nemesis:
         if len(self.damaged) >= (len(nodes) - 1) // 2:
             return
         node = dice.choice([node for node in nodes if node not in self.damaged])
+        if self._knobs.moves and not self._control.can_lose(node):
+            return
         key = self._control.disk(node).flip_bits()
         if key is None:
             return

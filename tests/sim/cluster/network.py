@@ -57,11 +57,13 @@ class Port:
         self._dies_after_frames = 0
         world.crash_listeners.append(self._crashed)
 
-    def send(self, node: int, frame: bytes) -> None:
-        """See Network."""
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
+        """See Network. All frames go the same way; any may be overtaken."""
         if not self._world.up:
             return
-        self._network.carry(self.links[node], frame)
+        link = self.links.get(node)
+        if link is not None:  # else it has its number and no port yet
+            self._network.carry(link, frame)
         if self._dies_after_frames:
             self._dies_after_frames -= 1
             if not self._dies_after_frames:

@@ -11,11 +11,12 @@ from tests.checks.promises import Rules
 from tests.sim.cluster.clients import ROUTE
 from tests.sim.cluster.clockwork import START_MS
 from tests.sim.cluster.knobs import Knobs
-from tests.sim.cluster.members import META_GROUP, Member, Members
+from tests.sim.cluster.members import Member, Members
 from tests.sim.cluster.nemesis import PLANNED, lasting_ms
 from tests.sim.cluster.nemesis import Fault as Strike
 from tests.sim.cluster.recipients import Sending
 from timemachine import codec
+from timemachine.group import META_GROUP
 from timemachine.logrows import LogState
 from timemachine.model import JobState
 from timemachine.replica.records import read_job, read_state
@@ -72,6 +73,12 @@ class Reckoning:
         planned = fault.kind in PLANNED
         self.history.faults.append(Fault(now_ms, until_ms, fault.kind, planned=planned))
 
+    def changed(self, step: str) -> None:
+        """Somebody changes who belongs to the cluster; a node that joins disturbs nobody."""
+        now_ms = self.now_ms()
+        until_ms = now_ms + lasting_ms(self._members.knobs)
+        self.history.faults.append(Fault(now_ms, until_ms, step, planned=step == "join"))
+
     # --- replicas --------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -80,7 +87,7 @@ class Reckoning:
             engine = member.engine
             if engine is None or member.disk.store.damaged:
                 continue
-            epoch = 0 if engine.consensus is None else engine.consensus._peers.epoch
+            epoch = engine.consensus._peers.epoch
             for vnode in engine.runtime.vnodes.values():
                 reading = self._reading(member, vnode, epoch)
                 if reading is not None:
@@ -92,7 +99,8 @@ class Reckoning:
         if hard_state is None:
             return None
         log: LogState = _read_log_state(hard_state)
-        reading = Reading(self.now_ms(), member.number, vnode.group, epoch, log.term, log.commit)
+        # By its id: another replica of the same group on this node is another one.
+        reading = Reading(self.now_ms(), vnode.id, vnode.group, epoch, log.term, log.commit)
         row = store.get(keys.state)
         if row is None or vnode.group == META_GROUP:
             return reading
@@ -123,6 +131,7 @@ class Reckoning:
         history.ended_ms = self.now_ms()
         history.webhooks = [_webhook(sending) for sending in self._members.recipients.arrivals]
         history.groups = set(self._members.groups())
+        history.members = self._members.memberships()
         for member in self._members.members.values():
             if member.engine is not None and not member.disk.store.damaged:
                 for vnode in member.engine.runtime.vnodes.values():

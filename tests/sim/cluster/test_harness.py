@@ -12,9 +12,10 @@ from tests.checks.lincheck import UNKNOWN
 from tests.sim.cluster.clients import Conversation
 from tests.sim.cluster.harness import Harness
 from tests.sim.cluster.knobs import Knobs
-from tests.sim.cluster.members import META_GROUP, PUMPS, TICKS
+from tests.sim.cluster.members import PUMPS, TICKS
 from tests.sim.runs import ROOT
 from timemachine.errors import StoreDamaged, StoreFailed, Unavailable
+from timemachine.group import META_GROUP
 from timemachine.vnode import Done
 
 _QUIET = Knobs(seed=1, safety_ms=3_000.0, fault_pace_ms=1e9, due_ms_max=1_000.0)

@@ -223,7 +223,8 @@ def test_send_that_stood_still_does_not_leave() -> None:
     group.clock.run_for(500)
     while not group.recipients.sendings:
         group.ask()
-        group.clock.run_for(1)
+        until_ms = group.clock.now_ms + 1
+        group.clock.run_until(until_ms, lambda: bool(group.recipients.sendings))
     first = group.recipients.sendings[0]
     assert first.left_ms is None
     group.worlds[first.node].pause(3_000)

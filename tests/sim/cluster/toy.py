@@ -107,6 +107,10 @@ class ToyCluster:
         self.nodes[node] = ToyNode(world, self._disks[node], port, self._senders[node])
         return True
 
+    def can_lose(self, node: int) -> bool:
+        """See ClusterControl."""
+        return True
+
     def pause(self, node: int, duration_ms: float) -> None:
         """See ClusterControl."""
         self._worlds[node].pause(duration_ms)

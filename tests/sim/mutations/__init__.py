@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.sim.mutations import consensus, firing, leases, membership, snapshots
+from tests.sim.mutations import (
+    consensus,
+    firing,
+    forwarding,
+    growth,
+    leases,
+    lending,
+    membership,
+    snapshots,
+)
 from tests.sim.mutations.counted import FIRST_FOUND
 from tests.sim.mutations.planting import Mutation
 
@@ -17,8 +26,11 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **consensus.MUTATIONS,
     **leases.MUTATIONS,
     **firing.MUTATIONS,
+    **forwarding.MUTATIONS,
     **snapshots.MUTATIONS,
     **membership.MUTATIONS,
+    **growth.MUTATIONS,
+    **lending.MUTATIONS,
 }
 
 _FEW: Final = 26

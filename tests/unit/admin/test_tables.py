@@ -201,6 +201,14 @@ node  name  state  http            version  vnodes  leaders  clock
 e1    a     up     127.0.0.1:8001  0.1.0        12       12   0 ms
 """
     )
+    short = cluster | {"node_leader": None, "under_replicated": 4, "no_fault_tolerance": True}
+    assert look(render.show_status(short)).startswith(
+        """
+cluster c1, node leader none
+4 vnodes have fewer replicas than they are to have
+no fault tolerance: the loss of one node can stop vnodes
+node """
+    )
     vnode = {
         "db": "default",
         "collection": "carts",
@@ -214,5 +222,25 @@ e1    a     up     127.0.0.1:8001  0.1.0        12       12   0 ms
         """
 db       collection  vnode  leader  term  offset                due backlog
 default  carts           3  e1         1  2030-01-31T08:00:00Z            0
+"""
+    )
+
+
+def test_a_format_that_may_be_finalised() -> None:
+    """It is told as long as it is not; then it is told once."""
+    cluster: dict[str, object] = {"cluster_id": "c1", "node_leader": None, "nodes": []}
+    upgraded = cluster | {"cluster_version": 1, "known_version": 2}
+    told = "format 1; every node knows 2, which may be finalised"
+    assert told in look(render.show_status(upgraded))
+    assert told not in look(render.show_status(upgraded | {"cluster_version": 2}))
+    assert "\ncluster_version  2\n" == look(render.show_finalised({"cluster_version": 2}))
+
+
+def test_a_join_token() -> None:
+    """The token as it is to be typed, and until when."""
+    assert look(render.show_join_token({"token": "ab.c-_", "expires_time": AT})) == (
+        """
+token    ab.c-_
+expires  2030-01-31T08:00:00Z
 """
     )

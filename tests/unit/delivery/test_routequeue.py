@@ -2,8 +2,10 @@
 
 from tests.unit.delivery.made import due, route
 from timemachine import limits
+from timemachine.delivery.borrowing import Credit
 from timemachine.delivery.item import CLAIMING, GONE
 from timemachine.delivery.routequeue import TURN_JOBS, RouteQueue
+from timemachine.delivery.shares import SOLE_SHARE, Share
 from timemachine.model import Rate
 
 
@@ -104,3 +106,109 @@ def test_take_all_empties_it_in_due_order() -> None:
     assert {GONE} == {item.stage for item in taken}
     assert 0 == queue.size
     assert [] == _granted(queue, 100)
+
+
+def test_a_node_of_several_keeps_to_its_share() -> None:
+    """Of flight and rate; what was granted by a greater share before counts."""
+    queue = RouteQueue(route(max_in_flight=10, rate=Rate(count=7, period_ms=1_000)))
+    for number in range(30):
+        due(queue, number, str(number))
+    queue.set_limits(queue.route, Share(1, 3))
+    assert 2 == len(_granted(queue, 5_000))
+    assert 1_000 == queue.opens_in_ms(5_000)
+    assert 1 == len(_granted(queue, 6_000))
+    assert queue.opens_in_ms(6_000) is None
+    queue.set_limits(queue.route, SOLE_SHARE)
+    assert 6 == len(_granted(queue, 6_000))
+    queue.set_limits(queue.route, Share(0, 3))
+    assert [] == _granted(queue, 7_000)
+    assert queue.opens_in_ms(7_000) is None
+
+
+def test_nodes_take_turns_where_a_rate_is_too_small_for_all() -> None:
+    """A period of the wall clock belongs to no more nodes than the rate allows attempts."""
+    of = route(rate=Rate(count=2, period_ms=1_000))
+    queues = [RouteQueue(of, Share(place, 5)) for place in range(5)]
+    for queue in queues:
+        for number in range(20):
+            due(queue, number, str(number))
+    started: list[tuple[int, int]] = []
+    for now_ms in range(60_000, 72_000, 50):
+        for place, queue in enumerate(queues):
+            opens_ms = queue.opens_in_ms(now_ms)
+            granted = _granted(queue, now_ms)
+            assert bool(granted) == (opens_ms is not None and opens_ms <= 0)
+            started += [(now_ms // 1_000, place) for _ in granted]
+            after_ms = queue.opens_in_ms(now_ms)
+            assert after_ms is not None
+            assert after_ms > 0
+    seconds = [second for second, _ in started]
+    assert [2, 2, 1] * 4 == [seconds.count(second) for second in range(60, 72)]
+    assert [4] * 5 == [[place for _, place in started].count(place) for place in range(5)]
+
+
+def test_a_rate_goes_over_to_turns_and_back() -> None:
+    """When nodes come and go; the next turn is known at once."""
+    queue = RouteQueue(route(rate=Rate(count=1, period_ms=1_000)))
+    for number in range(9):
+        due(queue, 0, str(number))
+    assert ["0"] == _granted(queue, 6_500)
+    queue.set_limits(queue.route, Share(1, 3))
+    assert [] == _granted(queue, 6_600)
+    assert 400 == queue.opens_in_ms(6_600)
+    assert ["1"] == _granted(queue, 7_000)
+    assert 2_900 == queue.opens_in_ms(7_100)
+    queue.set_limits(queue.route, SOLE_SHARE)
+    assert [] == _granted(queue, 7_900)
+    assert ["2"] == _granted(queue, 8_000)
+
+
+def test_what_is_lent_is_not_used_and_one_is_never_lent() -> None:
+    """Whatever the limit becomes meanwhile."""
+    queue = RouteQueue(route(max_in_flight=12), Share(0, 3))
+    assert (4, 4) == (queue.owned, queue._in_flight_max)
+    queue.set_lent(3)
+    assert 1 == queue.owned
+    queue.set_limits(route(max_in_flight=6), Share(0, 3))
+    assert 1 == queue.owned
+    queue.set_lent(0)
+    assert 2 == queue.owned
+
+
+def test_credits_come_on_top_until_they_run_out() -> None:
+    """What is over then must not begin, and what begins by them ends in time."""
+    queue = RouteQueue(route(max_in_flight=6, timeout_ms=15_000), Share(0, 3))
+    for number in range(9):
+        due(queue, 0, str(number))
+    queue.set_credits((Credit(1, 5_000.0, 9_000), Credit(1, 6_000.0, 15_000)))
+    assert queue.borrows
+    assert 2 == len(queue.grant(0, 2))
+    assert (False, 15_000) == (queue.is_full, queue.timeout_ms(9_999.0))
+    assert 2 == len(_granted(queue, 0))
+    assert (True, 9_000) == (queue.is_full, queue.timeout_ms(4_999.0))
+    assert 0 == queue.timeout_ms(5_000.0)
+    queue.in_flight -= 1
+    assert 15_000 == queue.timeout_ms(5_000.0)
+    assert 0 == queue.timeout_ms(6_000.0)
+
+
+def test_what_a_queue_needs_are_the_jobs_that_are_due() -> None:
+    """As far as the route allows them, by flight and by rate."""
+    queue = RouteQueue(route(max_in_flight=6))
+    assert 0 == queue.need(0)
+    for number in range(4):
+        due(queue, 1_000, str(number))
+    assert 0 == queue.need(1_000 - limits.CLAIM_LEAD_MS - 1)
+    assert 4 == queue.need(1_000 - limits.CLAIM_LEAD_MS)
+    assert 2 == len(queue.grant(1_000, 2))
+    assert 4 == queue.need(1_000)
+    for number in range(9):
+        due(queue, 1_000, f"more {number}")
+    assert 6 == queue.need(1_000)
+    queue.set_limits(route(max_in_flight=6, paused=True), SOLE_SHARE)
+    assert 2 == queue.need(1_000)
+    slow = RouteQueue(route(max_in_flight=6, rate=Rate(count=1, period_ms=1_000)))
+    due(slow, 0, "first")
+    due(slow, 0, "second")
+    assert 1 == len(_granted(slow, 1_000))
+    assert (1, 2) == (slow.need(1_000), slow.need(2_000))

@@ -1,5 +1,6 @@
 """What is committed of an attempt."""
 
+import msgspec
 import pytest
 
 from tests.unit.delivery.made import due, route
@@ -46,7 +47,7 @@ def _sent(of: Route) -> Item:
     item.record = _RECORD
     item.stage = SENDING
     item.started_ms = 1_001
-    item.url = _URL
+    item.route = msgspec.structs.replace(of, webhook_url=_URL)
     return item
 
 

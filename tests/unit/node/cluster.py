@@ -176,6 +176,7 @@ class Cluster:
             routes={("d", "r"): ROUTE},
             settings=Settings(),
             may_come=lambda _: False,
+            applied_index=0,
         )
         self.nodes = {number: FiringNode(self, number) for number in (1, 2)}
 

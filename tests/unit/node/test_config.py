@@ -9,12 +9,22 @@ import pytest
 from click.testing import CliRunner
 
 from admin.given import shared_options
-from node import config
 from node.__main__ import main
 from node.config import Config, as_toml, is_loopback, load, split_address
 from timemachine.errors import ConfigError
+from timemachine.jointokens import SEED_BYTES, new_token
 
 DATA = {"data": "d"}
+HTTP_TLS = {"http_tls_cert": "c", "http_tls_key": "k"}
+RPC_TLS = {"rpc_tls_cert": "c", "rpc_tls_key": "k", "rpc_tls_ca": "a"}
+JOIN = {"join": ["h:1"]}
+TOKEN = new_token(bytes(SEED_BYTES)).text
+TOGETHER: list[dict[str, Any]] = [
+    HTTP_TLS,
+    RPC_TLS,
+    JOIN | {"join_token": TOKEN},
+    JOIN | {"replace": "n"},
+]
 
 
 def toml(folder: Path, text: str) -> str:
@@ -47,17 +57,22 @@ def test_every_setting_has_three_spellings(name: str, tmp_path: Path) -> None:
         "http": ("127.0.0.1:1", "127.0.0.1:1"),
         "rpc": ("127.0.0.1:1", "127.0.0.1:1"),
         "advertise_http": ("h:1", "h:1"),
+        "advertise_rpc": ("h:1", "h:1"),
+        "join_token": (TOKEN, TOKEN),
+        "join": (["h:1", "[::1]"], "h:1, [::1]"),
         "bootstrap": ("never", "never"),
         "allow_private": (["10.0.0.0/8", "::1/128"], "10.0.0.0/8, ::1/128"),
         "insecure": (True, "true"),
         "disk_reserve_mb": (7, "7"),
+        "snapshot_mb_per_s": (7, "7"),
     }
     value, text = values.get(name, ("x", "x"))
     file = toml(tmp_path, f"{name} = {msgspec.json.encode(value).decode()}\n")
     base = {} if name == "data" else DATA
-    # These come in a pair.
-    other = {"http_tls_cert": "http_tls_key", "http_tls_key": "http_tls_cert"}.get(name)
-    base = base | ({other: "y"} if other else {})
+    # Some are nothing without others.
+    for together in TOGETHER:
+        if name in together:
+            base = base | {other: value for other, value in together.items() if other != name}
     from_file, _ = load(base, {}, file)
     from_environment, _ = load(base, {f"TIMEMACHINE_{name.upper()}": text}, None)
     from_flags, _ = load(base | {name: value}, {}, None)
@@ -84,19 +99,6 @@ def test_unknown_names(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", config.NOT_YET)
-def test_what_has_no_meaning_yet_is_refused(name: str, tmp_path: Path) -> None:
-    """A promise that is not kept yet is refused in every spelling, never ignored."""
-    with pytest.raises(ConfigError, match="no meaning"):
-        load(DATA, {}, toml(tmp_path, f'{name} = "x"'))
-    with pytest.raises(ConfigError, match="no meaning"):
-        load(DATA, {f"TIMEMACHINE_{name.upper()}": "x"}, None)
-    flag = f"--{name.replace('_', '-')}"
-    run = CliRunner().invoke(main, ["serve", "--data", "d", flag, "x", "--print-config"])
-    assert 2 == run.exit_code
-    assert f"{flag} has no meaning" in run.output
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -111,7 +113,7 @@ def test_what_has_no_meaning_yet_is_refused(name: str, tmp_path: Path) -> None:
         (DATA | {"http": "0.0.0.0:80"}, "--insecure"),
         (DATA | {"http": "0.0.0.0:80"}, "--api-token-file"),
         # Secret from whom, if everybody is let in?
-        (DATA | {"http": "0.0.0.0:80", "http_tls_cert": "c", "http_tls_key": "k"}, "--insecure"),
+        (DATA | {"http": "0.0.0.0:80"} | HTTP_TLS, "--insecure"),
         (DATA | {"http_tls_cert": "c"}, "http_tls_key:"),
         (DATA | {"http_tls_key": "k"}, "http_tls_cert:"),
         (DATA | {"http": "[::]:80"}, "--insecure"),
@@ -119,7 +121,24 @@ def test_what_has_no_meaning_yet_is_refused(name: str, tmp_path: Path) -> None:
         (DATA | {"bootstrap": "maybe"}, "bootstrap:"),
         (DATA | {"allow_private": ["lan"]}, "allow_private:"),
         (DATA | {"disk_reserve_mb": -1}, "disk_reserve_mb:"),
+        (DATA | {"snapshot_mb_per_s": 0}, "snapshot_mb_per_s:"),
+        (DATA | {"snapshot_mb_per_s": 10_001}, "snapshot_mb_per_s:"),
         (DATA | {"zone": 7}, "zone:"),
+        (DATA | {"rpc": "10.0.0.1:1"}, "--rpc-tls-cert"),
+        (DATA | {"rpc": "10.0.0.1:1"}, "--insecure"),
+        (DATA | {"rpc": "0.0.0.0:1"} | RPC_TLS, "--advertise-rpc"),
+        (DATA | {"rpc": "[::]:1", "insecure": True}, "--advertise-rpc"),
+        (DATA | {"advertise_rpc": "0.0.0.0:1"}, "advertise_rpc:"),
+        (DATA | {"advertise_rpc": "h:0"}, "advertise_rpc:"),
+        (DATA | {"advertise_rpc": "h:h"}, "advertise_rpc:"),
+        (DATA | {"rpc_tls_cert": "c"}, "rpc_tls_key:"),
+        (DATA | {"rpc_tls_key": "k", "rpc_tls_ca": "a"}, "rpc_tls_cert:"),
+        (DATA | {"rpc_tls_cert": "c", "rpc_tls_key": "k"}, "rpc_tls_ca:"),
+        (DATA | {"join": ["a b"]}, "join:"),
+        (DATA | {"join": ["h:0"]}, "join:"),
+        (DATA | {"join_token": TOKEN}, "join:"),
+        (DATA | JOIN | {"join_token": TOKEN[:-1]}, "join_token:"),
+        (DATA | {"replace": "n"}, "join:"),
     ],
 )
 def test_wrong_values(flags: dict[str, Any], words: str) -> None:
@@ -177,6 +196,30 @@ def test_beyond_loopback_when_told_so() -> None:
     assert "0.0.0.0:80" == loaded.http
 
 
+@pytest.mark.parametrize("flags", [RPC_TLS, {"insecure": True}])
+def test_nodes_beyond_loopback(flags: dict[str, Any]) -> None:
+    """Nodes on other machines prove who they are, or the network is trusted."""
+    beyond = {"rpc": "0.0.0.0:1", "advertise_rpc": "10.0.0.1:1"}
+    loaded, _ = load(DATA | beyond | flags, {}, None)
+    assert "0.0.0.0:1" == loaded.rpc
+
+
+def test_nodes_to_join() -> None:
+    """On the command line as one word; the token need not stay when it has been used."""
+    arguments = ["serve", "--data", "d", "--join", "h:1, [::1]", "--print-config"]
+    run = CliRunner().invoke(main, arguments)
+    assert ["h:1", "[::1]"] == tomllib.loads(run.output)["join"]
+
+
+def test_a_join_token_is_not_shown() -> None:
+    """It would let in whoever reads it."""
+    environment = {"TIMEMACHINE_JOIN": "h:1", "TIMEMACHINE_JOIN_TOKEN": TOKEN}
+    run = CliRunner(env=environment).invoke(main, ["serve", "--data", "d", "--print-config"])
+    assert 0 == run.exit_code
+    assert TOKEN.partition(".")[2] not in run.output
+    assert "" == tomllib.loads(run.output)["join_token"]
+
+
 def test_beyond_loopback_with_tokens() -> None:
     """Where everybody has to prove who they are, other machines may come."""
     loaded, _ = load(DATA | {"http": "0.0.0.0:80", "api_token_file": "tokens"}, {}, None)
@@ -208,7 +251,7 @@ def test_print_config_can_be_read_again(tmp_path: Path) -> None:
         ["serve", "--data", "d", "--frobnicate"],
         ["serve", "--data", "d", "--http", "0.0.0.0:1"],
         ["serve", "--data", "d", "--config", "no such file"],
-        ["dev", "--nodes", "2"],
+        ["dev", "--nodes", "6"],
         ["fly"],
     ],
 )

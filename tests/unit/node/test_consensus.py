@@ -167,7 +167,7 @@ class _Wire:
     def __init__(self) -> None:
         self.sent: list[tuple[int, bytes]] = []
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         self.sent.append((node, frame))
 
 
@@ -210,6 +210,7 @@ def test_a_node_that_stops_hears_nothing_more() -> None:
     group = nodes.put_collection()
     leader = nodes.leader(group)
     other = nodes.others(leader)[0]
+    nodes.world.run_for(1_000)
     nodes.engines[other].runtime.close()
     term = nodes.vnode(other, group).core.term
     heartbeat = Message(MessageType.HEARTBEAT, other, leader, term + 3)
@@ -229,6 +230,32 @@ def _heartbeat(
     return GroupMessage(*group, Message(MessageType.HEARTBEAT, **known))
 
 
+def test_a_node_that_joined_meanwhile_is_heard() -> None:
+    """It may lead the meta group, and who was away learns of it from nobody else.
+
+    Numbers only grow, so one that is not higher than all that are known has been removed.
+    """
+    nodes = ThreeNodes()
+    group = nodes.put_collection()
+    to = nodes.others(nodes.leader(group))[0]
+    consensus = nodes.consensus(to)
+    nodes.sent.clear()
+    nodes.cut = {4}
+    heartbeat = Message(MessageType.HEARTBEAT, to, 4, 50)
+    nodes.say(to, 4, messages=[GroupMessage(*group, heartbeat)])
+    assert 50 == nodes.vnode(to, group).core.term
+    nodes.world.run_for(10)
+    assert 4 in {node for sender, node, _ in nodes.sent if sender == to}
+    assert 0 == consensus.dropped
+    # The meta group, which is still behind, does not make it a stranger again.
+    consensus.set_nodes(nodes.others(to), 3)
+    assert (*nodes.others(to), 4) == consensus._peers.others
+    consensus.set_nodes(nodes.others(to), 4)
+    assert tuple(nodes.others(to)) == consensus._peers.others
+    nodes.say(to, 4, messages=[GroupMessage(*group, heartbeat)])
+    assert 1 == consensus.dropped
+
+
 @pytest.mark.parametrize("what", ["foreign", "cut", "of a stranger", "of itself"])
 def test_a_frame_that_is_none_is_dropped_as_a_whole(what: str) -> None:
     """And counted; nothing of it is taken."""
@@ -237,6 +264,7 @@ def test_a_frame_that_is_none_is_dropped_as_a_whole(what: str) -> None:
     leader = nodes.leader(group)
     to = nodes.others(leader)[0]
     term = nodes.vnode(to, group).core.term
+    nodes.consensus(to).set_nodes(nodes.others(to), 9)
     sender = {"of a stranger": 9, "of itself": to}.get(what, leader)
     data = write_frame(Frame(sender, 1, [_heartbeat(nodes, group, to, from_=sender)]))
     if what == "foreign":

@@ -195,3 +195,33 @@ def test_nothing_is_offered_by_a_node_that_has_stopped() -> None:
     runtime.working = False
     told.cluster.run(10_000)
     assert 1 == len(told.forwarded)
+
+
+def test_who_adds_may_look_when_they_must_have_been_committed() -> None:
+    """Once for all that were added meanwhile; what is added then is looked after again."""
+    told = _Told()
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(told.cluster.world.mono_ms())
+
+    began_ms = told.cluster.world.mono_ms()
+    told.forwarding.add(GROUP, _settles(), look)
+    told.cluster.run(1_000)
+    told.forwarding.add(GROUP, _settles(), look)
+    told.cluster.run(2 * limits.FORWARDS_KEPT_MS)
+    assert [began_ms + limits.FORWARDS_KEPT_MS] == looks
+    told.forwarding.add(GROUP, _settles(), look)
+    told.cluster.run(limits.FORWARDS_KEPT_MS + 1)
+    assert 2 == len(looks)
+
+
+def test_nobody_looks_once_the_node_has_stopped() -> None:
+    """Its store may be closed."""
+    told = _Told()
+    looks: list[None] = []
+    told.forwarding.add(GROUP, _settles(), lambda: looks.append(None))
+    runtime: Any = told.forwarding._runtime
+    runtime.working = False
+    told.cluster.run(2 * limits.FORWARDS_KEPT_MS)
+    assert [] == looks

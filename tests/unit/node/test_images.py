@@ -1,5 +1,7 @@
 """Images joined with replicas: which are taken and installed, and when sending one ends."""
 
+from functools import partial
+
 import pytest
 
 from tests.unit.node.three import ThreeNodes
@@ -185,6 +187,39 @@ def test_what_is_sent_of_a_group_ends_with_its_leadership() -> None:
     nodes.sent.clear()
     nodes.world.run_for(30_000)
     assert not any(frame.chunks for frame in nodes.frames(leader))
+
+
+def test_an_image_goes_on_although_there_were_writes_meanwhile() -> None:
+    """The core asks for what is applied by then; the log has what came after the image."""
+    nodes = ThreeNodes(log_entries_max=4, snapshot_chunk_bytes=600)
+    group = nodes.put_collection()
+    leader = nodes.leader(group)
+    follower = next(each for each in nodes.others(leader) if each != nodes.leader((0, 0)))
+    sending, receiving = nodes.vnode(leader, group), nodes.vnode(follower, group)
+    outgoing = nodes.consensus(leader)._images.outgoing
+
+    def put(*job_ids: str) -> None:
+        for job_id in job_ids:
+            answers = nodes.put(leader, group, job_id)
+            nodes.world.run_until(partial(bool, answers))
+
+    nodes.cut = {follower}
+    put(*[f"missed-{number}" for number in range(200)])
+    nodes.cut = set()
+    nodes.world.run_until(lambda: any(each.number > 8 for each in outgoing._open.values()))
+    nodes.cut = {follower}
+    put("during")
+    nodes.world.run_until(lambda: bool(outgoing._kept))
+    put("after")
+    nodes.cut = set()
+    nodes.sent.clear()
+    nodes.world.run_until(
+        lambda: receiving.machine.applied_index == sending.machine.applied_index, 100_000
+    )
+    chunks = [chunk for frame in nodes.frames(leader) for chunk in frame.chunks]
+    assert (1, 8) == (chunks[0].transfer[1], chunks[0].number)
+    assert {chunks[0].transfer} == {chunk.transfer for chunk in chunks}
+    assert not nodes.failures
 
 
 def test_a_follower_sends_no_image() -> None:

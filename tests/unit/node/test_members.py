@@ -21,7 +21,7 @@ class _Wire:
     def __init__(self) -> None:
         self.frames: list[tuple[int, Frame]] = []
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         self.frames.append((node, read_frame(frame)))
 
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import pytest
-
 from node.peers import Peers
-from timemachine.frames import Forward, Frame, read_frame
+from timemachine import limits
+from timemachine.frames import CallPart, Forward, Frame, ReplyPart, read_frame
 from timemachine.liveness import NO_SESSION, Answer, Beat
-from timemachine.raft import ConfState, Message, MessageType, Snapshot, SnapshotMetadata
+from timemachine.raft import ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata
 from timemachine.transfers import SnapshotAnswer, SnapshotChunk
 
 GROUP = (7, 3)
@@ -22,10 +21,12 @@ class _Wired:
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, Frame]] = []
+        self.bulk: list[bool] = []
         self.peers = Peers(self, 1, [2, 3], 4)
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         self.sent.append((node, read_frame(frame)))
+        self.bulk.append(bulk)
 
     def flushed(self) -> list[tuple[int, Frame]]:
         """What a flush sends."""
@@ -118,18 +119,73 @@ def test_only_the_newest_beat_is_sent() -> None:
     assert [newest] == [frame.beat for _, frame in wired.flushed()]
 
 
-@pytest.mark.parametrize("answers", [False, True])
-def test_parts_of_images_leave_at_once(answers: bool) -> None:
-    """They come from timers and disks, and no cycle need follow; what waits goes along."""
+def test_a_part_of_an_image_leaves_at_once_and_alone() -> None:
+    """It comes from timers and disks, and no cycle need follow; what waits is not held up by it."""
     wired = _Wired()
     wired.peers.post(GROUP, [_append(2)])
-    if answers:
-        wired.peers.chunk_answer(2, CHUNK_ANSWER)
-    else:
-        wired.peers.chunk(2, CHUNK)
+    wired.peers.chunk(2, CHUNK)
     ((to, frame),) = wired.sent
-    assert 2 == to
-    assert ([] if answers else [CHUNK]) == list(frame.chunks)
-    assert ([CHUNK_ANSWER] if answers else []) == list(frame.chunk_answers)
-    assert 1 == len(frame.messages)
+    assert (2, [CHUNK], [], [True]) == (to, list(frame.chunks), list(frame.messages), wired.bulk)
+    ((_, frame),) = wired.flushed()
+    assert ([], 1, False) == (list(frame.chunks), len(frame.messages), wired.bulk[-1])
+
+
+def test_answers_to_parts_of_images_leave_at_once() -> None:
+    """They are small, and what waits goes along."""
+    wired = _Wired()
+    wired.peers.post(GROUP, [_append(2)])
+    wired.peers.chunk_answer(2, CHUNK_ANSWER)
+    ((to, frame),) = wired.sent
+    assert (2, [CHUNK_ANSWER], 1) == (to, list(frame.chunk_answers), len(frame.messages))
+    assert [False] == wired.bulk
     assert [] == wired.flushed()
+
+
+def test_what_is_very_large_leaves_in_several_frames() -> None:
+    """In order, and none larger than a message makes it; the rest goes with the last."""
+    wired = _Wired()
+    data = bytes(limits.RAFT_MESSAGE_BYTES_MAX)
+    messages = [
+        Message(MessageType.APPEND, 2, 1, 5, index=index, entries=(Entry(5, index, data=data),))
+        for index in range(1, 12)
+    ]
+    wired.peers.post(GROUP, messages)
+    wired.peers.beat(2, BEAT)
+    frames = [frame for _, frame in wired.flushed()]
+    assert [*range(1, 12)] == [each.message.index for frame in frames for each in frame.messages]
+    assert all(len(frame.messages) <= 3 for frame in frames)
+    assert [*[None] * (len(frames) - 1), BEAT] == [frame.beat for frame in frames]
+    huge = bytes(2 * limits.RPC_FRAME_BYTES_TARGET)
+    wired.peers.post(
+        GROUP, [Message(MessageType.APPEND, 2, 1, 5, entries=(Entry(5, 1, data=huge),))]
+    )
+    assert 1 == len(wired.flushed())
+
+
+def test_calls_and_replies_go_with_what_else_there_is() -> None:
+    """In order, one frame for each peer."""
+    wired = _Wired()
+    calls = [CallPart(number, "k", 5, 0, 1, b"c") for number in (1, 2)]
+    reply = ReplyPart(9, False, 0, 1, b"r")
+    wired.peers.call(2, calls[0])
+    wired.peers.reply(2, reply)
+    wired.peers.call(2, calls[1])
+    wired.peers.reply(3, reply)
+    (to_2, first), (to_3, second) = wired.flushed()
+    assert (2, calls, [reply]) == (to_2, first.calls, first.replies)
+    assert (3, [], [reply]) == (to_3, second.calls, second.replies)
+
+
+def test_parts_of_something_large_leave_at_once_and_let_others_go_first() -> None:
+    """Each in a frame of its own; what waits goes on waiting."""
+    wired = _Wired()
+    wired.peers.forward(2, Forward(9, *GROUP, b"command"))
+    part = CallPart(1, "k", 5, 0, 2, b"c")
+    answer = ReplyPart(1, False, 1, 2, b"r")
+    wired.peers.bulk(2, part)
+    wired.peers.bulk(3, answer)
+    assert [([part], []), ([], [answer])] == [(f.calls, f.replies) for _, f in wired.sent]
+    assert [2, 3] == [to for to, _ in wired.sent]
+    ((_, waited),) = wired.flushed()
+    assert 1 == len(waited.forwards)
+    assert [True, True, False] == wired.bulk

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from tests.unit.node.three import ThreeNodes
-from timemachine import codec
-from timemachine.errors import NotLeader, StoreError, StoreFailed, Unavailable
+from timemachine import codec, limits
+from timemachine.errors import NotLeader, StoreError, StoreFailed, TooManyRequests, Unavailable
 from timemachine.logrows import LogState
 from timemachine.raft import MessageType
+from timemachine.replica import commands as c
+from timemachine.replica.results import JobResult
 
 
 class _HeldDisk:
@@ -167,6 +169,51 @@ def test_a_read_is_answered_when_a_majority_follows() -> None:
     assert [None] == answers
 
 
+def test_a_command_that_a_send_was_revoked_for_is_never_refused_for_load() -> None:
+    """That send is removed already, and the log must hear of it."""
+    loop = _Loop()
+    size = limits.PROPOSAL_BYTES_WAITING_MAX
+    now_ms = loop.nodes.world.wall_ms()
+    answers: list[Any] = []
+    for revoked in (None, c.Revoked(b"u" * 16, 1, 1)):
+        command = c.DeleteJob(now_ms=now_ms, job_id="a", revoked=revoked)
+        loop.runtime.submit(loop.vnode, command, answers.append, size + 1)
+    loop.nodes.world.run_until(lambda: len(answers) == 2)
+    refused, result = answers
+    assert isinstance(refused, TooManyRequests)
+    assert isinstance(result, JobResult)
+
+
+def test_a_barrier_asks_nobody_while_the_lease_holds() -> None:
+    """Then a majority; and a replica that does not lead says so."""
+    loop = _Loop()
+    answers: list[Any] = []
+    loop.runtime.barrier(loop.vnode, answers.append)
+    assert [None] == answers
+    loop.nodes.cut = {2, 3} if loop.leader == 1 else {1, 3}
+    loop.nodes.world.run_until(lambda: not loop.runtime.leads_surely(loop.vnode))
+    assert loop.vnode.is_leader()
+    answers.clear()
+    loop.runtime.barrier(loop.vnode, answers.append)
+    loop.nodes.world.run_for(50)
+    assert [] == answers
+    loop.nodes.cut = set()
+    loop.nodes.world.run_until(lambda: bool(answers))
+    assert [None] == answers
+    follower = loop.nodes.engines[loop.follower].runtime
+    follower.barrier(loop.nodes.vnode(loop.follower, loop.group), answers.append)
+    assert [NotLeader] == [type(answer) for answer in answers[1:]]
+
+
+def test_a_barrier_of_a_node_that_has_stopped_is_refused() -> None:
+    """Whatever its lease says."""
+    loop = _Loop()
+    loop.runtime.close()
+    answers: list[Any] = []
+    loop.runtime.barrier(loop.vnode, answers.append)
+    assert [Unavailable] == [type(answer) for answer in answers]
+
+
 def test_a_read_shows_what_was_acknowledged_before_it() -> None:
     """Also while the batch of it is on its way to the disk."""
     loop = _Loop()
@@ -248,3 +295,22 @@ def test_what_was_proposed_and_not_committed_is_answered_when_the_leadership_goe
     assert [] == answers
     loop.nodes.world.run_until(lambda: bool(answers))
     assert [NotLeader] == [type(answer) for answer in answers]
+
+
+def test_a_replica_that_is_removed_during_a_sync_says_nothing_more() -> None:
+    """Its rows are being erased: nobody may count on what it has, nor is it asked what to do."""
+    loop = _Loop()
+    disk = _HeldDisk(loop.nodes, loop.follower)
+    loop.nodes.put(loop.leader, loop.group, "a")
+    loop.nodes.world.run_until(lambda: bool(disk.held))
+    engine = loop.nodes.engines[loop.follower]
+    vnode = loop.nodes.vnode(loop.follower, loop.group)
+    told: list[Any] = []
+    engine.runtime._on_effects = lambda *what: told.append(what)
+    engine._drop(vnode)
+    loop.nodes.sent.clear()
+    disk.release()
+    loop.nodes.world.run_for(50)
+    assert set() == loop.kinds(loop.follower)
+    assert vnode not in engine.runtime._active
+    assert vnode.group not in {each.group for each, _, _ in told}

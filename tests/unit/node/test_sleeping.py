@@ -5,8 +5,9 @@ from typing import Any
 
 from node.members import Rhythm
 from node.sleeping import Sleeping
-from timemachine.liveness import NO_SESSION, Answer, Beat
-from timemachine.vnode import RESTING_LEADER
+from timemachine.liveness import NO_SESSION, Announcement, Answer, Beat
+from timemachine.raft import ConfState
+from timemachine.vnode import RESTING_FOLLOWER, RESTING_LEADER
 
 GROUP = (7, 0)
 
@@ -15,6 +16,9 @@ class _Vnode:
     """An idle leader, until it ceases to lead."""
 
     group = GROUP
+    id = 1
+    members = ConfState(voters=(1, 2))
+    sole = False
     term = 3
     last_index = 9
 
@@ -23,7 +27,7 @@ class _Vnode:
         self.resting = 0
         self.stops = False
         self.core = SimpleNamespace(term=3, elapse=lambda _: None)
-        self.lease = SimpleNamespace(answered=lambda *_: None)
+        self.lease = SimpleNamespace(node_answered=lambda *_: None)
 
     def tick(self, _: float) -> None:
         self.leads = self.leads and not self.stops
@@ -45,10 +49,11 @@ class _Node:
         self.beat: Any = None
         self.session = NO_SESSION
         peers: Any = SimpleNamespace(
-            epoch=1, others=[2], number=1, flush=lambda: None, beat=self._take_beat
+            epoch=1, others=(2,), number=1, flush=lambda: None, beat=self._take_beat
         )
         runtime: Any = SimpleNamespace(vnodes={GROUP: self.vnode}, stepped=lambda _: None)
         world: Any = SimpleNamespace(mono_ms=lambda: self.now_ms)
+        self.peers = peers
         self.sleeping = Sleeping(world, runtime, peers, Rhythm())
         self.sleeping.added(vnode)
 
@@ -84,3 +89,46 @@ def test_a_leader_that_steps_down_in_a_tick_gives_notice() -> None:
     assert (GROUP,) == node.tick(accepted=(GROUP,)).woken
     assert 0 == node.vnode.resting
     assert node.vnode in node.sleeping.awake
+
+
+def test_a_group_with_a_voter_on_a_node_that_is_no_peer_stays_awake() -> None:
+    """One that was removed and is about to be replaced, or has joined and is not known here yet."""
+    node = _Node()
+    node.vnode.members = ConfState(voters=(1, 2, 3))
+    for _ in range(3 * Rhythm().idle_ticks):
+        assert not node.tick().announced
+    assert node.vnode in node.sleeping.awake
+    assert 0 == node.vnode.resting
+
+
+def test_a_sleeping_leader_wakes_when_the_node_of_a_voter_is_gone() -> None:
+    """Nobody answers for that one any more; it is not announced again while it votes."""
+    node = _Node()
+    while not node.tick().announced:
+        pass
+    node.tick(accepted=(GROUP,))
+    assert node.vnode not in node.sleeping.awake
+    node.peers.others = ()
+    node.sleeping.set_nodes(())
+    assert node.vnode in node.sleeping.awake
+    node.sleeping.tick()
+    assert node.vnode in node.sleeping.awake
+
+
+def test_who_slept_under_a_node_that_is_gone_waits_out_its_lease() -> None:
+    """That node may still run, and fire by what it was answered a moment ago."""
+    node = _Node()
+    elapsed: list[int] = []
+    promised: list[float] = []
+    node.vnode.leads = False
+    node.vnode.follows = lambda *_: True
+    node.vnode.promise = SimpleNamespace(answer=promised.append)
+    node.vnode.core = SimpleNamespace(elapse=elapsed.append)
+    node.sleeping._peers.answer = lambda *_: None  # type: ignore[method-assign]
+    node.sleeping.receive_beat(2, Beat(1, 1, (1, 1), 0, (Announcement(GROUP, 2, 3, 9),)))
+    assert RESTING_FOLLOWER == node.vnode.resting
+    assert node.vnode not in node.sleeping.awake
+    node.now_ms += 7.0
+    node.sleeping.set_nodes(())
+    assert node.vnode in node.sleeping.awake
+    assert ([0], [node.now_ms]) == (elapsed, promised)

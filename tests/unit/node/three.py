@@ -7,6 +7,7 @@ from typing import Any
 from node.consensus import Consensus
 from node.engine import Engine
 from node.members import Cluster
+from tests.sim.cluster.disk import DamageableStore
 from tests.sim.node import KEY
 from tests.sim.world import SimDisk, SimSender, SimWorld
 from timemachine.frames import Frame, read_frame, write_frame
@@ -25,7 +26,7 @@ class _Port:
         self._nodes = nodes
         self._number = number
 
-    def send(self, node: int, frame: bytes) -> None:
+    def send(self, node: int, frame: bytes, *, bulk: bool = False) -> None:
         nodes = self._nodes
         nodes.sent.append((self._number, node, frame))
         if nodes.cut.isdisjoint({node, self._number}):
@@ -35,32 +36,68 @@ class _Port:
 class ThreeNodes:
     """Engines with a meta group, and a collection of one vnode once it is asked for.
 
-    `failures` are those that a node reported, and must stop for; `sent` is what each sent to whom,
-    also if it did not arrive.
+    `failures` are those that a node reported, and must stop for; `given_up` are (node, group) of
+    replicas that were damaged, `stores` what may be damaged; `sent` is what each sent to whom,
+    also if it did not arrive. `formats` are those that the programs of the nodes know, `newer`
+    what was told of such as may be finalised. `options` are those of `Cluster`.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, **options: int) -> None:
         self.world = SimWorld(seed)
+        self._options: dict[str, Any] = dict(options)
         self.cut: set[int] = set()
         self.failures: list[Exception] = []
+        self.given_up: list[tuple[int, tuple[int, int]]] = []
         self.sent: list[tuple[int, int, bytes]] = []
         self.engines: dict[int, Engine] = {}
+        self.stores: dict[int, DamageableStore] = {}
+        self.formats: dict[int, tuple[int, ...]] = dict.fromkeys(MEMBERS, (1,))
+        self.newer: list[tuple[int, int]] = []
         for number in MEMBERS:
-            disk = SimDisk(self.world, {})
-            self.engines[number] = Engine(
-                self.world,
-                disk.store,
-                disk,  # type: ignore[arg-type]
-                SimSender(self.world),
-                cluster_id="cluster",
-                node=Node(id=f"n{number}", name="", http="", rpc="", zone="", version="0"),
-                master_keys=[KEY],
-                on_failure=self.failures.append,
-                cluster=Cluster(number=number, members=MEMBERS, network=_Port(self, number)),
-            )
+            self.stores[number] = DamageableStore(tells=True)
+            self._make(number)
         for engine in self.engines.values():
             engine.start(Settings(), lambda: None)
         self.world.run_until(lambda: self.leader((0, 0)) != 0 and self._known(), 1_000_000)
+
+    def _make(self, number: int) -> Engine:
+        disk = SimDisk(self.world, {})
+        disk.store = self.stores[number]
+        self.engines[number] = engine = Engine(
+            self.world,
+            disk.store,
+            disk,  # type: ignore[arg-type]
+            SimSender(self.world),
+            cluster_id="cluster",
+            node=Node(
+                id=f"n{number}",
+                name="",
+                http="",
+                rpc="",
+                zone="",
+                version="0",
+                formats=self.formats[number],
+            ),
+            master_keys=[KEY],
+            on_failure=self.failures.append,
+            on_quarantine=lambda group, _: self.given_up.append((number, group)),
+            on_newer_format=lambda *versions: self.newer.append(versions),
+            cluster=Cluster(
+                number=number, members=MEMBERS, network=_Port(self, number), **self._options
+            ),
+        )
+        return engine
+
+    def stop(self, number: int) -> None:
+        """A node is gone without a word; what it had under way still gets to its disk."""
+        self.engines[number].runtime.close()
+        self.cut.add(number)
+
+    def restart(self, number: int) -> None:
+        """A node that was stopped begins anew with what its disk has."""
+        engine = self._make(number)
+        self.cut.discard(number)
+        engine.start(Settings(), lambda: None)
 
     def _known(self) -> bool:
         return all(engine.meta.databases for engine in self.engines.values())
@@ -80,9 +117,7 @@ class ThreeNodes:
 
     def consensus(self, number: int) -> Consensus:
         """What feeds the replicas of one node."""
-        consensus = self.engines[number].consensus
-        assert consensus is not None
-        return consensus
+        return self.engines[number].consensus
 
     def leader(self, group: tuple[int, int]) -> int:
         """The number of the node that serves a group, 0 if there is none."""

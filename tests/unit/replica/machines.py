@@ -7,7 +7,7 @@ from timemachine.model import AttemptRecord, AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.records import read_attempt
-from timemachine.storage.keys import ReplicaKeys, u32
+from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
 
@@ -96,7 +96,7 @@ class Driven:
 
     def status(self, job_id: str, serial: int) -> str:
         """What is known of an attempt."""
-        row = self.store.get(self.keys.attempts + job_id.encode() + b"\0" + u32(serial))
+        row = self.machine.read_attempt(job_id.encode(), self.job(job_id), serial)
         assert row is not None
         return read_attempt(row).status
 

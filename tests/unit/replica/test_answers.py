@@ -7,7 +7,7 @@ import pytest
 
 from timemachine import codec, limits
 from timemachine.replica.answers import Answers, StoredAnswer
-from timemachine.replica.commands import Command, Request
+from timemachine.replica.commands import MADE_BY_NODE, Command, Request
 from timemachine.storage.keys import ReplicaKeys
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
@@ -108,3 +108,15 @@ def test_only_what_was_named_is_forgotten(late_ms: int, left: int) -> None:
     ANSWERS.forget(counter, [(5 + KEPT_MS, ASKED.key), (5 + KEPT_MS, b"x" * 16)])
     assert left == counter.state.requests
     assert 2 * left == len(counter.rows())
+
+
+def test_answers_to_keys_that_nodes_made_are_kept_for_a_short_time() -> None:
+    """Nobody but that node asks again, and it does so at once."""
+    counter = Counter()
+    made = Request(b"m" * 16, MADE_BY_NODE)
+    kept_ms = limits.REQUESTS_MADE_KEPT_MS
+    for now_ms in (1_000, 1_000 + kept_ms - 1):
+        command = Command(now_ms=now_ms)
+        assert "done 1" == ANSWERS.once(counter, made, command, Counter.run).text
+    ANSWERS.once(counter, made, Command(now_ms=1_000 + kept_ms), Counter.run)
+    assert 2 == counter.done

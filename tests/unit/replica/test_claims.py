@@ -5,9 +5,10 @@ import pytest
 
 from tests.unit.replica.machines import UID, Driven
 from timemachine import codec
-from timemachine.model import AttemptStatus, ClaimMark, JobState
+from timemachine.model import AttemptRecord, AttemptStatus, ClaimMark, JobState
 from timemachine.replica import commands as c
-from timemachine.replica.records import read_job
+from timemachine.replica.records import read_attempt, read_job
+from timemachine.storage.keys import u32
 
 SUCCEEDED, FAILED, UNKNOWN = AttemptStatus
 
@@ -172,3 +173,96 @@ def test_claims_of_before_are_read() -> None:
         bytes.fromhex("9901020101026400c2c2"), bytes.fromhex("9701020101026400")
     )
     assert now == read_job(stored)
+
+
+def _delivered(body: bytes) -> tuple[Driven, bytes]:
+    """A job whose recipient has answered so; the row that its attempt has when it has one."""
+    log = Driven()
+    log.put("a")
+    mark = log.claim("a")
+    record = AttemptRecord(
+        attempt=1,
+        version=1,
+        status=SUCCEEDED.value,
+        node="n",
+        term=1,
+        fence=mark.index,
+        url="http://hook.example/",
+        claimed_ms=2,
+        started_ms=2,
+        ended_ms=3,
+        response_body=body,
+    )
+    item = c.SettleItem("a", UID, 1, 1, 1, c.VERDICT_DELIVERED, codec.encode(record), 0)
+    log.apply(c.Settle(now_ms=4, items=[item]))
+    assert JobState.DELIVERED == log.job("a").state
+    return log, log.keys.attempts + b"a\0" + u32(1)
+
+
+def test_the_attempt_that_delivers_stands_in_the_row_of_its_job() -> None:
+    """Until another one follows: then it gets a row of its own, as it was."""
+    log, row = _delivered(b"welcome")
+    attempt = log.job("a").delivering
+    assert (b"welcome", None) == (read_attempt(attempt).response_body, log.store.get(row))
+    log.apply(c.RedriveJob(now_ms=5, job_id="a", route_uid=1, force=True))
+    assert (b"", attempt) == (log.job("a").delivering, log.store.get(row))
+    log.settle("a", log.claim("a"), SUCCEEDED)
+    assert ("succeeded", attempt) == (log.status("a", 2), log.store.get(row))
+    assert 2 == log.listed()
+    log.apply(c.DeleteJob(now_ms=6, job_id="a", purge=True))
+    assert [] == log.store.scan(*log.keys.attempts_range(b"a"))
+
+
+def test_another_life_keeps_the_attempt_that_delivered() -> None:
+    """A replaced job numbers its attempts on."""
+    log, row = _delivered(b"welcome")
+    attempt = log.job("a").delivering
+    log.put("a", 20)
+    assert (b"", attempt) == (log.job("a").delivering, log.store.get(row))
+    assert 2 == log.claim("a").serial
+
+
+def test_a_long_answer_is_kept_beside_the_job() -> None:
+    """Lists of jobs read their rows."""
+    log, row = _delivered(b"x" * 512)
+    assert (b"", "succeeded") == (log.job("a").delivering, log.status("a", 1))
+    assert log.store.get(row) is not None
+
+
+def test_what_was_answered_is_forgotten_wherever_it_stands() -> None:
+    """And nothing else of the job is."""
+    for body in (b"welcome", b"x" * 512):
+        log, _ = _delivered(body)
+        before = log.job("a")
+        (result,) = log.apply(c.ForgetContent(now_ms=5, job_id="a", attempt=1))
+        assert "changed" == result.kind
+        attempt = log.machine.read_attempt(b"a", log.job("a"), 1)
+        assert attempt is not None
+        emptied = read_attempt(attempt)
+        assert (b"", True) == (emptied.response_body, emptied.content_removed)
+        after = log.job("a")
+        assert before == msgspec.structs.replace(after, delivering=before.delivering)
+
+
+def test_an_answer_that_is_kept_for_repeats_is_without_what_a_recipient_answered() -> None:
+    """Nobody could have it forgotten there; a repeat is answered as before but for that."""
+    log, _ = _delivered(b"welcome")
+    request = c.Request(b"k" * 16, b"f" * 16)
+    redrive = c.RedriveJob(now_ms=5, job_id="a", route_uid=1, request=request)
+    (first,) = log.apply(redrive)
+    assert "job_delivered" == first.code
+    log.apply(c.ForgetContent(now_ms=5, job_id="a", attempt=1))
+    assert [] == [key for key, row in log.store.scan(b"", b"\xff", 999) if b"welcome" in row]
+    (again,) = log.apply(redrive)
+    assert msgspec.structs.replace(first.record, delivering=b"") == again.record
+
+
+def test_a_delivery_that_is_told_twice_changes_nothing() -> None:
+    """The first telling counts, wherever the attempt stands."""
+    for body in (b"welcome", b"x" * 512):
+        log, _ = _delivered(body)
+        before = log.job("a")
+        mark = ClaimMark(1, before.born_index + 1, 1, 1, 2, 100, 0)
+        log.settle("a", mark, FAILED)
+        assert (before, 1) == (log.job("a"), log.listed())
+        assert "succeeded" == log.status("a", 1)

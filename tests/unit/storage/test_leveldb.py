@@ -45,6 +45,14 @@ def test_identity_is_written_first_and_checked(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
+    """Its rows would be read as something else."""
+    store, _ = open_store(tmp_path / "data", create=Identity(FORMAT - 1, "c", "n", 1, b"check"))
+    store.close()
+    with pytest.raises(StoreForeign, match=f"format {FORMAT - 1}; this version reads {FORMAT}"):
+        open_store(tmp_path / "data")
+
+
 def test_a_second_opener_is_refused(tmp_path: Path) -> None:
     """One process, one directory."""
     store, _ = open_store(tmp_path / "data", create=IDENTITY)
@@ -137,6 +145,38 @@ def test_the_overlay_shows_what_is_on_its_way(tmp_path: Path) -> None:
     assert b"1" == overlay.get(b"a")
     overlay.discard()
     assert overlay.get(b"c") is None
+    store.close()
+
+
+def test_rows_that_stand_together_are_read_in_one_walk(tmp_path: Path) -> None:
+    """Those that lie apart, few ones and damaged ones are left to `get`."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    rows: dict[bytes, bytes | None] = {b"k%05d" % number: b"%d" % number for number in range(5000)}
+    store.write(store.prepare(rows))
+    keys = [b"k%05d" % number for number in range(100, 164)]
+    assert {key: rows[key] for key in keys} == store.near(keys)
+    assert {} == store.near(keys[:4])
+    assert {} == store.near([])
+    apart = [b"k%05d" % number for number in range(0, 5000, 50)]
+    assert len(store.near(apart)) <= 8
+    absent = [key + b"x" for key in keys]
+    assert not store.near(absent).keys() & set(absent)
+    store.close()
+
+
+def test_the_overlay_knows_better_than_what_was_read_near(tmp_path: Path) -> None:
+    """Rows on their way count, also those that are deleted, and a row that was not met is read."""
+    store, _ = open_store(tmp_path / "data", create=IDENTITY)
+    keys = [b"k%02d" % number for number in range(32)]
+    store.write(store.prepare(dict.fromkeys(keys, b"old")))
+    overlay = Overlay(store)
+    overlay.delete(keys[0])
+    overlay.seal()
+    overlay.put(keys[1], b"new")
+    near = overlay.near(keys[::-1])
+    assert (None, b"new", b"old") == tuple(overlay.get(key, near) for key in keys[:3])
+    assert b"old" == overlay.get(keys[4], {})
+    assert overlay.get(b"kx", near) is None
     store.close()
 
 

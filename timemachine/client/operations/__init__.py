@@ -20,7 +20,9 @@ from timemachine.client.operations.bulk import (
 )
 from timemachine.client.operations.cluster import (
     cluster,
+    finalise,
     get_settings,
+    issue_join_token,
     put_settings,
     ready,
     request,
@@ -91,6 +93,7 @@ __all__ = [
     "delete_database",
     "delete_job",
     "delete_route",
+    "finalise",
     "forecast",
     "get_collection",
     "get_database",
@@ -99,6 +102,7 @@ __all__ = [
     "get_route_secret",
     "get_settings",
     "get_task",
+    "issue_join_token",
     "list_collections",
     "list_databases",
     "list_jobs",

@@ -3,8 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from timemachine.client.answers import Cluster, Page, Ready, Settings, Version, Vnode
-from timemachine.client.call import Call, path_of, query_of
+from timemachine.client.answers import (
+    Cluster,
+    Finalised,
+    JoinToken,
+    Page,
+    Ready,
+    Settings,
+    Version,
+    Vnode,
+)
+from timemachine.client.call import Call, given, path_of, query_of
 from timemachine.client.operations.fields import Consistency
 
 
@@ -36,6 +45,30 @@ def put_settings(
         path_of("cluster", "settings"),
         Settings,
         body={"allowed_private_cidrs": list(allowed_private_cidrs)},
+        idempotency_key=idempotency_key,
+    )
+
+
+def issue_join_token(
+    *, ttl_ms: int | None = None, idempotency_key: str | None = None
+) -> Call[JoinToken]:
+    """Let one node join, with the token that is answered; an hour long unless `ttl_ms` says so."""
+    return Call(
+        "POST",
+        path_of("cluster", "join-tokens"),
+        JoinToken,
+        body=given({"ttl_ms": ttl_ms}),
+        idempotency_key=idempotency_key,
+    )
+
+
+def finalise(*, cluster_version: int, idempotency_key: str | None = None) -> Call[Finalised]:
+    """Use a newer format from now on, which every node knows; there is no way back."""
+    return Call(
+        "POST",
+        path_of("cluster", "finalise"),
+        Finalised,
+        body={"cluster_version": cluster_version},
         idempotency_key=idempotency_key,
     )
 

@@ -122,7 +122,7 @@ def rotate_route_secret(
 def pause_route(db: str, route: str, *, idempotency_key: str | None = None) -> Call[Route]:
     """Start no more sends to a route; its due jobs are held.
 
-    `pending_vnodes` of the answer is what may still start a send; call again until it is empty.
+    `pending_vnodes` of the answer may still start a send; call again until there are none.
     """
     path = route_path(db, route, "pause")
     return Call("POST", path, Route, idempotency_key=idempotency_key)

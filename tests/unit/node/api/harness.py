@@ -14,6 +14,8 @@ import msgspec
 from node.api.server import ApiServer
 from node.clock import RealWorld
 from node.engine import Engine
+from node.members import Cluster
+from tests.sim.node import ALONE
 from timemachine.errors import InvalidRequest, StoreError, TimeMachineError
 from timemachine.model import Node, Settings
 from timemachine.outbound import Outcome, Request, Target
@@ -116,27 +118,30 @@ class Reply(msgspec.Struct, frozen=True):
 class Api:
     """The API of one engine, and what stands around it.
 
-    `options` are those of its server. With a `token` all requests of `ask` carry it, with a
-    `trust` they go through TLS.
+    `options` are those of its server, `cluster` is what the node belongs to. With a `token` all
+    requests of `ask` carry it, with a `trust` they go through TLS.
     """
 
-    def __init__(self, world: RealWorld, **options: Any) -> None:
+    def __init__(self, world: RealWorld, *, cluster: Cluster = ALONE, **options: Any) -> None:
         self.world = world
+        number = cluster.number
         self.store = MemoryStore()
         self.disk = Disk(world, self.store)
         self.recipient = Recipient(world)
         self.failures: list[TimeMachineError] = []
         self.targets: list[Target] = []
         self.refused_host = "blocked.example"
+        self.check_s = 0.0
         self.engine = Engine(
             world,
             self.store,
             self.disk,
             self.recipient,
             cluster_id="c0ffee",
-            node=Node(id="n1", name="one", http="h:1", rpc="r:1", zone="z", version="0"),
+            node=Node(id=f"n{number}", name="one", http="h:1", rpc="r:1", zone="z", version="0"),
             master_keys=[KEY],
             on_failure=self.failures.append,
+            cluster=cluster,
         )
         self.server = ApiServer(self.engine, self.check, **options)
         self.token: str | None = None
@@ -147,7 +152,7 @@ class Api:
     async def check(self, target: Target) -> None:
         """Stands for the check of addresses."""
         self.targets.append(target)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.check_s)
         if target.host == self.refused_host:
             detail = "Allow it with --allow-private 10.0.0.0/8."
             raise InvalidRequest(detail, errors=[("/webhook_url", detail)])

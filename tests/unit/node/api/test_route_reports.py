@@ -98,7 +98,7 @@ async def test_attempts_of_many_at_once_are_parted_by_pages(api: Api) -> None:
 async def test_attempts_are_forgotten_with_their_time(api: Api) -> None:
     """No row of them is left when their jobs are forgotten."""
     await _fire(api, "j", Outcome(status=200, bytes_sent=True), "delivered")
-    keys = [vnode.keys for vnodes in api.engine._vnodes.values() for vnode in vnodes]
+    keys = [vnode.keys for vnodes in api.engine._vnodes.values() for vnode in vnodes.values()]
 
     def rows() -> int:
         return sum(len(api.store.scan(k.route_attempts, k.prefix + b"z", 10)) for k in keys)

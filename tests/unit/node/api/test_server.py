@@ -10,7 +10,7 @@ import pytest
 from node.api.server import ApiServer, connections_allowed
 from tests.unit.node.api.harness import FAR_MS, JOBS, Api, parse
 from timemachine import limits
-from timemachine.errors import TooManyRequests
+from timemachine.errors import StoreDamaged, TooManyRequests
 
 SYSTEM_BACKLOG = int(Path("/proc/sys/net/core/somaxconn").read_text())
 BODY = b'{"trigger_time":%d,"route":"hello"}' % FAR_MS
@@ -191,14 +191,29 @@ async def test_client_that_leaves_before_the_answer(api: Api) -> None:
 async def test_bug_is_500_without_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw is 500 with a request id, and its trace stays in the log."""
 
-    def fail(_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the machine")
 
-    monkeypatch.setattr(api.engine, "counts", fail)
+    monkeypatch.setattr(api.engine.gathering, "ask", fail)
     reply = await api.ask("GET", JOBS.removesuffix("/jobs"))
     assert (500, "internal") == (reply.status, reply.code)
     assert b"secret" not in reply.body
     assert "x-request-id" in reply.headers
+
+
+async def test_what_the_disk_cannot_give_may_be_asked_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged replica is rebuilt, and a node whose store failed ends: 503, not 500."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreDamaged("Rows cannot be read: a secret of the machine")
+
+    monkeypatch.setattr(api.engine.gathering, "ask", fail)
+    reply = await api.ask("GET", JOBS.removesuffix("/jobs"))
+    assert (503, "unavailable") == (reply.status, reply.code)
+    assert int(reply.headers["retry-after"]) > 0
+    assert b"secret" not in reply.body
 
 
 async def test_shed_load(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Claims that meet what their jobs have become meanwhile."""
 
-from tests.unit.node.cluster import Cluster
+import msgspec
+
+from tests.unit.node.cluster import ROUTE, Cluster
 from tests.unit.node.delivery.test_leading import no_row_is_passed
+from timemachine.delivery.borrowing import Credit
 from timemachine.model import JobState
 from timemachine.replica import commands as c
 
@@ -31,3 +34,45 @@ def test_a_job_that_is_moved_while_it_is_being_claimed_is_not_passed_by() -> Non
     cluster.elect(2)
     cluster.run(5_000)
     assert cluster.job("a").attempts > 1
+
+
+def test_a_claim_beyond_what_the_route_allows_by_then_is_taken_back() -> None:
+    """The limit was lowered between claim and send; the job waits for a slot."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.put("a", in_ms=9)
+    cluster.put("b", in_ms=9)
+    cluster.run(5)
+    cluster.set_route(msgspec.structs.replace(ROUTE, max_in_flight=1))
+    cluster.run(50)
+    assert (1, 1) == (cluster.sent(1), len(_of(cluster, c.Unclaim)))
+    cluster.nodes[1].sender.answer(0)
+    cluster.run(50)
+    assert 2 == cluster.sent(1)
+
+
+def test_a_claim_by_a_credit_that_has_run_out_is_taken_back() -> None:
+    """And what is begun by one that holds ends within the time that the lender was told."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.set_route(msgspec.structs.replace(ROUTE, max_in_flight=1))
+    queue = cluster.nodes[1].delivery._window.queue(ROUTE)
+    mono_ms = cluster.world.mono_ms()
+    queue.set_credits((Credit(1, mono_ms + 1_000, 2_000), Credit(1, mono_ms + 6, 2_000)))
+    for job_id in "abc":
+        cluster.put(job_id, in_ms=9)
+    cluster.run(8)
+    queue.set_credits(queue._credits[:1])
+    cluster.run(50)
+    assert (2, 1) == (cluster.sent(1), len(_of(cluster, c.Unclaim)))
+    sent = [request.timeout_ms for request, _ in cluster.nodes[1].sender.requests]
+    assert 2_000 == sent[0]
+    queue.set_credits(())
+    cluster.nodes[1].sender.answer(0)
+    cluster.nodes[1].sender.answer(1)
+    cluster.run(50)
+    assert 10_000 == cluster.nodes[1].sender.requests[2][0].timeout_ms
+
+
+def _of(cluster: Cluster, kind: type) -> list[object]:
+    return [each for each in cluster.committed if isinstance(each, kind)]

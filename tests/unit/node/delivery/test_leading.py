@@ -419,3 +419,42 @@ def test_open_sends_of_vnodes_left_are_cut_at_the_end_of_grace() -> None:
     cluster.nodes[1].delivery.abort_open_sends()
     assert [True] == cut
     assert [GROUP] == list(cluster.nodes[1].delivery._window.left)
+
+
+# --- seals ---------------------------------------------------------------------------------
+
+
+def test_a_leader_that_knows_less_than_the_seal_fires_nothing() -> None:
+    """It has another lease to wait for: what its meta group tells. Then it fires by itself."""
+    cluster = _cluster()
+    cluster.meta.applied_index = 7
+    cluster.log.apply(c.Seal(now_ms=0, meta_index=7))
+    cluster.meta.applied_index = 6
+    cluster.elect(2)
+    cluster.put("a")
+    cluster.run(700)
+    assert 0 == cluster.sent(2)
+    assert 0 == _count(cluster, c.Claim)
+    cluster.lease = False
+    cluster.meta.applied_index = 7
+    cluster.run(50)
+    assert 0 == cluster.sent(2)
+    cluster.lease = True
+    cluster.run(50)
+    assert 1 == cluster.sent(2)
+
+
+def test_a_leader_that_does_not_fire_for_a_seal_may_hand_over() -> None:
+    """Another one may know more."""
+    cluster = _cluster()
+    cluster.log.apply(c.Seal(now_ms=0, meta_index=7))
+    cluster.elect(2)
+    cluster.put("a")
+    cluster.run(50)
+    done = _hand_over(cluster, 2)
+    cluster.run(50)
+    assert [True] == done
+    cluster.meta.applied_index = 7
+    cluster.elect(1)
+    cluster.run(50)
+    assert (1, 0) == (cluster.sent(1), cluster.sent(2))

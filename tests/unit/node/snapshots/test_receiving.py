@@ -205,6 +205,26 @@ def test_only_some_are_taken_at_once() -> None:
     assert [(1, False)] == follower.take(more[0])
 
 
+def test_a_silent_transfer_gives_up_its_place() -> None:
+    """Its sender has given it up for now: it may go on, as long as nobody else needs the place."""
+    follower = Follower()
+    groups = [(3, number) for number in range(limits.SNAPSHOTS_IN_MAX)]
+    for group in groups:
+        assert [(1, False)] == follower.take(_steps(group)[0])
+    given_up_ms = limits.SNAPSHOT_CHUNK_TIMEOUT_MS * limits.SNAPSHOT_CHUNK_TRIES_MAX
+    follower.world.run_for(given_up_ms - 1)
+    for group in groups[1:]:
+        assert [(2, False)] == follower.take(_steps(group)[1])
+    more = _steps((4, 0))
+    assert [(0, True)] == follower.take(more[0])
+    assert [] == follower.discarded
+    follower.world.run_for(1)
+    assert [(1, False)] == follower.take(more[0])
+    assert [1] == follower.discarded
+    assert [(0, True)] == follower.take(_steps(groups[0])[1])
+    assert [(3, False)] == follower.take(_steps(groups[1])[2])
+
+
 def test_a_silent_transfer_is_given_up() -> None:
     """So long after its last chunk; what was heard in between counts."""
     follower = Follower()

@@ -22,7 +22,7 @@ GROUP = (3, 0)
 class Leader:
     """The sending side of a node, whose peers answer what a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: int) -> None:
         self.world = SimWorld(1)
         rows = {KEYS.job + b"%03d" % number: b"j" * 50 for number in range(30)}
         rows[KEYS.state] = codec.encode(MachineState(9, 2))
@@ -31,25 +31,28 @@ class Leader:
         self.reports: list[tuple[Group, int, bool]] = []
         self.views: list[MemoryStoreView] = []
         self.damage: list[StoreDamaged] = []
+        self.log_base = 4
         self.out = SnapshotsOut(
             self.world,
             view=self._view,
             keys_of=lambda group: KEYS if group[0] == 3 else None,
+            log_base=lambda _: self.log_base,
             send=lambda to, chunk: self.sent.append((to, chunk)),
             report=lambda group, to, failed: self.reports.append((group, to, failed)),
             damaged=self.damage.append,
             chunk_bytes=500,
+            **options,
         )
 
     def _view(self) -> MemoryStoreView:
         self.views.append(self.store.view())
         return self.views[-1]
 
-    def start(self, group: Group = GROUP, to: int = 2, index: int = 4) -> None:
+    def start(self, group: Group = GROUP, to: int = 2, index: int = 4, term: int = 7) -> None:
         """As the core would."""
         metadata = SnapshotMetadata(ConfState((1, 2)), index, 1)
         message = Message(
-            MessageType.SNAPSHOT, to, 1, 7, snapshot=Snapshot(b"name", metadata), acked=3
+            MessageType.SNAPSHOT, to, 1, term, snapshot=Snapshot(b"name", metadata), acked=3
         )
         self.out.start(group, to, message)
         self.world.run_for(0)
@@ -249,3 +252,185 @@ def test_after_close_nothing_happens() -> None:
     assert count == len(leader.sent)
     assert [] == leader.reports
     assert leader.all_closed()
+
+
+def _interrupt(leader: Leader) -> SnapshotChunk:
+    """Let nobody answer until the core is told; returns the chunk that was under way."""
+    before = len(leader.reports)
+    leader.world.run_for(limits.SNAPSHOT_CHUNK_TIMEOUT_MS * limits.SNAPSHOT_CHUNK_TRIES_MAX)
+    assert before + 1 == len(leader.reports)
+    return leader.sent[-1][1]
+
+
+def test_an_interrupted_transfer_goes_on_where_it_was() -> None:
+    """The core has given it up and asks anew; what arrived before is not sent again."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    leader.answer(2)
+    under_way = _interrupt(leader)
+    assert 2 == under_way.number
+    leader.store.write({KEYS.state: codec.encode(MachineState(20, 2))})
+    assert 9 == leader.out.keep_from(GROUP)
+    sent = len(leader.sent)
+    leader.world.run_for(limits.SNAPSHOT_RESUME_MS - 1)
+    leader.start(index=20)
+    assert [(2, under_way)] == leader.sent[sent:]
+    while len(leader.reports) == 1:
+        leader.answer(leader.sent[-1][1].number + 1)
+    assert [(GROUP, 2, True), (GROUP, 2, False)] == leader.reports
+    numbers = [chunk.number for _, chunk in leader.sent[sent:]]
+    assert list(range(2, 2 + len(numbers))) == numbers
+    assert 1 == len(leader.views)
+    assert leader.all_closed()
+
+
+def test_an_interrupted_transfer_may_be_interrupted_again() -> None:
+    """As often as it gets somewhere, and as it does not."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    for _ in range(3):
+        under_way = _interrupt(leader)
+        leader.start()
+        assert under_way == leader.sent[-1][1]
+    leader.answer(2)
+    assert 2 == leader.sent[-1][1].number
+    assert 1 == len(leader.views)
+
+
+@pytest.mark.parametrize(("log_base", "term"), [(4, 8), (10, 7)])
+def test_what_does_not_do_any_more_is_not_resumed(log_base: int, term: int) -> None:
+    """An image of an older term, or one behind which the log is gone: a new one begins."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    _interrupt(leader)
+    leader.store.write({KEYS.state: codec.encode(MachineState(20, 2))})
+    leader.log_base = log_base
+    leader.start(index=20, term=term)
+    assert (0, 2) == (leader.sent[-1][1].number, len(leader.views))
+    assert leader.views[0]._content is None
+    assert 20 == leader.out.keep_from(GROUP)
+
+
+def test_an_interrupted_transfer_is_kept_for_a_while() -> None:
+    """Then its view is closed: it holds up what the store could free."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    _interrupt(leader)
+    leader.world.run_for(limits.SNAPSHOT_RESUME_MS - 1)
+    assert not leader.all_closed()
+    leader.world.run_for(1)
+    assert leader.all_closed()
+    assert leader.out.keep_from(GROUP) is None
+    leader.start()
+    assert (0, 2) == (leader.sent[-1][1].number, len(leader.views))
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_an_interrupted_transfer_ends_with_what_it_is_for(how: str) -> None:
+    """Who leads no more, or stops, keeps no view."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    _interrupt(leader)
+    if how == "cancel":
+        leader.out.cancel(GROUP)
+    else:
+        leader.out.close()
+    assert leader.all_closed()
+    assert leader.out.keep_from(GROUP) is None
+
+
+def test_only_so_many_interrupted_transfers_are_kept() -> None:
+    """The oldest goes; of what had not begun to arrive there is nothing to keep."""
+    leader = Leader()
+    for number in range(limits.SNAPSHOTS_KEPT_MAX + 1):
+        leader.start((3, number))
+        leader.answer(1)
+        _interrupt(leader)
+    assert [None] == [each._content for each in leader.views if each._content is None]
+    assert leader.views[0]._content is None
+    assert leader.out.keep_from((3, 0)) is None
+    leader.start((3, 9))
+    _interrupt(leader)
+    assert leader.out.keep_from((3, 9)) is None
+
+
+def test_who_has_lost_what_arrived_gets_it_from_the_beginning() -> None:
+    """It was started anew meanwhile: it refuses, the core asks again, and a new image begins."""
+    leader = Leader()
+    leader.start()
+    leader.answer(1)
+    _interrupt(leader)
+    leader.start()
+    leader.answer(0, refused=True)
+    assert leader.all_closed()
+    leader.start()
+    assert (0, (7, 2)) == (leader.sent[-1][1].number, leader.sent[-1][1].transfer)
+
+
+def test_all_images_together_keep_the_rate() -> None:
+    """Whoever is answered at once gets no more than that; repeats count."""
+    leader = Leader(bytes_per_s=50_000)
+    leader.out._rate.book(limits.SNAPSHOT_BURST_BYTES, leader.world.mono_ms())
+    begun_ms = leader.world.mono_ms()
+    groups = [(3, 0), (3, 1)]
+    for group in groups:
+        leader.start(group)
+    answered = 0
+    while len(leader.reports) < len(groups):
+        leader.world.run_for(1)
+        for to, chunk in leader.sent[answered:]:
+            answered += 1
+            leader.out.answered(
+                to, SnapshotAnswer(chunk.group, chunk.transfer, chunk.number + 1, False)
+            )
+    assert all(not failed for _, _, failed in leader.reports)
+    sent = sum(len(chunk.data) for _, chunk in leader.sent)
+    assert sent == leader.out.sent_bytes
+    took_ms = leader.world.mono_ms() - begun_ms
+    assert sent / 50 <= took_ms <= sent / 50 + 200
+
+
+def test_what_fails_again_and_again_pauses_longer_and_longer() -> None:
+    """A view that cannot be had was asked for at each heartbeat; the core is told at once."""
+    leader = Leader()
+    leader.store.write({KEYS.state: None})
+    pauses: list[float] = []
+    for count in range(8):
+        begun_ms = leader.world.mono_ms()
+        leader.start()
+        while len(leader.reports) == count:
+            leader.world.run_for(1)
+        pauses.append(leader.world.mono_ms() - begun_ms)
+    assert [0.0, 0.0, 200.0, 400.0, 800.0, 1_600.0, 2_000.0, 2_000.0] == pauses
+    # Another one is not held up, and success ends it.
+    leader.store.write({KEYS.state: codec.encode(MachineState(9, 2))})
+    leader.start((3, 1))
+    assert (3, 1) == leader.sent[-1][1].group
+    leader.start()
+    leader.world.run_for(limits.SNAPSHOT_BACKOFF_MS_MAX)
+    leader.reports.clear()
+    while not leader.reports:
+        leader.answer(leader.sent[-1][1].number + 1)
+    assert [(GROUP, 2, False)] == leader.reports
+    sent = len(leader.sent)
+    leader.start()
+    assert sent + 1 == len(leader.sent)
+
+
+def test_a_pause_ends_with_what_it_is_for() -> None:
+    """Who leads no more does not begin late; who leads again begins at once."""
+    leader = Leader()
+    for _ in range(3):
+        leader.start(index=10)
+        leader.world.run_for(limits.SNAPSHOT_BACKOFF_MS_MIN)
+    leader.start()
+    leader.out.cancel(GROUP)
+    leader.world.run_for(2 * limits.SNAPSHOT_BACKOFF_MS_MAX)
+    assert [] == leader.sent
+    leader.start()
+    assert 1 == len(leader.sent)

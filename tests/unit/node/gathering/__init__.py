@@ -1,0 +1,1 @@
+"""Reading over many vnodes of several nodes."""

@@ -1,0 +1,1 @@
+"""Bulk tasks of several nodes."""

@@ -1,0 +1,48 @@
+"""Every test and file that the page about testing names is there."""
+
+import re
+
+from tests.sim.cluster.nemesis import _KINDS
+from tests.unit.project import ROOT
+
+PAGE = (ROOT / "docs" / "design" / "testing.md").read_text()
+LETTERS = {
+    "P": "processes",
+    "N": "network",
+    "C": "clients",
+    "D": "disk",
+    "K": "clock",
+    "M": "members",
+    "W": "power",
+    "T": "downtime",
+    "L": "limits",
+    "V": "versions",
+}
+
+
+def test_every_scenario_has_a_test_that_exists() -> None:
+    """In the file that its letter stands for; and no scenario is left out."""
+    named = re.findall(r"\b([A-Z]) `(test_\w+)`", PAGE)
+    for letter, name in named:
+        path = ROOT / "tests" / "cluster" / f"test_cluster_{LETTERS[letter]}.py"
+        assert f"def {name}(" in path.read_text(), name
+    rows = re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE)
+    numbers = [int(number) for row in rows for number in row.split(",")]
+    assert list(range(1, 31)) == numbers
+
+
+def test_every_test_of_a_cluster_is_on_the_page() -> None:
+    """Who writes one says there what it is for."""
+    for name in LETTERS.values():
+        path = ROOT / "tests" / "cluster" / f"test_cluster_{name}.py"
+        for test in re.findall(r"^def (test_\w+)\(", path.read_text(), re.MULTILINE):
+            assert f"`{test}`" in PAGE, test
+
+
+def test_files_and_faults_exist() -> None:
+    """Paths, and the faults of the simulator in the last column."""
+    for path in re.findall(r"`(tests/[\w/.]+)`", PAGE):
+        assert (ROOT / path).exists(), path
+    for row in re.findall(r"^\| [\d, ]+ \|.*$", PAGE, re.MULTILINE):
+        for word in re.findall(r"`(\w+)`", row.split("|")[-2]):
+            assert word in _KINDS, word

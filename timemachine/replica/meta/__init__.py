@@ -1,0 +1,73 @@
+"""What the whole cluster agrees on: databases, collections, routes, settings, nodes, placement.
+
+Small, so all of it is kept in memory beside its rows. Like the job machine the meta machine is a
+pure function of its log, and the only writer of its rows.
+
+Uids are numbers that are never used again: a re-created route does not inherit the jobs of its
+predecessor, a re-created collection not its vnodes. The numbers of nodes are such, too.
+
+    commands    what the log may carry
+    records     what rows hold, and what a command is answered
+    tables      the records in memory and in their rows
+    content     databases, collections, routes, settings
+    nodes       the first nodes, nodes that join, their tokens, the format of all
+    placing     which replicas each vnode is to have
+    tasks       bulk tasks, as far as meta remembers them
+    machine     applies the log
+"""
+
+from timemachine.replica.meta.commands import (
+    AnyMetaCommand,
+    Bootstrap,
+    DeleteCollection,
+    DeleteDatabase,
+    DeleteRoute,
+    DisableRoute,
+    EndTask,
+    Finalise,
+    ForgetRequests,
+    ForgetTasks,
+    IssueToken,
+    JoinNode,
+    Place,
+    PutCollection,
+    PutDatabase,
+    PutNode,
+    PutRoute,
+    PutSettings,
+    PutTask,
+    Removed,
+    Retire,
+)
+from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
+from timemachine.replica.meta.nodes import DEFAULT_DATABASE
+from timemachine.replica.meta.records import MetaResult, MetaState
+
+__all__ = [
+    "DEFAULT_DATABASE",
+    "AnyMetaCommand",
+    "Bootstrap",
+    "DeleteCollection",
+    "DeleteDatabase",
+    "DeleteRoute",
+    "DisableRoute",
+    "EndTask",
+    "Finalise",
+    "ForgetRequests",
+    "ForgetTasks",
+    "IssueToken",
+    "JoinNode",
+    "MetaMachine",
+    "MetaResult",
+    "MetaState",
+    "Place",
+    "PutCollection",
+    "PutDatabase",
+    "PutNode",
+    "PutRoute",
+    "PutSettings",
+    "PutTask",
+    "Removed",
+    "Retire",
+    "read_meta_commands",
+]

@@ -1,0 +1,211 @@
+"""The closed set of commands that the log of the meta group may carry.
+
+As in `timemachine.replica.commands`: the tags are stored, a number is never reused.
+"""
+
+import msgspec
+
+from timemachine.model import Node, Route, Settings, Task, TaskState
+from timemachine.placement import Move
+from timemachine.replica.commands import Command, Request
+
+
+class _BootstrapOfOne(Command, frozen=True):
+    """What a Bootstrap was at first. Fields that are not `kw_only` stand before `now_ms`."""
+
+    node: Node
+    settings: Settings
+
+
+class Bootstrap(_BootstrapOfOne, frozen=True, tag=100, kw_only=True):
+    """The first entry of a cluster: its first node, its settings, the database `default`.
+
+    `nodes` are those that belong to it from the beginning beside `node`; each has its number.
+    A cluster begins once: a second one changes nothing.
+    """
+
+    nodes: list[Node] = msgspec.field(default_factory=list)
+
+
+class PutDatabase(Command, frozen=True, tag=101):
+    """Create a database; one that exists is left as it is."""
+
+    name: str
+    request: Request | None = None
+
+
+class DeleteDatabase(Command, frozen=True, tag=102):
+    """Delete a database, its collections and routes."""
+
+    name: str
+    request: Request | None = None
+
+
+class PutCollection(Command, frozen=True, tag=103):
+    """Create a collection or change what may change; None keeps the stored or default value."""
+
+    db: str
+    name: str
+    num_vnodes: int | None = None
+    replicas: int | None = None
+    history_retention_ms: int | None = None
+    request: Request | None = None
+
+
+class DeleteCollection(Command, frozen=True, tag=104):
+    """Delete a collection; its vnodes go with it."""
+
+    db: str
+    name: str
+    request: Request | None = None
+
+
+class PutRoute(Command, frozen=True, tag=105):
+    """Create or replace a route.
+
+    `expected_version` is the version that the new content was made from, 0 for none: whoever
+    merges must look again when it moved. `uid`, `version` and the times of `route` are set here.
+    """
+
+    route: Route
+    expected_version: int
+    request: Request | None = None
+
+
+class DeleteRoute(Command, frozen=True, tag=106):
+    """Delete a route; its pending jobs end as dead."""
+
+    db: str
+    name: str
+    expected_version: int | None = None
+    request: Request | None = None
+
+
+class DisableRoute(Command, frozen=True, tag=107):
+    """The system stops a route, because of what its recipient answered."""
+
+    uid: int
+    reason: str
+
+
+class PutSettings(Command, frozen=True, tag=108):
+    """Replace the cluster's settings."""
+
+    settings: Settings
+    request: Request | None = None
+
+
+class PutNode(Command, frozen=True, tag=109):
+    """Make known what a node says of itself: addresses, version, formats.
+
+    Its number and its state stay what meta says. A node that meta does not know joins, it is not
+    put; one that was removed does not come back.
+    """
+
+    node: Node
+
+
+class ForgetRequests(Command, frozen=True, tag=110):
+    """Forget stored answers by (expires_ms, request hash)."""
+
+    requests: list[tuple[int, bytes]]
+
+
+class PutTask(Command, frozen=True, tag=111):
+    """Begin a task."""
+
+    task: Task
+    request: Request | None = None
+
+
+class EndTask(Command, frozen=True, tag=112):
+    """A task that runs has ended; one that has ended already is left as it is."""
+
+    id: str
+    state: TaskState
+    counts: dict[str, int]
+    error: str | None = None
+
+
+class ForgetTasks(Command, frozen=True, tag=113):
+    """Forget these tasks, as far as they have ended."""
+
+    ids: list[str]
+
+
+class IssueToken(Command, frozen=True, tag=114):
+    """Let one node join, until `expires_ms`, that knows the secret of this hash (SHA-256).
+
+    Tokens that have expired by `now_ms` are forgotten here.
+    """
+
+    id: str
+    secret_hash: bytes
+    expires_ms: int
+    request: Request | None = None
+
+
+class JoinNode(Command, frozen=True, tag=115):
+    """A node joins with a token. It gets its number here; that and the state in `node` are ignored.
+
+    `replaces` names a node whose disk is lost: it is removed, and the new node takes its place in
+    every group. A repeat by the same node with the same token gets the same number.
+    """
+
+    token_id: str
+    secret_hash: bytes
+    node: Node
+    replaces: str | None = None
+
+
+class Place(Command, frozen=True, tag=116):
+    """What the node leader decided about placement. A move of a placement that moved is void."""
+
+    moves: list[Move]
+
+
+class Removed(Command, frozen=True, tag=117):
+    """A replica that was to leave its group has left it."""
+
+    uid: int
+    index: int
+    replica: int
+
+
+class Retire(Command, frozen=True, tag=118):
+    """A replica is damaged: the next generation on the same node takes its place."""
+
+    uid: int
+    index: int
+    replica: int
+
+
+class Finalise(Command, frozen=True, tag=119):
+    """From now on the cluster uses this format: its nodes all know it, and an admin says so."""
+
+    version: int
+    request: Request | None = None
+
+
+AnyMetaCommand = (
+    Bootstrap
+    | PutDatabase
+    | DeleteDatabase
+    | PutCollection
+    | DeleteCollection
+    | PutRoute
+    | DeleteRoute
+    | DisableRoute
+    | PutSettings
+    | PutNode
+    | ForgetRequests
+    | PutTask
+    | EndTask
+    | ForgetTasks
+    | IssueToken
+    | JoinNode
+    | Place
+    | Removed
+    | Retire
+    | Finalise
+)

@@ -43,6 +43,7 @@ from timemachine.errors import (
     SealError,
     StoreDamaged,
     StoreError,
+    StoreFailed,
     TimeMachineError,
 )
 from timemachine.model import Node, Settings
@@ -116,6 +117,9 @@ def serve(
         log.error("configuration refused", reason=error.detail)
         refused(error)
         return EXIT_USAGE
+    except StoreFailed as error:
+        # Nothing is wrong with what is in it: the next start goes on with that.
+        return _failed(error, refused)
     except (StoreError, SealError) as error:
         log.error("data directory refused", code=error.code, reason=error.detail)
         if isinstance(error, StoreDamaged):
@@ -123,9 +127,13 @@ def serve(
         refused(error)
         return EXIT_STORE
     except TimeMachineError as error:
-        log.error("node failed", code=error.specific_code, reason=error.detail)
-        refused(error)
-        return EXIT_FAILED
+        return _failed(error, refused)
+
+
+def _failed(error: TimeMachineError, refused: Callable[[TimeMachineError], None]) -> int:
+    log.error("node failed", code=error.specific_code, reason=error.detail)
+    refused(error)
+    return EXIT_FAILED
 
 
 def _how_to_replace(config: Config) -> str:
@@ -359,14 +367,14 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     bound(f"{scheme}://{address}")
     if certificate is not None:
         log.info("the API speaks HTTPS", url=f"{scheme}://{address}")
-    # An address, whatever is spoken there: programs read this line.
     if joined and not engine.is_member:
         log.info("waiting until the others count on this node")
-    # Who has just come is ready when they do: whoever is told so may stop another node next.
-    while joined and not engine.is_member and not stopping.is_set():
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _LOOK_S)
+        # Who has just come is ready when they do: whoever is told so may stop another node next.
+        while not engine.is_member and not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK_S)
     if not stopping.is_set():
+        # An address, whatever is spoken there: programs read this line.
         say(f"ready http={address} rpc={shown(rpc_host, rpc_port)} node={identity.node_id}")
         sys.stdout.flush()
     await stopping.wait()

@@ -7,7 +7,6 @@ from node.rpc.joinwords import Elsewhere, JoinAnswer, Joined, JoinRequest, Membe
 from timemachine.errors import TimeMachineError
 from timemachine.formats import told
 from timemachine.jointokens import JOIN_REFUSALS
-from timemachine.model import NodeState
 from timemachine.replica.meta import JoinNode, MetaResult
 from timemachine.sealing import format_key_file
 
@@ -67,7 +66,7 @@ class Admission:
         members = tuple(
             Member(node.number, node.id, node.rpc)
             for node in engine.meta.nodes.values()
-            if node.state is not NodeState.REMOVED
+            if node.present
         )
         keys = format_key_file(engine.master_keys)
         return Joined(engine.cluster_id, result.node.number, members, keys)

@@ -8,9 +8,9 @@ import msgspec
 
 from timemachine import codec
 from timemachine.model import AttemptRecord, JobRecord
-from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.records import find_attempt, read_attempt, read_job
 from timemachine.storage.api import Row, Store
-from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u32, u64
+from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u64
 
 _CHUNK_ROWS = 16
 _PURGED_ROWS = 500
@@ -155,9 +155,7 @@ def _read(
     if job is None:
         return None
     record = read_job(job)
-    attempt: bytes | None = record.delivering
-    if not attempt or serial != record.serial:
-        attempt = store.get(keys.attempts_range(raw_id)[0] + u32(serial))
+    attempt = find_attempt(store, keys, raw_id, record, serial)
     if attempt is None:
         return None
     made = read_attempt(attempt)

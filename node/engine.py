@@ -39,7 +39,7 @@ from timemachine import limits
 from timemachine.errors import DiskFull, StoreDamaged, TimeMachineError, Unavailable
 from timemachine.group import node_of
 from timemachine.membership import is_taken_in, wanted_in_meta
-from timemachine.model import Collection, Node, NodeState, Placement, Route, Settings
+from timemachine.model import Collection, Node, Placement, Route, Settings
 from timemachine.outbound import Sender
 from timemachine.placement import first_leader, present
 from timemachine.replica import commands as c
@@ -337,7 +337,7 @@ class Engine(Reader):
     def _unsaid(self) -> Node | None:
         """What this node says of itself; None where meta knows that, or does not know the node."""
         own = self.meta.nodes.get(self._node.id)
-        if own is None or own.state is NodeState.REMOVED:
+        if own is None or not own.present:
             return None
         said = msgspec.structs.replace(self._node, number=own.number, state=own.state)
         return None if said == own else said
@@ -681,11 +681,7 @@ class Engine(Reader):
     def others(self) -> list[int]:
         """The numbers of the other nodes of the cluster."""
         there = self.meta.nodes.values()
-        return [
-            node.number
-            for node in there
-            if node.state is not NodeState.REMOVED and node.number != self.number
-        ]
+        return [node.number for node in there if node.present and node.number != self.number]
 
     def heard(self) -> set[int]:
         """The numbers of the nodes that answer; this one among them."""

@@ -6,9 +6,11 @@ waits, for a successor that hears nothing sends again.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from node.consensus import Consensus
 from node.env import World
+from node.gathered import Gathered
 from node.runtime import Runtime
 from timemachine import limits
 from timemachine.group import node_of
@@ -43,20 +45,13 @@ class Leaving:
         """
         self._consensus.sleeping.leaving = True
         led = [vnode for vnode in self._runtime.vnodes.values() if vnode.serving and not vnode.sole]
-        left = 1
-
-        def ended(_: bool) -> None:  # noqa: FBT001 - a callback
-            nonlocal left
-            left -= 1
-            if not left:
-                done()
-
-        for vnode in led:
-            node = self._successor(vnode)
-            if node:
-                left += 1
-                self._consensus.handovers.start(vnode, node, ended)
-        ended(True)
+        moves = [(vnode, node) for vnode in led if (node := self._successor(vnode))]
+        if not moves:
+            done()
+            return
+        gathered = Gathered(len(moves), lambda _: done())
+        for number, (vnode, node) in enumerate(moves):
+            self._consensus.handovers.start(vnode, node, partial(gathered.take, number))
 
     def relieve(self, has_room: Callable[[int], bool]) -> None:
         """Have others lead what nodes that have room can take, for this one is nearly full.

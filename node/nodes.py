@@ -6,7 +6,7 @@ from node.config import RPC_PORT, split_address
 from node.rpc.hello import Known
 from timemachine.addresses import parse_address
 from timemachine.errors import ConfigError
-from timemachine.model import Node, NodeState
+from timemachine.model import Node
 from timemachine.storage.leveldb import Identity
 
 
@@ -35,16 +35,12 @@ class Nodes:
         """
         newest = max([node.number for node in nodes], default=self._number)
         since = {each: rpc for each, rpc in self._addresses.items() if each > newest}
-        self._known = {
-            node.number: Known(node.id, node.state is NodeState.REMOVED) for node in nodes
-        }
-        self._addresses = {
-            node.number: node.rpc for node in nodes if node.state is not NodeState.REMOVED
-        } | since
+        self._known = {node.number: Known(node.id, not node.present) for node in nodes}
+        self._addresses = {node.number: node.rpc for node in nodes if node.present} | since
         self.listeners = frozenset(
             each
             for node in nodes
-            if node.number != self._number and node.state is not NodeState.REMOVED
+            if node.number != self._number and node.present
             for each in _listeners(node)
         )
         self._count()

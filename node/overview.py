@@ -114,7 +114,7 @@ def _fragile(told: VnodeReport) -> bool:
 
 def node_state(node: Node, answering: Sized[int]) -> str:
     """How a node is: removed, down, leaving or up. `answering` are the numbers that are heard."""
-    if node.state is NodeState.REMOVED:
+    if not node.present:
         return "removed"
     if node.number not in answering:
         return "down"

@@ -20,8 +20,9 @@ import msgspec
 
 from node.calls import Answer, Calls
 from node.env import Timer, World
+from node.gathered import Gathered
 from node.peers import Peers
-from node.repeats import Gathered, Repeats
+from node.repeats import Repeats
 from node.runtime import Runtime
 from timemachine import codec, limits
 from timemachine.carried import CarriedError, arrived, carry
@@ -204,24 +205,16 @@ class Router:
 
         Like as many calls of `propose`, but all are taken or all are refused.
         """
-        count = left = len(proposals)
+        count = len(proposals)
         error = self._refused(count, size)
         if error is not None or not count:
             done([error] * count)
             return
-        results: list[Any] = [None] * count
-
-        def answered(number: int, result: Any) -> None:
-            nonlocal left
-            results[number] = result
-            left -= 1
-            if not left:
-                done(results)
-
+        gathered = Gathered(count, done)
         now_ms = self._world.mono_ms()
         each = size // count
         for number, (group, command) in enumerate(proposals):
-            self._begin(group, command, partial(answered, number), each, now_ms)
+            self._begin(group, command, partial(gathered.take, number), each, now_ms)
 
     def _refused(self, count: int, size: int) -> TimeMachineError | None:
         if (

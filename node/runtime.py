@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 from node.env import Disk, Timer, World
+from node.gathered import Gathered
 from node.peers import Peers
 from timemachine import limits
 from timemachine.errors import (
@@ -146,27 +147,23 @@ class Runtime:
 
         Like as many calls of `submit`, but all are taken or all are refused.
         """
-        count = left = len(proposals)
+        count = len(proposals)
         error = self._enter(count, size)
         if error is not None or not count:
             done([error] * count)
             return
-        results: list[Any] = [None] * count
 
-        def answered(number: int, result: Any) -> None:
-            nonlocal left
-            results[number] = result
-            left -= 1
-            if not left:
-                self._leave(count, size)
-                done(results)
+        def answered(results: list[Any]) -> None:
+            self._leave(count, size)
+            done(results)
 
+        gathered = Gathered(count, answered)
         slowed = self._slows_down()
         for number, (vnode, command) in enumerate(proposals):
             if slowed:
-                self._paced.append((vnode, command, partial(answered, number)))
+                self._paced.append((vnode, command, partial(gathered.take, number)))
             else:
-                self.propose(vnode, command, partial(answered, number))
+                self.propose(vnode, command, partial(gathered.take, number))
 
     def _enter(self, count: int, size: int) -> TimeMachineError | None:
         """Count users' commands as waiting until `_leave`, or say why they are not taken."""

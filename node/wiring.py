@@ -370,9 +370,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     if joined and not engine.is_member:
         log.info("waiting until the others count on this node")
         # Who has just come is ready when they do: whoever is told so may stop another node next.
-        while not engine.is_member and not stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _LOOK_S)
+        await _taken_in(engine, stopping)
     if not stopping.is_set():
         # An address, whatever is spoken there: programs read this line.
         say(f"ready http={address} rpc={shown(rpc_host, rpc_port)} node={identity.node_id}")
@@ -382,6 +380,12 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     if not failures:
         return EXIT_OK
     return EXIT_STORE if isinstance(failures[0], StoreDamaged) else EXIT_FAILED
+
+
+async def _taken_in(engine: Engine, stopping: asyncio.Event) -> None:
+    while not (engine.is_member or stopping.is_set()):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _LOOK_S)
 
 
 def _reload_on_hangup(

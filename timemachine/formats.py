@@ -19,25 +19,21 @@ from typing import Final
 
 from timemachine import codec
 from timemachine.errors import StoreForeign
-from timemachine.model import Node, NodeState
+from timemachine.model import Node
 
 KNOWN: Final[tuple[int, ...]] = (codec.VERSION,)
 """The formats that this program reads and writes."""
 
 
-def _members(nodes: Iterable[Node]) -> list[Node]:
-    return [node for node in nodes if node.state is not NodeState.REMOVED]
-
-
 def behind(nodes: Iterable[Node], version: int) -> list[Node]:
     """The members whose programs do not know a format, by their numbers."""
-    lacking = [node for node in _members(nodes) if version not in node.formats]
+    lacking = [node for node in nodes if node.present and version not in node.formats]
     return sorted(lacking, key=lambda node: node.number)
 
 
 def known_by_all(nodes: Iterable[Node]) -> int:
     """The newest format that every member knows; 0 if there is none, or no member."""
-    each = [set(node.formats) for node in _members(nodes)]
+    each = [set(node.formats) for node in nodes if node.present]
     return max(set.intersection(*each), default=0) if each else 0
 
 

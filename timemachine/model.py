@@ -366,6 +366,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     formats: tuple[int, ...] = (1,)
 
     @property
+    def present(self) -> bool:
+        """Whether it belongs to the cluster; also while it leaves."""
+        return self.state is not NodeState.REMOVED
+
+    @property
     def host(self) -> str:
         """The machine that it runs on, as far as its RPC address tells."""
         return self.rpc.rpartition(":")[0].strip("[]").lower()

@@ -120,7 +120,7 @@ def additions(
 
 def present(nodes: Iterable[Node]) -> frozenset[int]:
     """The numbers of the nodes that belong to the cluster, those that are leaving among them."""
-    return frozenset(node.number for node in nodes if node.state is not NodeState.REMOVED)
+    return frozenset(node.number for node in nodes if node.present)
 
 
 def under_replicated(

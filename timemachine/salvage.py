@@ -19,11 +19,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from timemachine.errors import CodecError, ReplicaStopped, StoreDamaged
+from timemachine.group import META_GROUP
 from timemachine.logrows import Tail, read_tail
 from timemachine.model import PENDING_STATES, JobRecord, JobState
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.meta import MetaMachine
-from timemachine.replica.records import read_job
+from timemachine.replica.records import find_meta, read_job
 from timemachine.storage.api import Store
 from timemachine.storage.keys import (
     DAMAGED_START,
@@ -42,7 +43,6 @@ from timemachine.storage.overlay import Overlay
 Group = tuple[int, int]
 """(collection uid, vnode index)."""
 
-_META_GROUP: Final = (0, 0)
 _PAGE: Final = 1_000
 _ROWS_MAX: Final = 1_000_000
 _BEFORE_ID: Final = {b"i": 9, b"r": 16, b"d": 8, b"w": 16}
@@ -109,7 +109,7 @@ def replicas(store: Store, *, unconfirmed: bool = True) -> list[Replica]:
     except StoreDamaged:
         return [Replica(keys=keys, damaged=True) for keys in _ranges(store)]
     given_up = [Replica(keys=keys, damaged=True) for keys in _given_up(store)]
-    names = _names(store, groups.pop(_META_GROUP, None), unconfirmed=unconfirmed)
+    names = _names(store, groups.pop(META_GROUP, None), unconfirmed=unconfirmed)
     found = []
     for (uid, index), incarnation in groups.items():
         db, collection = names.get(uid, ("", f"collection-{uid}"))
@@ -137,9 +137,7 @@ def lines(store: Store, replica: Replica, *, unconfirmed: bool = True) -> Iterat
             if _has_ended(record):
                 replica.ended += 1
                 continue
-            meta = record.meta
-            if meta is None:
-                meta = overlay.get(replica.keys.meta + raw_id)
+            meta = find_meta(overlay, replica.keys, raw_id, record)
             if meta is None:
                 raise StoreDamaged
             line = encode(_line(raw_id.decode(), record, meta))

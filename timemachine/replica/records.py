@@ -8,8 +8,8 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptRecord, JobRecord, JobState
 from timemachine.replica.results import BulkProgress
-from timemachine.storage.api import Reading
-from timemachine.storage.keys import ReplicaKeys
+from timemachine.storage.api import Getting
+from timemachine.storage.keys import ReplicaKeys, u32
 
 NEVER_MS: Final = 1 << 62
 """Later than any job can be due."""
@@ -47,7 +47,21 @@ read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
 
 
-def read_meta(store: Reading, keys: ReplicaKeys, raw_id: bytes, record: JobRecord) -> bytes:
+def read_meta(store: Getting, keys: ReplicaKeys, raw_id: bytes, record: JobRecord) -> bytes:
     """The meta of a job whose record was just read from `store`."""
-    meta = record.meta
-    return (store.get(keys.meta + raw_id) or b"null") if meta is None else meta
+    meta = find_meta(store, keys, raw_id, record)
+    return b"null" if meta is None else meta
+
+
+def find_meta(store: Getting, keys: ReplicaKeys, raw_id: bytes, record: JobRecord) -> bytes | None:
+    """The same; None where its row is not there."""
+    return store.get(keys.meta + raw_id) if record.meta is None else record.meta
+
+
+def find_attempt(
+    store: Getting, keys: ReplicaKeys, raw_id: bytes, record: JobRecord, serial: int
+) -> bytes | None:
+    """The encoded AttemptRecord of a job's attempt; None where it is not settled, or removed."""
+    if record.delivering and serial == record.serial:
+        return record.delivering
+    return store.get(keys.attempts + raw_id + b"\0" + u32(serial))

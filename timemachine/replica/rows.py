@@ -15,7 +15,9 @@ from timemachine.replica.records import (
     NEVER_MS,
     MachineState,
     RouteCounts,
+    find_attempt,
     read_job,
+    read_meta,
     read_route_counts,
     read_state,
 )
@@ -125,10 +127,7 @@ class JobRows:
 
     def read_meta(self, raw_id: bytes, record: JobRecord) -> bytes:
         """The meta of a job that is there."""
-        meta = record.meta
-        if meta is None:
-            meta = self.overlay.get(self.keys.meta + raw_id) or b"null"
-        return meta
+        return read_meta(self.overlay, self.keys, raw_id, record)
 
     def store_meta(self, raw_id: bytes, before: JobRecord, after: JobRecord, meta: bytes) -> None:
         """Write another meta where it has a row of its own; `after` has it otherwise."""
@@ -139,9 +138,7 @@ class JobRows:
 
     def read_attempt(self, raw_id: bytes, record: JobRecord, serial: int) -> bytes | None:
         """The encoded AttemptRecord of a job's attempt; None where it is not settled."""
-        if record.delivering and serial == record.serial:
-            return record.delivering
-        return self.overlay.get(self.keys.attempts + raw_id + b"\0" + u32(serial))
+        return find_attempt(self.overlay, self.keys, raw_id, record, serial)
 
     def store_attempt(self, raw_id: bytes, record: JobRecord, serial: int, attempt: bytes) -> None:
         """Write the encoded AttemptRecord of an attempt that is settled, and of nothing else."""

@@ -22,11 +22,15 @@ class Prepared(Protocol):
     """An opaque batch in the engine's own form, made by `Store.prepare`."""
 
 
-class Reading(Protocol):
-    """What a store and a view of one have in common."""
+class Getting(Protocol):
+    """What stores, views and overlays have in common."""
 
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
+
+
+class Reading(Getting, Protocol):
+    """What a store and a view of one have in common."""
 
     def scan(
         self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from node.repeats import Gathered, Repeats
+from node.repeats import Repeats
 from timemachine.errors import NotLeader
 from timemachine.replica.commands import DeleteJob, Request
 from timemachine.replica.results import JobResult
@@ -51,13 +51,3 @@ def test_others_are_no_repeats() -> None:
         (GROUP, keyless),
     ):
         assert repeats.begin(group, command, heard.append) is not None
-
-
-def test_results_are_told_together_in_their_order() -> None:
-    """Whichever comes first."""
-    heard: list[Any] = []
-    gathered = Gathered(3, heard.append)
-    for number, result in ((2, "c"), (0, "a"), (1, "b")):
-        assert [] == heard
-        gathered.take(number, result)
-    assert [["a", "b", "c"]] == heard

@@ -34,7 +34,7 @@ def put_node(tables: Tables, command: c.PutNode) -> MetaResult:
     existing = tables.nodes.get(command.node.id)
     if existing is None:
         return refused("node_unknown")
-    if existing.state is NodeState.REMOVED:
+    if not existing.present:
         return refused("node_removed")
     if tables.state.cluster_version not in command.node.formats:
         return refused("format_unknown")
@@ -82,7 +82,7 @@ def join_node(tables: Tables, command: c.JoinNode) -> MetaResult:
         lost = tables.nodes.get(command.replaces)
         if lost is None:
             return refused("node_unknown")
-        if lost.state is NodeState.REMOVED:
+        if not lost.present:
             return refused("node_removed")
     number = tables.state.next_number
     members = len(present(tables.nodes.values()))
@@ -122,6 +122,6 @@ def _joined_before(tables: Tables, command: c.JoinNode, joined: str) -> MetaResu
 
 def _forget_removed(tables: Tables) -> None:
     """Only so many are kept of those that are gone; who is unknown cannot come back either."""
-    gone = [node for node in tables.nodes.values() if node.state is NodeState.REMOVED]
+    gone = [node for node in tables.nodes.values() if not node.present]
     if len(gone) > limits.NODES_REMOVED_KEPT_MAX:
         tables.drop(min(gone, key=lambda node: node.number))

@@ -78,7 +78,7 @@ def retire(tables: Tables, command: c.Retire) -> MetaResult:
         return MetaResult(kind="unchanged")
     if len(placement.replicas) == 1:
         return refused("sole_replica")
-    gone = {node.number for node in tables.nodes.values() if node.state is NodeState.REMOVED}
+    gone = {node.number for node in tables.nodes.values() if not node.present}
     if not may_retire(placement, command.replica, gone):
         return refused("no_majority")
     if len(placement.removing) >= limits.REPLICAS_LEAVING_MAX:

@@ -179,6 +179,11 @@ class Member:
         return None if self.engine is None else self.engine.runtime.vnodes.get(group)
 
 
+def _log_end(vnode: Vnode) -> tuple[int, int]:
+    log = vnode.core._raft.log
+    return log.last_term(), log.last_index()
+
+
 def _to_nobody(_: bytes) -> None:
     """A node that is down takes no frames."""
 
@@ -340,7 +345,17 @@ class Members:
         vnodes = [vnodes[group] for vnodes in self._vnodes() if group in vnodes]
         if not vnodes:
             return False
-        members = max(vnodes, key=lambda vnode: vnode.machine.applied_index).members
+        views = [max(vnodes, key=lambda vnode: vnode.machine.applied_index)]
+        staying = [
+            each for each in vnodes if not goes(each.id) and not self._is_gone(group, each.id)
+        ]
+        if staying:
+            # This one leads next, and counts by what it has applied: the end of a change may be in
+            # its log, and only those who go know that it is committed.
+            views.append(max(staying, key=_log_end))
+        return all(self._has_majority(group, each.members, goes) for each in views)
+
+    def _has_majority(self, group: Group, members: ConfState, goes: Callable[[int], bool]) -> bool:
         for half in (members.voters, members.voters_outgoing):
             # Those who are to come may be voters by the next entry, and count although they go.
             coming = [

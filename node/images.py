@@ -86,8 +86,18 @@ class Images:
         if vnode is None or snapshot is None or message.term < vnode.core.term:
             return None
         if snapshot.metadata.index <= vnode.core.commit:
+            self._tell_how_far(vnode, message)
             return None
         return self._replicas.stage()
+
+    def _tell_how_far(self, vnode: Vnode, message: Message) -> None:
+        """The leader does not know that this replica has all that, and would offer it for ever."""
+        try:
+            vnode.core.step(message)
+        except StoreDamaged as error:
+            self._runtime.broken(vnode, error)
+        else:
+            self._runtime.stepped(vnode)
 
     def _install(self, group: Group, message: Message, keys: ReplicaKeys) -> None:
         vnode = self._runtime.vnodes.get(group)

@@ -119,6 +119,18 @@ def test_an_image_that_is_not_needed_has_no_place(why: str) -> None:
     assert not moving.engine._replicas._staged
 
 
+def test_who_offers_what_a_replica_has_hears_how_far_that_is() -> None:
+    """It would offer the same for ever: of two voters none can commit what would be newer."""
+    moving = _Transferring()
+    assert [(0, True)] == moving.take(moving.steps(moving.vnode.core.commit)[0])
+    answers = [
+        (each.message.type, each.message.index, each.message.reject)
+        for frame in moving.nodes.frames(moving.follower)
+        for each in frame.messages
+    ]
+    assert (MessageType.APPEND_RESPONSE, moving.vnode.core.commit, False) in answers
+
+
 def test_an_image_that_is_not_needed_any_more_gives_its_range_back() -> None:
     """The log has brought what it would, while it was on its way: its rows are erased."""
     moving = _Transferring()

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from timemachine.delivery.credits import Kind
 from timemachine.delivery.lateness import BOUNDS_MS
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -27,8 +28,8 @@ METRICS = {
     "timemachine_outcomes": "Attempts by what followed: delivered, or the reason of failure.",
     "timemachine_in_flight": "Attempts claimed or under way.",
     "timemachine_routes_waiting": "Routes that wait because their recipients asked for it.",
-    "timemachine_credits_lent": "Attempts that others may have under way by this node's shares.",
-    "timemachine_credits_borrowed": "Attempts that this node may have under way by others' shares.",
+    "timemachine_credits_lent": "What others may have of this node's shares, by limit.",
+    "timemachine_credits_borrowed": "What this node may have of others' shares, by limit.",
     "timemachine_vnodes": "Replicas on this node, the meta group included.",
     "timemachine_level0_files": "LevelDB's level-0 files; writers slow down from 6 on.",
     "timemachine_http_requests": "API requests by status.",
@@ -75,6 +76,9 @@ def set_up_logs(*, as_json: bool | None = None) -> None:
     )
 
 
+_LIMITS = {Kind.FLIGHT: "max_in_flight", Kind.RATE: "rate"}
+
+
 class _Numbers(Collector):
     """Turns the engine's plain numbers into metric families, only when asked for."""
 
@@ -95,8 +99,6 @@ class _Numbers(Collector):
         for name, key in (
             ("timemachine_in_flight", "in_flight"),
             ("timemachine_routes_waiting", "routes_waiting"),
-            ("timemachine_credits_lent", "credits_lent"),
-            ("timemachine_credits_borrowed", "credits_borrowed"),
             ("timemachine_vnodes", "vnodes"),
             ("timemachine_level0_files", "level0_files"),
             ("timemachine_http_requests_open", "http_requests_open"),
@@ -106,6 +108,14 @@ class _Numbers(Collector):
             ("timemachine_quarantined", "quarantined"),
         ):
             yield GaugeMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
+        for name, key in (
+            ("timemachine_credits_lent", "credits_lent"),
+            ("timemachine_credits_borrowed", "credits_borrowed"),
+        ):
+            parts = GaugeMetricFamily(name, METRICS[name], labels=["limit"])
+            for kind, count in numbers.get(key, {}).items():
+                parts.add_metric([_LIMITS[kind]], count)
+            yield parts
         name = "timemachine_outcomes"
         outcomes = CounterMetricFamily(name, METRICS[name], labels=["outcome"])
         for outcome, count in sorted(numbers["outcomes"].items()):

@@ -86,6 +86,7 @@ CREDIT_RENEW_MS = 500  # until it is asked for anew, and until a node is asked a
 CREDIT_ROUND_MS = 50  # between two looks at what is lacking, and at what is to be given back
 CREDIT_CALL_MS = 1_000  # until a node that is asked for credits is taken for silent
 CREDIT_ROUTES_MAX = 1_000  # that one node asks another one for at once
+CREDIT_RATE_PERIOD_MS_MAX = 60_000  # rates with longer periods are not lent
 CREDIT_FORGET_MS = 10_000  # without any credit, until a borrower is forgotten on the disk
 META_BEHIND_MS = 100  # until it is looked again whether this node's meta group knows a route
 FORWARDS_MAX = 4_000  # outcomes of a vnode that another node leads, waiting for that one
@@ -112,6 +113,7 @@ assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
 assert SENDS_PER_NODE_MAX < FORWARDS_MAX
 assert FORWARDS_RETRY_MS < HANDOVER_MARGIN_MS < FORWARDS_KEPT_MS
 assert SHARE_BLOCKED_MS >= ROUTE_TIMEOUT_MS_MAX + HANDOVER_MARGIN_MS + CREDIT_MS
+assert SHARE_BLOCKED_MS >= CREDIT_RATE_PERIOD_MS_MAX + HANDOVER_MARGIN_MS + CREDIT_MS
 # A credit is renewed several times before it ends, also when an answer is lost.
 assert CREDIT_ROUND_MS < CREDIT_RENEW_MS < CREDIT_CALL_MS
 assert CREDIT_CALL_MS + CREDIT_RENEW_MS < CREDIT_MS

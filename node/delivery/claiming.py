@@ -46,10 +46,12 @@ class Claims:
         window = self._window
         ready = [queue for queue in window.queues.values() if queue.size and queue.route.open]
         granted: dict[VnodeHead, list[Item]] = {}
+        mono_ms = self._world.mono_ms()
         while ready:
             following = []
             for queue in ready:
-                items = queue.grant(now_ms, limits.SENDS_PER_NODE_MAX - window.in_flight)
+                room = limits.SENDS_PER_NODE_MAX - window.in_flight
+                items = queue.grant(now_ms, mono_ms, room)
                 window.in_flight += len(items)
                 for item in items:
                     granted.setdefault(item.head, []).append(item)

@@ -1,11 +1,11 @@
 """Lends what this node does not need of its shares, and borrows what it lacks.
 
 The rules are those of `timemachine/delivery/credits.py`; here nodes are asked and answered, and
-queues are told what they may have in flight. Nobody waits for it: a node that hears of nobody goes
+queues are told what they may have. Nobody waits for it: a node that hears of nobody goes
 on with its own shares, less what it has lent, and at least 1 of each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,10 +15,11 @@ from node.runtime import Runtime
 from timemachine import codec, limits
 from timemachine.delivery.borrowing import Borrower, Lack
 from timemachine.delivery.credits import Answer as Told
-from timemachine.delivery.credits import Ask, read_answer, read_ask
+from timemachine.delivery.credits import Ask, Kind, Limit, read_answer, read_ask
 from timemachine.delivery.lending import NOTHING_OWNED, Lender, Own
 from timemachine.delivery.window import Window
 from timemachine.errors import CodecError, TimeMachineError, Unavailable
+from timemachine.model import Rate
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
 from timemachine.storage.keys import DEBTORS_KEY
@@ -50,8 +51,8 @@ class Credits:
 
     `_recorded` are the nodes of which the disk says that they may have credits; nobody else gets
     one. There is no such row until every other member has asked this node once, and so knows that
-    it is one: who does not may still use what now is this node's share. `_borrowing` are the routes
-    whose queues have credits.
+    it is one: who does not may still use what now is this node's share. `_borrowing` are the limits
+    of which queues have credits.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Credits:
         self._invited_ms: dict[int, float] = {}
         self._lender = Lender(self._recorded, world.mono_ms())
         self._borrower = Borrower(neighbours.epoch)
-        self._borrowing: set[int] = set()
+        self._borrowing: set[Limit] = set()
         self._next_ms = 0.0
         self._busy = True
         window.lent = self._lent
@@ -90,17 +91,15 @@ class Credits:
         self._next_ms = 0.0
         self._window.wake()
 
-    @property
-    def lent(self) -> int:
-        """Attempts that others may have in flight by shares of this node, over all routes."""
-        return self._lender.total
+    def lent(self, kind: Kind) -> int:
+        """Attempts that others may have by shares of this node, over all routes."""
+        return self._lender.totals[kind]
 
-    @property
-    def borrowed(self) -> int:
-        """Attempts that this node may have in flight by shares of others, over all routes."""
+    def borrowed(self, kind: Kind) -> int:
+        """Attempts that this node may have by shares of others, over all routes."""
         now_ms = self._world.mono_ms()
-        routes = self._borrower.routes()
-        return sum(each.slots for uid in routes for each in self._borrower.credits(uid, now_ms))
+        held = [limit for limit in self._borrower.limits() if limit.kind == kind]
+        return sum(each.slots for limit in held for each in self._borrower.credits(limit, now_ms))
 
     def rest_ms(self) -> float:
         """How long there is nothing to do."""
@@ -112,8 +111,8 @@ class Credits:
 
     def run_out(self, mono_ms: float) -> None:
         """Before slots are given: queues have no more than what is held and has not run out."""
-        for uid in list(self._borrowing):
-            self._set_credits(uid, mono_ms)
+        for limit in list(self._borrowing):
+            self._set_credits(limit, mono_ms)
 
     def round(self, now_ms: int, mono_ms: float) -> None:
         """Ask for what is lacking, give back what is not, want back what is lent and needed."""
@@ -127,10 +126,10 @@ class Credits:
         changed = self._lender.expire(mono_ms)
         if unsettled and not self._lender.unsettled:
             self._set_all_lent()
-        for uid in changed:
-            self._set_lent(uid)
+        for limit in changed:
+            self._set_lent(limit)
         self._forget(mono_ms)
-        lacks = self._lacks(now_ms)
+        lacks = self._lacks(now_ms, mono_ms)
         again = self._wanted_back(now_ms, mono_ms)
         calls = self._neighbours.calls
         lenders = [each for each in sorted(self._others) if self._neighbours.alive(each)]
@@ -142,29 +141,38 @@ class Credits:
             lacks
             or again
             or self._lender.unsettled
-            or self._borrower.routes()
-            or self._lender.total
+            or self._borrower.limits()
+            or any(self._lender.totals.values())
         )
 
-    def _lacks(self, now_ms: int) -> dict[int, Lack]:
+    def _lacks(self, now_ms: int, mono_ms: float) -> dict[Limit, Lack]:
         """What is lacking, and how it stands with what is borrowed."""
         queues = self._window.queues
-        routes = {uid for uid, queue in queues.items() if queue.is_full} | self._borrower.routes()
         lacks = {}
-        for uid in sorted(routes):
-            queue = queues.get(uid)
-            if queue is not None:
-                wanted = max(0, queue.need(now_ms) - queue.owned)
-                in_use = max(0, queue.in_flight - queue.owned)
-                lacks[uid] = Lack(in_use, wanted, queue.route.timeout_ms)
+        for limit in sorted({*self._full(mono_ms), *self._borrower.limits()}):
+            queue = queues.get(limit.route_uid)
+            if queue is not None and (limit.kind == Kind.FLIGHT or _is_lent(queue.route.rate)):
+                own = queue.standing(limit.kind, now_ms, mono_ms)
+                in_use, wanted = max(0, own.used - own.owned), max(0, own.need - own.owned)
+                lacks[limit] = Lack(in_use, wanted, own.counts_ms)
         return lacks
+
+    def _full(self, mono_ms: float) -> Iterator[Limit]:
+        """The limits that hold jobs up."""
+        for uid, queue in self._window.queues.items():
+            if queue.is_full:
+                yield Limit(uid, Kind.FLIGHT)
+            if queue.paced and queue.size and queue.rate.is_full(mono_ms):
+                yield Limit(uid, Kind.RATE)
 
     def _wanted_back(self, now_ms: int, mono_ms: float) -> Sequence[int]:
         """The nodes that are to ask: they have what is needed here, may have it, or now may."""
         nodes = self._lender.unsettled | self._invited
-        for uid, queue in self._window.queues.items():
-            if queue.is_full and self._lender.lent(uid) and queue.need(now_ms) > queue.owned:
-                nodes |= self._lender.debtors(uid)
+        for limit in self._full(mono_ms) if any(self._lender.totals.values()) else ():
+            if self._lender.lent(limit):
+                own = self._window.queues[limit.route_uid].standing(limit.kind, now_ms, mono_ms)
+                if own.need > own.owned:
+                    nodes |= self._lender.debtors(limit)
         soon_ms = mono_ms - limits.CREDIT_RENEW_MS
         found = [each for each in sorted(nodes) if self._invited_ms.get(each, soon_ms) <= soon_ms]
         self._invited_ms.update(dict.fromkeys(found, mono_ms))
@@ -181,8 +189,8 @@ class Credits:
             # A program from before there were credits: it holds none.
             self._settled(node)
         mono_ms = self._world.mono_ms()
-        for uid in self._borrower.answered(node, ask.number, answer, mono_ms):
-            self._set_credits(uid, mono_ms)
+        for limit in self._borrower.answered(node, ask.number, answer, mono_ms):
+            self._set_credits(limit, mono_ms)
         self._wake()
 
     # --- lending ---------------------------------------------------------------------------
@@ -203,8 +211,8 @@ class Credits:
         mono_ms = self._world.mono_ms()
         recorded = sender in self._recorded
         unsettled = bool(self._lender.unsettled)
-        before = self._lender.routes(sender)
-        own = partial(self._own, now_ms=now_ms)
+        before = self._lender.limits(sender)
+        own = partial(self._own, now_ms=now_ms, mono_ms=mono_ms)
         grants = self._lender.take(sender, ask, mono_ms, own, lends=recorded)
         if grants is None:
             answer(codec.encode(Told(epoch, False, [])))
@@ -213,19 +221,27 @@ class Credits:
             self._record(sender)
         if unsettled and not self._lender.unsettled:
             self._set_all_lent()
-        for uid in before | self._lender.routes(sender):
-            self._set_lent(uid)
+        for limit in before | self._lender.limits(sender):
+            self._set_lent(limit)
         self._busy = True
         answer(codec.encode(Told(epoch, True, grants)))
 
-    def _own(self, route_uid: int, now_ms: int) -> Own:
-        """How this node stands with a route, of which it may have no jobs."""
-        route = self._meta.routes_by_uid.get(route_uid)
+    def _own(self, limit: Limit, now_ms: int, mono_ms: float) -> Own:
+        """How this node stands with a limit of a route, of which it may have no jobs."""
+        route = self._meta.routes_by_uid.get(limit.route_uid)
         if route is None:
             return NOTHING_OWNED
-        share = self._window.share.of(route.max_in_flight)
-        queue = self._window.queues.get(route_uid)
-        return Own(share) if queue is None else Own(share, queue.in_flight, queue.need(now_ms))
+        most: int | None = route.max_in_flight
+        if limit.kind == Kind.RATE:
+            most = route.rate.count if _is_lent(route.rate) else None
+        if most is None:
+            return NOTHING_OWNED
+        share = self._window.share.of(most)
+        queue = self._window.queues.get(limit.route_uid)
+        if queue is None:
+            return Own(share)
+        own = queue.standing(limit.kind, now_ms, mono_ms)
+        return Own(share, own.used, own.need)
 
     def _settled(self, node: int) -> None:
         """A node holds nothing that was lent in a life before."""
@@ -270,33 +286,41 @@ class Credits:
 
     # --- queues ----------------------------------------------------------------------------
 
-    def _lent(self, route_uid: int) -> int:
-        """What of a route is not to be used here: all but 1, while it is not known."""
-        return (
-            limits.ROUTE_IN_FLIGHT_MAX if self._lender.unsettled else self._lender.lent(route_uid)
-        )
+    def _lent(self, limit: Limit) -> int:
+        """What of a limit is not to be used here: all but 1, while it is not known."""
+        if self._lender.unsettled:
+            if limit.kind == Kind.FLIGHT:
+                return limits.ROUTE_IN_FLIGHT_MAX
+            route = self._meta.routes_by_uid.get(limit.route_uid)
+            if route is not None and _is_lent(route.rate):
+                return limits.ROUTE_RATE_COUNT_MAX
+        return self._lender.lent(limit)
 
-    def _set_lent(self, route_uid: int) -> None:
-        queue = self._window.queues.get(route_uid)
+    def _set_lent(self, limit: Limit) -> None:
+        queue = self._window.queues.get(limit.route_uid)
         if queue is not None:
-            queue.set_lent(self._lent(route_uid))
+            queue.set_lent(limit.kind, self._lent(limit))
             if queue.size:
                 self._wake()
 
     def _set_all_lent(self) -> None:
         for uid in self._window.queues:
-            self._set_lent(uid)
+            for kind in Kind:
+                self._set_lent(Limit(uid, kind))
 
-    def _set_credits(self, route_uid: int, mono_ms: float) -> None:
-        queue = self._window.queues.get(route_uid)
-        if queue is None:
-            self._borrowing.discard(route_uid)
-            return
-        queue.set_credits(self._borrower.credits(route_uid, mono_ms))
-        if queue.borrows:
-            self._borrowing.add(route_uid)
+    def _set_credits(self, limit: Limit, mono_ms: float) -> None:
+        queue = self._window.queues.get(limit.route_uid)
+        held = () if queue is None else self._borrower.credits(limit, mono_ms)
+        if queue is not None:
+            queue.set_credits(limit.kind, held)
+        if held:
+            self._borrowing.add(limit)
         else:
-            self._borrowing.discard(route_uid)
+            self._borrowing.discard(limit)
 
     def _wake(self) -> None:
         self._window.wake()
+
+
+def _is_lent(rate: Rate) -> bool:
+    return rate.count is not None and rate.period_ms <= limits.CREDIT_RATE_PERIOD_MS_MAX

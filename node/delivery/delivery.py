@@ -25,6 +25,7 @@ from node.delivery.walltime import WallTime
 from node.env import World
 from node.runtime import Runtime
 from node.webhook import Prepared
+from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, SENDING
 from timemachine.delivery.lateness import Lateness
 from timemachine.delivery.routequeue import RouteQueue
@@ -283,14 +284,16 @@ class Delivery:
         return self._window.in_flight
 
     @property
-    def credits_lent(self) -> int:
-        """Attempts that other nodes may have under way by shares of this one."""
-        return 0 if self._credits is None else self._credits.lent
+    def credits_lent(self) -> dict[Kind, int]:
+        """Attempts that other nodes may have by shares of this one."""
+        lending = self._credits
+        return {kind: 0 if lending is None else lending.lent(kind) for kind in Kind}
 
     @property
-    def credits_borrowed(self) -> int:
-        """Attempts that this node may have under way by shares of others."""
-        return 0 if self._credits is None else self._credits.borrowed
+    def credits_borrowed(self) -> dict[Kind, int]:
+        """Attempts that this node may have by shares of others."""
+        lending = self._credits
+        return {kind: 0 if lending is None else lending.borrowed(kind) for kind in Kind}
 
     @property
     def routes_waiting(self) -> int:

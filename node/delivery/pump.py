@@ -82,7 +82,7 @@ class Pump:
         """How long nothing can be done but what an outcome, an answer or a change brings."""
         if not self._sweeps.idle:
             return _TICK_MS
-        now_ms = self._world.wall_ms()
+        now_ms, mono_ms = self._world.wall_ms(), self._world.mono_ms()
         rest_ms = _LEASE_MS if self._leading.suspended else _IDLE_MS
         if self._credits is not None:
             rest_ms = min(rest_ms, self._credits.rest_ms())
@@ -95,7 +95,7 @@ class Pump:
                 rest_ms = min(rest_ms, scan_ms - now_ms)
             if self._window.in_flight < limits.SENDS_PER_NODE_MAX:
                 for queue in self._window.queues.values():
-                    opens_ms = queue.opens_in_ms(now_ms) if queue.size else None
+                    opens_ms = queue.opens_in_ms(now_ms, mono_ms) if queue.size else None
                     if opens_ms is not None:
                         rest_ms = min(rest_ms, opens_ms)
         return max(_TICK_MS, rest_ms)

@@ -34,7 +34,9 @@ def test_one_node_uses_what_the_others_do_not_need(tmp_path: Path) -> None:
             assert 200 == status, answer
             held = _LIMIT - 3 + 1
             wait_until(lambda: len(recorder.requests()) == held, "nothing is lent", PATIENCE_S)
-            assert f"timemachine_credits_borrowed {_LENT}.0" in _metrics(leader)
+            assert f'timemachine_credits_borrowed{{limit="max_in_flight"}} {_LENT}.0' in _metrics(
+                leader
+            )
         finally:
             recorder.gate.set()
         wait_until(lambda: len(recorder.requests()) == _JOBS, "some are not sent", PATIENCE_S)
@@ -55,7 +57,8 @@ def _metrics(node: NodeProcess) -> str:
 
 def _are_given_back(cluster: Cluster) -> bool:
     pages = [_metrics(node) for node in cluster.nodes.values()]
-    return all("timemachine_credits_lent 0.0" in page for page in pages)
+    line = 'timemachine_credits_lent{limit="max_in_flight"} 0.0'
+    return all(line in page for page in pages)
 
 
 def _most_at_once(webhooks: list[Webhook]) -> int:

@@ -1,6 +1,7 @@
-"""Nodes that lend and borrow, beside one counter of all that is under way.
+"""Nodes that lend and borrow, beside one counter of all that counts.
 
-Messages are lost, doubled and late, nodes die and come back, clocks drift, time-outs change.
+Of flight an attempt counts while it is under way, of a rate for a period since it was begun.
+Messages are lost, doubled and late, nodes die and come back, clocks drift, and time-outs change.
 """
 
 from collections.abc import Callable
@@ -13,15 +14,22 @@ from hypothesis import strategies as st
 
 from timemachine import limits
 from timemachine.delivery.borrowing import Borrower, Lack
-from timemachine.delivery.credits import DRIFT, Answer, Ask
+from timemachine.delivery.credits import DRIFT, Answer, Ask, Kind, Limit
 from timemachine.delivery.lending import Lender, Own
+from timemachine.delivery.ratelimit import RateLimit
 from timemachine.delivery.shares import Share
+from timemachine.model import Rate
 
 ROUTE = 7
+KINDS = st.sampled_from(Kind)
 
 
 class _Node:
-    """What a node does with both sides, for one route whose time-out it knows."""
+    """What a node does with both sides, for one limit of a route whose time-out it knows.
+
+    `ends_ms` tells when what this life has begun ceases to count; `before_ms` that of what the
+    lives before it have begun of a rate by credit.
+    """
 
     def __init__(self, world: "_World", number: int) -> None:
         self.world = world
@@ -32,15 +40,31 @@ class _Node:
         self.epoch = 0
         self.need = 0
         self.cut = False
-        self.timeout_ms = 1_000
-        self.share = Share(number - 1, world.count).of(world.limit)
+        self.timeout_ms = world.period_ms
+        self.before_ms: list[float] = []
+        self.ends_ms: list[float] = []
+        self.place = Share(number - 1, world.count)
+        self.share = self.place.of(world.limit)
         self.begin()
 
     def begin(self) -> None:
-        """A process starts; what the one before had under way ended with it."""
+        """A process starts; what the one before had under way ended with it.
+
+        Of a rate it has forgotten what it has begun of its own share. What it has begun by others'
+        counts on, unless they have begun anew as well.
+        """
+        if self.epoch and self.world.limit_of.kind == Kind.RATE:
+            self.before_ms += sorted(self.ends_ms)[self.owned :]
+            for node in self.world.nodes.values():
+                if node is not self:
+                    node.before_ms.clear()
         self.up = True
         self.epoch += 1
-        self.ends_ms: list[float] = []
+        self.rate_limit = RateLimit()
+        self.rate_limit.set_limit(
+            Rate(count=self.world.limit, period_ms=self.world.period_ms), self.place
+        )
+        self.ends_ms = []
         self.lender = Lender(self.recorded, self.mono_ms)
         self.borrower = Borrower(self.epoch)
 
@@ -49,43 +73,46 @@ class _Node:
         return self.origin_ms + self.world.now_ms * self.rate
 
     @property
-    def in_flight(self) -> int:
+    def used(self) -> int:
+        if self.world.limit_of.kind == Kind.RATE:
+            return self.rate_limit.used(self.mono_ms)
         return len(self.ends_ms)
 
     @property
     def owned(self) -> int:
-        lent = self.share if self.lender.unsettled else self.lender.lent(ROUTE)
+        lent = self.share if self.lender.unsettled else self.lender.lent(self.world.limit_of)
         return max(1, self.share - lent)
 
     def allowed(self) -> tuple[int, int]:
         """How many may be under way, and how long one more may take."""
-        lent = self.borrower.credits(ROUTE, self.mono_ms)
+        lent = self.borrower.credits(self.world.limit_of, self.mono_ms)
         most = self.owned + sum(credit.slots for credit in lent)
-        if self.in_flight < self.owned:
+        if self.used < self.owned:
             return most, self.timeout_ms
-        return most, min([self.timeout_ms, *[credit.timeout_ms for credit in lent]])
+        return most, min([self.timeout_ms, *[credit.counts_ms for credit in lent]])
 
     def send(self) -> None:
         """As much as it may, each until some moment before its deadline."""
         while True:
             most, timeout_ms = self.allowed()
-            if self.in_flight >= min(most, self.need):
+            if self.used >= min(most, self.need):
                 break
             took = self.world.dice.choice([0.01, 0.5, 0.999, 0.999])
+            if self.world.limit_of.kind == Kind.RATE:
+                took = 1.0
+                self.rate_limit.begin(1, 0, self.mono_ms)
             self.ends_ms.append(self.world.now_ms + took * timeout_ms / self.rate)
             self.world.check()
 
     def round(self) -> None:
         """Ask those that are to be asked."""
         self.lender.expire(self.mono_ms)
-        lack = Lack(
-            max(0, self.in_flight - self.owned), max(0, self.need - self.owned), self.timeout_ms
-        )
+        lack = Lack(max(0, self.used - self.owned), max(0, self.need - self.owned), self.timeout_ms)
         lenders = [each for each in self.world.nodes if each != self.number]
         again = sorted(self.lender.unsettled)
         if self.need > self.owned:
-            again = sorted(self.lender.unsettled | self.lender.debtors(ROUTE))
-        lacks = {ROUTE: lack} if lack.wanted or lack.in_use else {}
+            again = sorted(self.lender.unsettled | self.lender.debtors(self.world.limit_of))
+        lacks = {self.world.limit_of: lack} if lack.wanted or lack.in_use else {}
         for node, ask in self.borrower.asks(self.mono_ms, lenders, lacks, again):
             self.world.carry(self, node, partial(self.world.nodes[node].take, self, ask))
             self.world.later(limits.CREDIT_CALL_MS / self.rate, self._overdue(node, ask))
@@ -106,7 +133,7 @@ class _Node:
         self.borrower.heard(sender.number, ask.epoch, again=ask.again)
         grants = None
         if ask.lender_epoch == self.epoch:
-            own = Own(self.share, self.in_flight, self.need)
+            own = Own(self.share, self.used, self.need)
             self.recorded.add(sender.number)
             grants = self.lender.take(sender.number, ask, self.mono_ms, lambda _: own)
         answer = Answer(self.epoch, grants is not None, grants or [])
@@ -121,8 +148,10 @@ class _Node:
 class _World:
     """True time, a bad network, and the one counter."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, kind: Kind) -> None:
+        self.limit_of = Limit(ROUTE, kind)
         self.dice = Random(seed)
+        self.period_ms = self.dice.choice([200, 1_000, 20_000]) if kind else 1_000
         self.now_ms = 0.0
         self.count = self.dice.choice([2, 3, 3, 5])
         self.limit = self.dice.choice([self.count, 2 * self.count, 10, 64])
@@ -151,7 +180,7 @@ class _World:
     def check(self) -> None:
         """What the counter says."""
         total = sum(
-            len([end_ms for end_ms in node.ends_ms if end_ms > self.now_ms])
+            len([end_ms for end_ms in node.ends_ms + node.before_ms if end_ms > self.now_ms])
             for node in self.nodes.values()
         )
         self.most = max(self.most, total)
@@ -171,6 +200,12 @@ class _World:
                     node.round()
             self.change()
 
+    def settle(self) -> None:
+        """Let time pass until what has begun counts no more."""
+        self.run(200)
+        while self.period_ms > 1_000 and self.now_ms < 3 * self.period_ms:
+            self.run(1)
+
     def change(self) -> None:
         """Something else happens."""
         node = self.nodes[self.dice.randint(1, self.count)]
@@ -184,21 +219,21 @@ class _World:
             node.begin()
         elif drawn < 0.35:
             node.cut = not node.cut
-        elif drawn < 0.4:
+        elif drawn < 0.4 and self.limit_of.kind == Kind.FLIGHT:
             node.timeout_ms = self.dice.choice([1_000, 5_000, 20_000])
 
 
-@given(st.integers(0, 1 << 32))
-def test_all_together_never_have_more_under_way_than_the_limit(seed: int) -> None:
+@given(st.integers(0, 1 << 32), KINDS)
+def test_all_together_never_have_more_that_counts_than_the_limit(seed: int, kind: Kind) -> None:
     """Whatever gets lost, and whoever dies. Also with nothing to spare for what is late."""
     with patch("timemachine.delivery.credits.MARGIN_MS", 0):
-        _World(seed).run(400)
+        _World(seed, kind).run(400)
 
 
-@given(st.integers(0, 1 << 32))
-def test_one_that_needs_all_gets_all_but_one_of_each(seed: int) -> None:
+@given(st.integers(0, 1 << 32), KINDS)
+def test_one_that_needs_all_gets_all_but_one_of_each(seed: int, kind: Kind) -> None:
     """Over a network that works, and when it is over each has its own share again."""
-    world = _World(seed)
+    world = _World(seed, kind)
     world.foul, world.late_ms = 0.0, 1.0
     world.change = lambda: None  # type: ignore[method-assign]
     first = world.nodes[1]
@@ -206,22 +241,22 @@ def test_one_that_needs_all_gets_all_but_one_of_each(seed: int) -> None:
     world.run(60)
     assert world.limit - (world.count - 1) == first.allowed()[0]
     first.need = 0
-    world.run(200)
+    world.settle()
     for node in world.nodes.values():
-        assert (node.share, ()) == (node.owned, node.borrower.credits(ROUTE, node.mono_ms))
-        assert not node.borrower.routes()
+        assert (node.share, ()) == (node.owned, node.borrower.credits(world.limit_of, node.mono_ms))
+        assert not node.borrower.limits()
 
 
-@given(st.integers(0, 1 << 32))
-def test_all_that_need_much_have_their_own_shares(seed: int) -> None:
+@given(st.integers(0, 1 << 32), KINDS)
+def test_all_that_need_much_have_their_own_shares(seed: int, kind: Kind) -> None:
     """What was lent while it was not needed comes back."""
-    world = _World(seed)
+    world = _World(seed, kind)
     world.foul, world.late_ms = 0.0, 1.0
     world.change = lambda: None  # type: ignore[method-assign]
     world.nodes[1].need = world.limit
     world.run(60)
     for node in world.nodes.values():
         node.need = world.limit
-    world.run(200)
+    world.settle()
     for node in world.nodes.values():
         assert node.share == node.allowed()[0]

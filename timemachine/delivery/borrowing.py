@@ -4,47 +4,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from timemachine import limits
-from timemachine.delivery.credits import Answer, Ask, Wish, blocked_ms
+from timemachine.delivery.credits import Answer, Ask, Limit, Wish, blocked_ms
 
 
 class Lack(NamedTuple):
-    """How a borrower stands with one route.
+    """How a borrower stands with one limit.
 
-    in_use      how many attempts it has under way beyond its own share
-    wanted      how many it would have, with the jobs that are due
-    timeout_ms  of the route
+    in_use     how many attempts that count it has beyond its own share
+    wanted     how many it would have, with the jobs that are due
+    counts_ms  how long one counts that begins now
     """
 
     in_use: int
     wanted: int
-    timeout_ms: int
+    counts_ms: int
 
 
 NO_LACK = Lack(0, 0, limits.ROUTE_TIMEOUT_MS_MIN)
 
 
 class Credit(NamedTuple):
-    """So many more attempts may be under way, and such may begin until `until_ms`.
+    """So many more attempts may count, and such may begin until `until_ms`.
 
-    Each of them is to end within `timeout_ms`.
+    None of them is to count for longer than `counts_ms`.
     """
 
     slots: int
     until_ms: float
-    timeout_ms: int
+    counts_ms: int
 
 
 class _Held:
-    """Of one lender and one route. The lender counts on `held`, of which `usable` may be used."""
+    """Of one lender and one limit. The lender counts on `held`, of which `usable` may be used."""
 
-    __slots__ = ("held", "later_ms", "timeout_ms", "until_ms", "usable")
+    __slots__ = ("counts_ms", "held", "later_ms", "until_ms", "usable")
 
     def __init__(self) -> None:
         self.held = 0
         self.usable = 0
         self.until_ms = 0.0
         self.later_ms = 0.0
-        self.timeout_ms = 0
+        self.counts_ms = 0
 
 
 class _Lender:
@@ -62,13 +62,13 @@ class _Lender:
         self.later_ms = float("-inf")
         self.told = False
         self.wanted = False
-        self.held: dict[int, _Held] = {}
+        self.held: dict[Limit, _Held] = {}
 
 
 class Borrower:
     """Keeps what this node holds of others. All times are of its monotonic clock.
 
-    Invariant: of each lender and route it uses no more than it has named in its last question, or
+    Invariant: of each lender and limit it uses no more than it has named in its last question, or
     was granted in the answer to that. `epoch` is the life of this node.
     """
 
@@ -79,16 +79,16 @@ class Borrower:
 
     # --- what there is ---------------------------------------------------------------------
 
-    def routes(self) -> set[int]:
-        """The routes of which something is held."""
-        return {uid for lender in self._lenders.values() for uid in lender.held}
+    def limits(self) -> set[Limit]:
+        """Those of which something is held."""
+        return {limit for lender in self._lenders.values() for limit in lender.held}
 
-    def credits(self, route_uid: int, now_ms: float) -> tuple[Credit, ...]:
-        """What may be used of a route."""
+    def credits(self, limit: Limit, now_ms: float) -> tuple[Credit, ...]:
+        """What may be used of a limit."""
         return tuple(
-            Credit(held.usable, held.until_ms, held.timeout_ms)
+            Credit(held.usable, held.until_ms, held.counts_ms)
             for lender in self._lenders.values()
-            if (held := lender.held.get(route_uid)) is not None
+            if (held := lender.held.get(limit)) is not None
             and held.usable
             and now_ms < held.until_ms
         )
@@ -105,12 +105,12 @@ class Borrower:
         self,
         now_ms: float,
         lenders: Sequence[int],
-        lacks: Mapping[int, Lack],
+        lacks: Mapping[Limit, Lack],
         again: Sequence[int] = (),
     ) -> Iterator[tuple[int, Ask]]:
         """The questions that are due, to some of `lenders`.
 
-        `lacks` names the routes that lack something, and those of `routes`. Those of `again` are
+        `lacks` names the limits that lack something, and those of `limits`. Those of `again` are
         asked to ask this node as well.
         """
         self._expire(now_ms)
@@ -118,8 +118,8 @@ class Borrower:
         if not due:
             return
         wishes: dict[int, list[Wish]] = {each: [] for each in due}
-        for uid in {**lacks, **dict.fromkeys(self.routes())}:
-            self._wish(uid, lacks.get(uid, NO_LACK), wishes, now_ms)
+        for limit in {**lacks, **dict.fromkeys(self.limits())}:
+            self._wish(limit, lacks.get(limit, NO_LACK), wishes, now_ms)
         for each in due:
             lender = self._lenders[each]
             self._number += 1
@@ -131,14 +131,16 @@ class Borrower:
 
     def _expire(self, now_ms: float) -> None:
         for lender in self._lenders.values():
-            for uid, held in list(lender.held.items()):
+            for limit, held in list(lender.held.items()):
                 if now_ms >= held.until_ms:
                     held.usable = 0
-                    if not lender.open and now_ms >= held.until_ms + blocked_ms(held.timeout_ms):
+                    if not lender.open and now_ms >= held.until_ms + blocked_ms(held.counts_ms):
                         # The lender is gone, and so is all that was begun by it.
-                        del lender.held[uid]
+                        del lender.held[limit]
 
-    def _is_due(self, node: int, now_ms: float, lacks: Mapping[int, Lack], *, again: bool) -> bool:
+    def _is_due(
+        self, node: int, now_ms: float, lacks: Mapping[Limit, Lack], *, again: bool
+    ) -> bool:
         lender = self._lenders.setdefault(node, _Lender())
         if lender.open is not None or now_ms < lender.later_ms:
             return False
@@ -149,31 +151,31 @@ class Borrower:
             return True
         if lender.held and since_ms >= limits.CREDIT_RENEW_MS:
             return True
-        for uid, held in lender.held.items():
+        for limit, held in lender.held.items():
             # It wants some of it back, and that is free now.
-            lack = lacks.get(uid, NO_LACK)
-            if held.held > held.usable and self._held(uid, now_ms) > lack.in_use:
+            lack = lacks.get(limit, NO_LACK)
+            if held.held > held.usable and self._held(limit, now_ms) > lack.in_use:
                 return True
-        for uid, lack in lacks.items():
-            known = lender.held.get(uid)
-            if (known is None or now_ms >= known.later_ms) and lack.wanted > self._usable(uid):
+        for limit, lack in lacks.items():
+            known = lender.held.get(limit)
+            if (known is None or now_ms >= known.later_ms) and lack.wanted > self._usable(limit):
                 return True
         return False
 
-    def _usable(self, route_uid: int) -> int:
+    def _usable(self, limit: Limit) -> int:
         return sum(
             held.usable
             for lender in self._lenders.values()
-            if (held := lender.held.get(route_uid)) is not None
+            if (held := lender.held.get(limit)) is not None
         )
 
-    def _held(self, route_uid: int, now_ms: float) -> int:
-        """How much is held of a route, without what has run out."""
-        held = [lender.held.get(route_uid) for lender in self._lenders.values()]
+    def _held(self, limit: Limit, now_ms: float) -> int:
+        """How much is held of a limit, without what has run out."""
+        held = [lender.held.get(limit) for lender in self._lenders.values()]
         return sum([each.held for each in held if each is not None and now_ms < each.until_ms])
 
-    def _wish(self, uid: int, lack: Lack, wishes: dict[int, list[Wish]], now_ms: float) -> None:
-        """Divide what is lacking of a route among those that are asked now.
+    def _wish(self, limit: Limit, lack: Lack, wishes: dict[int, list[Wish]], now_ms: float) -> None:
+        """Divide what is lacking of a limit among those that are asked now.
 
         Of each as much as it lends already, as far as that is needed; if it is not enough, each is
         asked for all of the rest, for it may have nothing, and what is too much is given back.
@@ -186,7 +188,7 @@ class Borrower:
         asked: list[tuple[int, _Held]] = []
         silent: list[_Held] = []
         for node, lender in self._lenders.items():
-            held = lender.held.get(uid)
+            held = lender.held.get(limit)
             if node in wishes:
                 asked.append((node, held or _Held()))
             elif held is not None:
@@ -216,15 +218,15 @@ class Borrower:
             full = len(wishes[node]) >= limits.CREDIT_ROUTES_MAX
             want = 0 if full else part + extra
             if held.held or want:
-                self._lenders[node].held[uid] = held
-                wishes[node].append(Wish(uid, held.held, want, lack.timeout_ms))
+                self._lenders[node].held[limit] = held
+                wishes[node].append(Wish(limit, held.held, want, lack.counts_ms))
             else:
-                self._lenders[node].held.pop(uid, None)
+                self._lenders[node].held.pop(limit, None)
 
     # --- answers ---------------------------------------------------------------------------
 
-    def answered(self, node: int, number: int, answer: Answer | None, now_ms: float) -> set[int]:
-        """The answer to a question, or None if there will be none; the routes it is about."""
+    def answered(self, node: int, number: int, answer: Answer | None, now_ms: float) -> set[Limit]:
+        """The answer to a question, or None if there will be none; the limits it is about."""
         lender = self._lenders.get(node)
         ask = None if lender is None else lender.open
         if lender is None or ask is None or ask.number != number:
@@ -241,16 +243,16 @@ class Borrower:
                 lender.later_ms = now_ms + limits.CREDIT_RENEW_MS
             return set()
         lender.told = True
-        grants = {grant.route_uid: grant.count for grant in answer.grants}
+        grants = {grant.limit: grant.count for grant in answer.grants}
         for wish in ask.wishes:
-            uid = wish.route_uid
-            held = lender.held[uid]
-            held.usable = min(grants.get(uid, 0), wish.wanted)
+            limit = wish.limit
+            held = lender.held[limit]
+            held.usable = min(grants.get(limit, 0), wish.wanted)
             held.held = max(held.held, held.usable)
             held.until_ms = lender.asked_ms + limits.CREDIT_MS
-            held.timeout_ms = wish.timeout_ms
+            held.counts_ms = wish.counts_ms
             if held.usable < wish.wanted:
                 held.later_ms = now_ms + limits.CREDIT_RENEW_MS
             if not held.held and not wish.wanted:
-                del lender.held[uid]
-        return {wish.route_uid for wish in ask.wishes}
+                del lender.held[limit]
+        return {wish.limit for wish in ask.wishes}

@@ -1,11 +1,13 @@
 """The due jobs of one route: in which order they go, and how many at a time."""
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from timemachine import limits
 from timemachine.delivery.borrowing import Credit
+from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
+from timemachine.delivery.ratelimit import RateLimit
 from timemachine.delivery.shares import SOLE_SHARE, Share
 from timemachine.model import Route
 
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
 
 TURN_JOBS = 64
 """How many jobs a route may take before the next route has its turn."""
+
+
+class Standing(NamedTuple):
+    """How a queue stands with one limit of its route.
+
+    owned      what it may have of its own share, without what is lent
+    used       how many attempts it has that count
+    need       how many it would have, with the jobs that are due
+    counts_ms  how long an attempt counts that begins now
+    """
+
+    owned: int
+    used: int
+    need: int
+    counts_ms: int
 
 
 class RouteQueue:
@@ -29,10 +46,9 @@ class RouteQueue:
     waiting    vnodes whose waiting index holds more, and from which key on
     waits      whether nothing is to begin for a while, because the recipient asked for that
 
-    Of the limits of the route it keeps to this node's share. Where the rate allows less than one
-    attempt for each node, a node has one in its turn; turns are periods of the wall clock.
-    `owned` is what the node may have in flight of its own share, without what it has lent; credits
-    of others come on top.
+    owned      what the node may have in flight of its own share of the route's limit, without what
+               it has lent; credits of others come on top
+    paced      whether the route has a rate, to which `rate` keeps
 
     The rest is what became of attempts since the node started.
     """
@@ -43,14 +59,9 @@ class RouteQueue:
         "_in_flight_max",
         "_lent",
         "_picks",
-        "_rate_count",
-        "_rate_from_ms",
-        "_rate_max",
         "_retries",
         "_sequence",
         "_share",
-        "_turn",
-        "_turns",
         "failed",
         "in_flight",
         "lagging",
@@ -59,6 +70,8 @@ class RouteQueue:
         "last_failure_ms",
         "last_success_ms",
         "owned",
+        "paced",
+        "rate",
         "route",
         "size",
         "succeeded",
@@ -69,13 +82,12 @@ class RouteQueue:
     def __init__(self, route: Route, share: Share = SOLE_SHARE) -> None:
         self._lent = 0
         self._credits: tuple[Credit, ...] = ()
+        self.rate = RateLimit()
         self.set_limits(route, share)
         self._first: list[tuple[int, int, Item]] = []
         self._retries: list[tuple[int, int, Item]] = []
         self._sequence = 0
         self._picks = 0
-        self._rate_from_ms = 0
-        self._rate_count = 0
         self.size = 0
         self.in_flight = 0
         self.lagging: dict[VnodeHead, None] = {}
@@ -93,19 +105,22 @@ class RouteQueue:
         self.route = route
         self._share = share.of(route.max_in_flight)
         self._set_in_flight_max()
-        count = route.rate.count
-        self._rate_max = None if count is None else share.of(count)
-        self._turn, self._turns = (0, 1) if count is None else share.turn(count)
+        self.paced = route.rate.count is not None
+        self.rate.set_limit(route.rate, share)
 
-    def set_lent(self, lent: int) -> None:
+    def set_lent(self, kind: Kind, lent: int) -> None:
         """So much of the share is lent to other nodes. 1 is never lent."""
-        if lent != self._lent:
+        if kind == Kind.RATE:
+            self.rate.set_lent(lent)
+        elif lent != self._lent:
             self._lent = lent
             self._set_in_flight_max()
 
-    def set_credits(self, credits: tuple[Credit, ...]) -> None:
+    def set_credits(self, kind: Kind, credits: tuple[Credit, ...]) -> None:
         """What other nodes lend of their shares, without what has run out."""
-        if credits != self._credits:
+        if kind == Kind.RATE:
+            self.rate.set_credits(credits)
+        elif credits != self._credits:
             self._credits = credits
             self._set_in_flight_max()
 
@@ -140,12 +155,13 @@ class RouteQueue:
 
     # --- whose turn it is ------------------------------------------------------------------
 
-    def grant(self, now_ms: int, room: int) -> list[Item]:
+    def grant(self, now_ms: int, mono_ms: float, room: int) -> list[Item]:
         """Give slots to jobs that are due, or so soon that their claims may be asked for.
 
-        At most `room` jobs, and one turn; they hold their slots until these are given back.
+        At most `room` jobs, and one turn; they hold their slots until these are given back. Their
+        attempts have begun, as far as the rate is concerned.
         """
-        share = min(self._free_slots(now_ms), room, TURN_JOBS)
+        share = min(self._free_slots(now_ms, mono_ms), room, TURN_JOBS)
         if share <= 0 or self.waits:
             return []
         lead_ms = self._lead_ms()
@@ -161,7 +177,8 @@ class RouteQueue:
             item.stage = CLAIMING
             items.append(item)
         self.in_flight += len(items)
-        self._rate_count += len(items)
+        if self.paced and items:
+            self.rate.begin(len(items), now_ms, mono_ms)
         return items
 
     @property
@@ -169,22 +186,34 @@ class RouteQueue:
         """Whether jobs wait because no more may be in flight."""
         return self.size > 0 and self.in_flight >= self._in_flight_max
 
-    @property
-    def borrows(self) -> bool:
-        """Whether other nodes lend it something."""
-        return bool(self._credits)
+    def standing(self, kind: Kind, now_ms: int, mono_ms: float) -> Standing:
+        """How it stands with a limit."""
+        if kind == Kind.FLIGHT:
+            need = self.need(now_ms, mono_ms)
+            return Standing(self.owned, self.in_flight, need, self.route.timeout_ms)
+        rate = self.rate
+        used = need = rate.used(mono_ms)
+        if rate.count is None:
+            return Standing(rate.owned, 0, 0, rate.period_ms)
+        if used < rate.count and self.in_flight < self._in_flight_max and self._has_due(now_ms):
+            need = min(used + self.size, rate.count)
+        return Standing(rate.owned, used, need, rate.period_ms)
 
-    def need(self, now_ms: int) -> int:
+    def need(self, now_ms: int, mono_ms: float) -> int:
         """How many attempts it would have in flight, with the jobs that are due."""
         most = self.route.max_in_flight
-        if not self.size or not self.route.open or self.waits or self.in_flight >= most:
+        if self.in_flight >= most or not self._has_due(now_ms):
             return self.in_flight
-        due_ms = self._next_due_ms()
-        if due_ms is None or due_ms > now_ms + self._lead_ms():
-            return self.in_flight
-        if self._rate_max is not None and self._rate_opens_ms(now_ms, self._rate_max) > now_ms:
+        if self.paced and self.rate.opens_in_ms(now_ms, mono_ms) > 0:
             return self.in_flight
         return min(self.in_flight + self.size, most)
+
+    def _has_due(self, now_ms: int) -> bool:
+        """Whether there are jobs that only limits hold up."""
+        if not self.size or not self.route.open or self.waits:
+            return False
+        due_ms = self._next_due_ms()
+        return due_ms is not None and due_ms <= now_ms + self._lead_ms()
 
     def timeout_ms(self, mono_ms: float) -> int:
         """How long the last of those that hold a slot may take, if it begins now.
@@ -197,16 +226,16 @@ class RouteQueue:
         lent = [credit for credit in self._credits if mono_ms < credit.until_ms]
         if self.in_flight > self.owned + sum([credit.slots for credit in lent]):
             return 0
-        return min(timeout_ms, *[credit.timeout_ms for credit in lent])
+        return min(timeout_ms, *[credit.counts_ms for credit in lent])
 
-    def opens_in_ms(self, now_ms: int) -> int | None:
+    def opens_in_ms(self, now_ms: int, mono_ms: float) -> float | None:
         """When it can be served next, from now on; None while that is not a matter of its jobs."""
         if self.in_flight >= self._in_flight_max or self.waits:
             return None
-        if self._rate_max is not None:
-            opens_ms = self._rate_opens_ms(now_ms, self._rate_max)
-            if opens_ms > now_ms:
-                return opens_ms - now_ms
+        if self.paced:
+            opens_in_ms = self.rate.opens_in_ms(now_ms, mono_ms)
+            if opens_in_ms > 0:
+                return opens_in_ms
         due_ms = self._next_due_ms()
         return None if due_ms is None else due_ms - self._lead_ms() // 2 - now_ms
 
@@ -214,37 +243,12 @@ class RouteQueue:
         """How long before a job is due its claim may be asked for."""
         return limits.CLAIM_LEAD_MS if self.route.delivery == "at_least_once" else 0
 
-    def _free_slots(self, now_ms: int) -> int:
+    def _free_slots(self, now_ms: int, mono_ms: float) -> int:
         """How many more attempts may be claimed now, by the limits on flight and rate."""
         free = self._in_flight_max - self.in_flight
-        if self._rate_max is not None and free > 0:
-            period_ms = self.route.rate.period_ms
-            if self._turns > 1:
-                number = now_ms // period_ms
-                if number % self._turns != self._turn:
-                    return 0
-                begins = self._rate_from_ms != number * period_ms
-                from_ms = number * period_ms
-            else:
-                begins = not 0 <= now_ms - self._rate_from_ms < period_ms
-                from_ms = now_ms
-            if begins:
-                self._rate_from_ms = from_ms
-                self._rate_count = 0
-            free = min(free, self._rate_max - self._rate_count)
+        if self.paced and free > 0:
+            return min(free, self.rate.free(now_ms, mono_ms))
         return free
-
-    def _rate_opens_ms(self, now_ms: int, rate_max: int) -> int:
-        """When the rate allows the next attempt; not after `now_ms` if it allows one now."""
-        used = self._rate_count >= rate_max
-        period_ms = self.route.rate.period_ms
-        if self._turns == 1:
-            return self._rate_from_ms + period_ms if used else now_ms
-        number = now_ms // period_ms
-        ahead = (self._turn - number) % self._turns
-        if not ahead and used and self._rate_from_ms == number * period_ms:
-            ahead = self._turns
-        return (number + ahead) * period_ms
 
     def _next_due_ms(self) -> int | None:
         heads = []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from timemachine import limits
+from timemachine.delivery.credits import Kind, Limit
 from timemachine.delivery.item import GONE, QUEUED, SENDING, Item
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.shares import SOLE_SHARE, Share
@@ -20,7 +21,7 @@ class Window:
 
     `left` has the requests under way of groups that this node does not fire for at the moment.
     `in_flight` counts the jobs that hold a slot; `share` is what the node owns of the
-    routes' limits, and `lent` tells how much of a route's it has lent; `waits` whether a route
+    routes' limits, and `lent` tells how much it has lent of one; `waits` whether a route
     waits for its recipient. `stopping` says that none shall get a slot any more.
     `wake` asks for a look at what can be done now.
     """
@@ -44,7 +45,7 @@ class Window:
         self.queues: dict[int, RouteQueue] = {}
         self.in_flight = 0
         self.share = SOLE_SHARE
-        self.lent: Callable[[int], int] = lambda _: 0
+        self.lent: Callable[[Limit], int] = lambda _: 0
         self.waits: Callable[[int], bool] = lambda _: False
         self.stopping = False
 
@@ -53,7 +54,8 @@ class Window:
         queue = self.queues.get(route.uid)
         if queue is None:
             queue = self.queues[route.uid] = RouteQueue(route, self.share)
-            queue.set_lent(self.lent(route.uid))
+            for kind in Kind:
+                queue.set_lent(kind, self.lent(Limit(route.uid, kind)))
             queue.waits = self.waits(route.uid)
         return queue
 

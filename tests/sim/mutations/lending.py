@@ -3,11 +3,12 @@
 from typing import Any
 
 from tests.sim.mutations.planting import Mutation, swap
+from timemachine.delivery.credits import Kind
 from timemachine.delivery.routequeue import RouteQueue
 
 
 def _uses_what_is_lent(_: Any) -> Any:
-    def set_lent(self: RouteQueue, lent: int) -> None:
+    def set_lent(self: RouteQueue, kind: Kind, lent: int) -> None:
         pass
 
     return set_lent

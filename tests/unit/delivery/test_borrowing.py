@@ -2,16 +2,16 @@
 
 from timemachine import limits
 from timemachine.delivery.borrowing import Borrower, Credit, Lack
-from timemachine.delivery.credits import Answer, Ask, Grant, Wish, blocked_ms
+from timemachine.delivery.credits import Answer, Ask, Grant, Kind, Limit, Wish, blocked_ms
 
-ROUTE = 7
+ROUTE = Limit(7, Kind.FLIGHT)
 TIMEOUT_MS = 15_000
 LATER_MS = limits.CREDIT_ROUND_MS + 1.0
 
 
-def lack(wanted: int, in_use: int = 0, timeout_ms: int = TIMEOUT_MS) -> dict[int, Lack]:
+def lack(wanted: int, in_use: int = 0, counts_ms: int = TIMEOUT_MS) -> dict[Limit, Lack]:
     """One route that lacks something."""
-    return {ROUTE: Lack(in_use, wanted, timeout_ms)}
+    return {ROUTE: Lack(in_use, wanted, counts_ms)}
 
 
 def borrower(*lenders: int) -> Borrower:
@@ -25,7 +25,7 @@ def borrower(*lenders: int) -> Borrower:
 
 
 def asked(
-    of: Borrower, now_ms: float, wanted: dict[int, Lack], lenders: tuple[int, ...] = (2,)
+    of: Borrower, now_ms: float, wanted: dict[Limit, Lack], lenders: tuple[int, ...] = (2,)
 ) -> dict[int, Ask]:
     """Its questions."""
     return dict(of.asks(now_ms, lenders, wanted))
@@ -58,7 +58,7 @@ def test_what_is_lacking_is_asked_for_at_once() -> None:
     held = (Credit(3, limits.CREDIT_MS, TIMEOUT_MS),)
     assert held == made.credits(ROUTE, limits.CREDIT_MS - 1)
     assert () == made.credits(ROUTE, limits.CREDIT_MS)
-    assert {ROUTE} == made.routes()
+    assert {ROUTE} == made.limits()
 
 
 def test_who_gives_too_little_is_not_asked_again_at_once() -> None:
@@ -99,7 +99,7 @@ def test_what_is_taken_away_is_given_back_when_it_is_free() -> None:
     grant(made, 2, ask, 0, now_ms + LATER_MS)
     ask = asked(made, now_ms + 2 * LATER_MS, {})[2]
     assert [] == ask.wishes
-    assert set() == made.routes()
+    assert set() == made.limits()
 
 
 def test_an_answer_to_a_question_of_before_is_forgotten() -> None:
@@ -135,10 +135,10 @@ def test_a_longer_time_out_is_told_before_it_is_used() -> None:
     made = borrower(2)
     grant(made, 2, asked(made, 0.0, lack(3))[2], 3, 0.0)
     now_ms = float(limits.CREDIT_RENEW_MS)
-    ask = asked(made, now_ms, lack(3, timeout_ms=60_000))[2]
-    assert TIMEOUT_MS == made.credits(ROUTE, now_ms)[0].timeout_ms
+    ask = asked(made, now_ms, lack(3, counts_ms=60_000))[2]
+    assert TIMEOUT_MS == made.credits(ROUTE, now_ms)[0].counts_ms
     grant(made, 2, ask, 3, now_ms)
-    assert 60_000 == made.credits(ROUTE, now_ms)[0].timeout_ms
+    assert 60_000 == made.credits(ROUTE, now_ms)[0].counts_ms
 
 
 def test_a_lender_that_is_gone_is_forgotten_in_the_end() -> None:
@@ -147,9 +147,9 @@ def test_a_lender_that_is_gone_is_forgotten_in_the_end() -> None:
     grant(made, 2, asked(made, 0.0, lack(3))[2], 3, 0.0)
     end_ms = limits.CREDIT_MS + blocked_ms(TIMEOUT_MS)
     assert {} == asked(made, end_ms - 1, {}, ())
-    assert {ROUTE} == made.routes()
+    assert {ROUTE} == made.limits()
     assert {} == asked(made, end_ms, {}, ())
-    assert set() == made.routes()
+    assert set() == made.limits()
 
 
 def _cut_off() -> tuple[Borrower, float]:
@@ -202,5 +202,7 @@ def test_a_node_that_wants_its_own_back_is_asked_soon() -> None:
 def test_one_question_names_so_many_routes_at_most() -> None:
     """Others are asked for another time."""
     made = borrower(2)
-    many = {uid: Lack(0, 1, 1_000) for uid in range(1, limits.CREDIT_ROUTES_MAX + 9)}
+    many = {
+        Limit(uid, Kind.FLIGHT): Lack(0, 1, 1_000) for uid in range(1, limits.CREDIT_ROUTES_MAX + 9)
+    }
     assert limits.CREDIT_ROUTES_MAX == len(asked(made, 0.0, many)[2].wishes)

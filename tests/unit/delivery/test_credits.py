@@ -7,6 +7,8 @@ from timemachine.delivery.credits import (
     Answer,
     Ask,
     Grant,
+    Kind,
+    Limit,
     Wish,
     blocked_ms,
     read_answer,
@@ -17,8 +19,8 @@ from timemachine.errors import CodecError
 
 def test_questions_and_answers_arrive_as_they_were() -> None:
     """As bytes, and back."""
-    ask = Ask(3, 2, 0, True, [Wish(7, 1, 2, 15_000)])
-    answer = Answer(2, True, [Grant(7, 2)])
+    ask = Ask(3, 2, 0, True, [Wish(Limit(7, Kind.RATE), 1, 2, 15_000)])
+    answer = Answer(2, True, [Grant(Limit(7, Kind.RATE), 2)])
     assert ask == read_ask(codec.encode(ask))
     assert answer == read_answer(codec.encode(answer))
     with pytest.raises(CodecError):

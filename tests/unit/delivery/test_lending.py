@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from timemachine import limits
-from timemachine.delivery.credits import Ask, Grant, Wish, blocked_ms
+from timemachine.delivery.credits import Ask, Grant, Kind, Limit, Wish, blocked_ms
 from timemachine.delivery.lending import NOTHING_OWNED, Lender, Own, divide
 
-ROUTE = 7
+ROUTE = Limit(7, Kind.FLIGHT)
 TIMEOUT_MS = 15_000
 
 
 def ask(number: int, wanted: int, held: int = 0, **fields: Any) -> Ask:
     """A question of a first life, about one route."""
-    timeout_ms = fields.pop("timeout_ms", TIMEOUT_MS)
-    wishes = [Wish(ROUTE, held, wanted, timeout_ms)] if wanted or held else []
+    counts_ms = fields.pop("counts_ms", TIMEOUT_MS)
+    wishes = [Wish(ROUTE, held, wanted, counts_ms)] if wanted or held else []
     return Ask(number, fields.pop("epoch", 1), 1, False, wishes)
 
 
@@ -30,9 +30,9 @@ def test_all_but_one_is_lent_where_nothing_is_needed() -> None:
     lender = Lender()
     assert 20 == granted(lender, 2, ask(1, 64), Own(21))
     assert 0 == granted(lender, 3, ask(1, 0, 0), Own(21))
-    assert (20, 20, {2}) == (lender.lent(ROUTE), lender.total, lender.debtors(ROUTE))
+    assert (20, 20, {2}) == (lender.lent(ROUTE), lender.totals[Kind.FLIGHT], lender.debtors(ROUTE))
     assert {2} == lender.debtors()
-    assert set() == lender.debtors(8)
+    assert set() == lender.debtors(Limit(8, Kind.FLIGHT))
 
 
 def test_nothing_is_lent_that_is_needed_or_under_way() -> None:
@@ -80,7 +80,7 @@ def test_what_a_silent_borrower_has_comes_back_after_its_deadlines() -> None:
     """Of the longest time-out that it has named."""
     lender = Lender()
     granted(lender, 2, ask(1, 8), Own(9), 1_000.0)
-    granted(lender, 2, ask(2, 8, 8, timeout_ms=1_000), Own(9), 1_500.0)
+    granted(lender, 2, ask(2, 8, 8, counts_ms=1_000), Own(9), 1_500.0)
     end_ms = 1_000 + blocked_ms(TIMEOUT_MS)
     assert (set(), 8) == (lender.expire(end_ms - 1), lender.lent(ROUTE))
     assert ({ROUTE}, 0) == (lender.expire(end_ms), lender.lent(ROUTE))
@@ -123,10 +123,10 @@ def test_one_that_does_not_lend_takes_back() -> None:
     """It may not know yet whether its disk names the borrower."""
     lender = Lender()
     assert [] == lender.take(2, ask(1, 4, 2), 0.0, lambda _: Own(9), lends=False)
-    assert (2, {ROUTE}) == (lender.lent(ROUTE), lender.routes(2))
+    assert (2, {ROUTE}) == (lender.lent(ROUTE), lender.limits(2))
     assert lender.knows(2)
     assert [Grant(ROUTE, 4)] == lender.take(2, ask(2, 4, 2), 0.0, lambda _: Own(9))
-    assert set() == lender.routes(3)
+    assert set() == lender.limits(3)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +145,25 @@ def test_what_is_spare_is_divided(spare: int, wants: list[tuple[int, bool]], par
     """Evenly, as far as each wants so much."""
     assert part == divide(spare, wants)
     assert 0 == divide(spare, [])
+
+
+def test_what_a_life_of_a_borrower_began_of_a_rate_counts_on() -> None:
+    """Its process has ended, and the period has not."""
+    rate = Limit(7, Kind.RATE)
+    lender = Lender()
+    for number, wanted in ((1, 8), (2, 0)):
+        wishes = [Wish(limit, 0, wanted, 1_000) for limit in (ROUTE, rate) if wanted]
+        lender.take(2, Ask(1, number, 1, False, wishes), 0.0, lambda _: Own(9))
+    assert (0, 8) == (lender.lent(ROUTE), lender.lent(rate))
+    assert {Kind.FLIGHT: 0, Kind.RATE: 8} == lender.totals
+    # Of what is left the new life may have some, and the one after that.
+    wish = Wish(rate, 0, 8, 1_000)
+    assert [] == lender.take(2, Ask(2, 2, 1, False, [wish]), 0.0, lambda _: Own(9))
+    assert [Grant(rate, 3)] == lender.take(2, Ask(3, 2, 1, False, [wish]), 9.0, lambda _: Own(12))
+    lender.take(2, Ask(1, 3, 1, False, []), 9.0, lambda _: Own(12))
+    assert 11 == lender.lent(rate)
+    end_ms = blocked_ms(1_000)
+    assert (set(), 11) == (lender.expire(end_ms - 1), lender.lent(rate))
+    assert ({rate}, 3) == (lender.expire(end_ms), lender.lent(rate))
+    assert ({rate}, 0) == (lender.expire(end_ms + 9), lender.lent(rate))
+    assert {Kind.FLIGHT: 0, Kind.RATE: 0} == lender.totals

@@ -59,7 +59,11 @@ def test_a_queue_that_waits_begins_nothing() -> None:
     queue = RouteQueue(route())
     due(queue, 0, "a")
     queue.waits = True
-    assert ([], None, 0) == (queue.grant(1_000, 9), queue.opens_in_ms(1_000), queue.need(1_000))
+    assert ([], None, 0) == (
+        queue.grant(1_000, 1_000, 9),
+        queue.opens_in_ms(1_000, 1_000),
+        queue.need(1_000, 1_000),
+    )
     queue.waits = False
-    assert 1 == queue.need(1_000)
-    assert 1 == len(queue.grant(1_000, 9))
+    assert 1 == queue.need(1_000, 1_000)
+    assert 1 == len(queue.grant(1_000, 1_000, 9))

@@ -14,7 +14,7 @@ def test_a_job_is_forgotten_once_and_gives_its_slots_back_once() -> None:
     window.forget(item)
     assert (0, 0, GONE) == (queue.size, window.in_flight, item.stage)
     item = due(queue, 1, "b")
-    window.in_flight += len(queue.grant(10, 1))
+    window.in_flight += len(queue.grant(10, 10, 1))
     item.stage = CLAIMED
     window.forget(item)
     window.forget(item)

@@ -5,6 +5,7 @@ import msgspec
 from tests.unit.node.cluster import ROUTE, Cluster
 from tests.unit.node.delivery.test_leading import no_row_is_passed
 from timemachine.delivery.borrowing import Credit
+from timemachine.delivery.credits import Kind
 from timemachine.model import JobState
 from timemachine.replica import commands as c
 
@@ -58,16 +59,18 @@ def test_a_claim_by_a_credit_that_has_run_out_is_taken_back() -> None:
     cluster.set_route(msgspec.structs.replace(ROUTE, max_in_flight=1))
     queue = cluster.nodes[1].delivery._window.queue(ROUTE)
     mono_ms = cluster.world.mono_ms()
-    queue.set_credits((Credit(1, mono_ms + 1_000, 2_000), Credit(1, mono_ms + 6, 2_000)))
+    queue.set_credits(
+        Kind.FLIGHT, (Credit(1, mono_ms + 1_000, 2_000), Credit(1, mono_ms + 6, 2_000))
+    )
     for job_id in "abc":
         cluster.put(job_id, in_ms=9)
     cluster.run(8)
-    queue.set_credits(queue._credits[:1])
+    queue.set_credits(Kind.FLIGHT, queue._credits[:1])
     cluster.run(50)
     assert (2, 1) == (cluster.sent(1), len(_of(cluster, c.Unclaim)))
     sent = [request.timeout_ms for request, _ in cluster.nodes[1].sender.requests]
     assert 2_000 == sent[0]
-    queue.set_credits(())
+    queue.set_credits(Kind.FLIGHT, ())
     cluster.nodes[1].sender.answer(0)
     cluster.nodes[1].sender.answer(1)
     cluster.run(50)

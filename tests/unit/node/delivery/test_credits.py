@@ -11,9 +11,9 @@ from tests.sim.world import SimWorld
 from tests.unit.delivery.made import route
 from tests.unit.node.three import ThreeNodes
 from timemachine import codec, limits
-from timemachine.delivery.credits import Ask, Wish, read_answer
+from timemachine.delivery.credits import Ask, Kind, Limit, Wish, read_answer
 from timemachine.errors import TimeMachineError, Unavailable
-from timemachine.model import Collection, Route, SealedKey
+from timemachine.model import Collection, Rate, Route, SealedKey
 from timemachine.outbound import Outcome, Request
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
@@ -30,11 +30,13 @@ class _Recipient:
         self.open = 0
         self.most = 0
         self.seen = 0
+        self.seen_ms: list[float] = []
 
     def send(self, request: Request, done: Callable[[Outcome], None], _: Any = None) -> Any:
         """See Sender."""
         self.open += 1
         self.seen += 1
+        self.seen_ms.append(self._world.mono_ms())
         self.most = max(self.most, self.open)
         self._world.call_later(min(self.hold_ms, request.timeout_ms), lambda: self._answer(done))
         return None
@@ -99,7 +101,9 @@ class Lending:
     def owned(self, number: int) -> int:
         """What a node may have in flight of its own."""
         window = self.nodes.engines[number].delivery._window
-        return window.share.of(self.route.max_in_flight) - window.lent(self.route.uid)
+        return window.share.of(self.route.max_in_flight) - window.lent(
+            Limit(self.route.uid, Kind.FLIGHT)
+        )
 
     def ask(self, to: int, sender: int, ask: Ask) -> bytes | TimeMachineError:
         """Have a node answer a question that another one has not asked."""
@@ -140,11 +144,11 @@ def test_what_is_given_back_is_used_no_more() -> None:
     storm.put(40)
     storm.world.run_until(lambda: storm.recipient.seen == 40)
     queue = storm.nodes.engines[storm.leader].delivery._window.queues[storm.route.uid]
-    assert queue.borrows
+    assert queue._credits
     lending = storm.nodes.engines[storm.leader].delivery._credits
     assert lending is not None
-    storm.world.run_until(lambda: not lending._borrower.routes())
-    assert not queue.borrows
+    storm.world.run_until(lambda: not lending._borrower.limits())
+    assert not queue._credits
     assert 4 == queue._in_flight_max
 
 
@@ -200,6 +204,60 @@ def test_a_program_from_before_lends_nothing_and_holds_nothing_up() -> None:
     assert not lending._lender.unsettled
 
 
+def test_a_rate_is_lent_like_what_is_under_way() -> None:
+    """All but the one that each of the others keeps, in any second; then each has its own again."""
+    storm = Lending(rate=Rate(count=30, period_ms=1_000))
+    storm.recipient.hold_ms = 1.0
+    storm.world.run_for(2_000)
+    storm.put(300)
+    storm.world.run_until(lambda: storm.recipient.seen == 300)
+    seen_ms = storm.recipient.seen_ms
+    # 10 at once, the rest of 28 as soon as it is lent; and never more in a second than 30.
+    assert 28 == len([each for each in seen_ms if each < seen_ms[0] + 200.0])
+    assert all(after - before > 980.0 for before, after in zip(seen_ms, seen_ms[30:], strict=False))
+    assert seen_ms[-1] - seen_ms[0] < 11_000.0
+    limit = Limit(storm.route.uid, Kind.RATE)
+    windows = [engine.delivery._window for engine in storm.nodes.engines.values()]
+    assert 18 == sum(window.lent(limit) for window in windows)
+    lent = [engine.delivery.credits_lent for engine in storm.nodes.engines.values()]
+    assert 18 == sum(each[Kind.RATE] for each in lent)
+    leader = storm.nodes.engines[storm.leader].delivery
+    assert {Kind.FLIGHT: 0, Kind.RATE: 18} == leader.credits_borrowed
+    storm.world.run_for(4_000)
+    assert 0 == sum(window.lent(limit) for window in windows)
+
+
+def test_a_rate_comes_back_when_it_is_needed() -> None:
+    """Others begin to need theirs while one uses nearly all; in no second there are more."""
+    storm = Lending(num_vnodes=6, rate=Rate(count=30, period_ms=1_000))
+    storm.recipient.hold_ms = 1.0
+    storm.world.run_for(2_000)
+    storm.put(1)
+    storm.put(300)
+    storm.world.run_until(lambda: storm.recipient.seen == 301)
+    seen_ms = storm.recipient.seen_ms
+    assert all(after - before > 980.0 for before, after in zip(seen_ms, seen_ms[30:], strict=False))
+    assert seen_ms[-1] - seen_ms[0] < 12_000.0
+
+
+def test_a_long_rate_stays_as_it_is() -> None:
+    """Nothing of it is lent, and a node that begins anew has no less of it."""
+    storm = Lending(rate=Rate(count=9, period_ms=limits.CREDIT_RATE_PERIOD_MS_MAX + 1))
+    storm.world.run_for(2_000)
+    storm.put(9)
+    storm.world.run_for(9_000)
+    assert 3 == storm.recipient.seen
+    lending = storm.nodes.engines[storm.leader].delivery._credits
+    assert lending is not None
+    assert 0 == sum(lending._lender.totals.values())
+    lending._lender.unsettled = {2}
+    assert 0 == lending._lent(Limit(storm.route.uid, Kind.RATE))
+    assert limits.ROUTE_IN_FLIGHT_MAX == lending._lent(Limit(storm.route.uid, Kind.FLIGHT))
+    wish = Wish(Limit(storm.route.uid, Kind.RATE), 0, 3, 15_000)
+    other = next(number for number in (1, 2, 3) if number != storm.leader)
+    assert [] == _grants(storm.ask(other, storm.leader, Ask(900, 1, 1, False, [wish])))
+
+
 def test_nothing_is_lent_before_all_members_know_the_lender() -> None:
     """Who does not know it yet may take its share for others'."""
     storm = Lending(max_in_flight=12)
@@ -208,7 +266,7 @@ def test_nothing_is_lent_before_all_members_know_the_lender() -> None:
     assert lending is not None
     assert storm.nodes.stores[1].get(DEBTORS_KEY) is None
     lending.set_others(frozenset({2, 3, 4}))
-    wish = Wish(storm.route.uid, 0, 3, 15_000)
+    wish = Wish(Limit(storm.route.uid, Kind.FLIGHT), 0, 3, 15_000)
     assert [] == _grants(storm.ask(1, 2, Ask(91, 99, 1, False, [wish])))
     storm.world.run_for(50)
     assert storm.nodes.stores[1].get(DEBTORS_KEY) is None
@@ -222,13 +280,13 @@ def test_nothing_is_lent_before_all_members_know_the_lender() -> None:
 def test_strangers_and_other_lives_get_nothing() -> None:
     """Nor is a route lent that is not known."""
     storm = Lending(max_in_flight=12)
-    wish = Wish(storm.route.uid, 0, 3, 15_000)
+    wish = Wish(Limit(storm.route.uid, Kind.FLIGHT), 0, 3, 15_000)
     refused = storm.ask(1, 9, Ask(90, 99, 1, False, [wish]))
     assert isinstance(refused, Unavailable)
     answer = storm.ask(1, 2, Ask(90, 99, 7, False, [wish]))
     assert isinstance(answer, bytes)
     assert (1, False) == (read_answer(answer).epoch, read_answer(answer).taken)
-    unknown = Wish(storm.route.uid + 50, 0, 3, 15_000)
+    unknown = Wish(Limit(storm.route.uid + 50, Kind.FLIGHT), 0, 3, 15_000)
     assert [] == _grants(storm.ask(1, 2, Ask(91, 99, 1, False, [unknown])))
     answer = storm.ask(1, 2, Ask(91, 99, 1, False, []))
     assert isinstance(answer, bytes)

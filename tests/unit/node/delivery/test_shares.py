@@ -30,7 +30,7 @@ def test_shares_follow_the_members() -> None:
     shares.set_members(2, {1, 2, 3})
     assert Share(1, 3) == window.share
     assert [True] == woken
-    assert 3 == len(queue.grant(1_000, 100))
+    assert 3 == len(queue.grant(1_000, 1_000, 100))
     shares.set_members(2, {1, 2, 3, 4})
     assert Share(1, 4) == window.share
     shares.set_members(2, {2, 3, 4})
@@ -42,7 +42,7 @@ def test_shares_follow_the_members() -> None:
     assert Share(0, 3) == window.share
     world.run_for(limits.SHARE_BLOCKED_MS)
     assert Share(0, 2) == window.share
-    assert 2 == len(queue.grant(1_000, 100))
+    assert 2 == len(queue.grant(1_000, 1_000, 100))
     assert 5 == window.queue(route(uid=8, max_in_flight=9))._in_flight_max
 
 

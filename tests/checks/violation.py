@@ -2,7 +2,7 @@
 
 
 class Violation(AssertionError):
-    """An invariant is broken. `rule` names it: S1 to S13."""
+    """An invariant is broken. `rule` names it: S1 to S14."""
 
     def __init__(self, rule: str, sentence: str) -> None:
         super().__init__(f"{rule}: {sentence}")

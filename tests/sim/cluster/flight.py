@@ -18,6 +18,29 @@ from tests.sim.cluster.recipients import Sending
 from timemachine.delivery.credits import blocked_ms
 
 
+class Owned:
+    """What all nodes own of a limit, and have owned. `shares` gives it by node."""
+
+    def __init__(self, shares: Callable[[], dict[int, int]]) -> None:
+        self._shares = shares
+        self._owned: list[tuple[float, dict[int, int]]] = []
+
+    def look(self, now_ms: float) -> None:
+        """The shares may have changed."""
+        shares = dict(self._shares())
+        if not self._owned or self._owned[-1][1] != shares:
+            self._owned.append((now_ms, shares))
+
+    def since(self, since_ms: float) -> int:
+        """What the nodes have owned since then, each the most that it did."""
+        most: dict[int, int] = {}
+        before = [shares for at_ms, shares in self._owned if at_ms <= since_ms][-1:]
+        for shares in before + [shares for at_ms, shares in self._owned if at_ms > since_ms]:
+            for node, share in shares.items():
+                most[node] = max(share, most.get(node, 0))
+        return sum(most.values())
+
+
 class Flight:
     """Counts the requests under way of the one route. `shares` gives what all nodes own of it.
 
@@ -33,15 +56,13 @@ class Flight:
         self._shares = shares
         self._generations = generations
         self._open: list[Sending] = []
-        self._owned: list[tuple[float, dict[int, int]]] = []
+        self._owned = Owned(shares)
         self.most = 0
         self.lent = 0
 
     def look(self, now_ms: float) -> None:
         """The shares may have changed."""
-        shares = dict(self._shares())
-        if not self._owned or self._owned[-1][1] != shares:
-            self._owned.append((now_ms, shares))
+        self._owned.look(now_ms)
 
     def leaves(self, sending: Sending, now_ms: float) -> None:
         """The first byte of a request leaves. Raises Violation."""
@@ -58,17 +79,8 @@ class Flight:
         own = len([each for each in self._open if each.node == sending.node])
         self.lent = max(self.lent, own - self._shares().get(sending.node, own))
         self.most = max(self.most, len(self._open))
-        allowed = self._allowed(now_ms - 2 * blocked_ms(sending.request.timeout_ms))
+        allowed = self._owned.since(now_ms - 2 * blocked_ms(sending.request.timeout_ms))
         if len(self._open) > allowed:
             by = sorted(each.node for each in self._open)
             told = f"{len(self._open)} requests are under way by nodes {by}, of {allowed}"
             raise Violation("S13", told)
-
-    def _allowed(self, since_ms: float) -> int:
-        """What the nodes have owned since then, each the most that it did."""
-        most: dict[int, int] = {}
-        before = [shares for at_ms, shares in self._owned if at_ms <= since_ms][-1:]
-        for shares in before + [shares for at_ms, shares in self._owned if at_ms > since_ms]:
-            for node, share in shares.items():
-                most[node] = max(share, most.get(node, 0))
-        return sum(most.values())

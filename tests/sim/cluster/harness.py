@@ -20,6 +20,7 @@ from tests.sim.cluster.growth import Growth, unsettled
 from tests.sim.cluster.knobs import Knobs, command_line
 from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
+from tests.sim.cluster.pace import observed
 from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
@@ -74,7 +75,7 @@ class Harness:
     def run(self) -> Result:
         """Run all phases. Raises AssertionError for what a step found; the rest is judged."""
         knobs = self.knobs
-        with in_limits(knobs):
+        with in_limits(knobs), observed(self.members.begins):
             self.boot()
             self.live()
             self.heal()
@@ -289,12 +290,13 @@ def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
             updated_ms=0,
             secrets=(SealedKey(sealed=secret),),
             retry=Retry(schedule_ms=(50, 100, 200), max_attempts=1_000),
-            rate=Rate(),
+            rate=Rate(count=knobs.rate_count or None, period_ms=knobs.rate_period_ms),
             timeout_ms=1_000,
             max_in_flight=knobs.max_in_flight,
         )
     else:
-        route = msgspec.structs.replace(existing, max_in_flight=existing.max_in_flight + 1)
+        most = existing.max_in_flight + 1
+        route = msgspec.structs.replace(existing, max_in_flight=most, rate=Rate())
     version = 0 if existing is None else existing.version
     command = m.PutRoute(now_ms=engine.now_ms(), route=route, expected_version=version)
     engine.propose_meta(command, answer)

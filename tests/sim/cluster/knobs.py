@@ -32,7 +32,8 @@ class Knobs:
     straggler need a snapshot),
     `snapshot_chunk_bytes`, `sleeps` (idle groups),
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
-    The cluster: `nodes`, `num_vnodes`, `max_in_flight` (of the route).
+    The cluster: `nodes`, `num_vnodes`, `max_in_flight`, `rate_count` and `rate_period_ms` (of the
+    route while there are faults; 0: no rate).
     Who belongs to it: `born` (with how many nodes it begins, the others join while there are
     faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
@@ -74,6 +75,8 @@ class Knobs:
     sleeps: bool = True
     claim_lead_ms: int = limits.CLAIM_LEAD_MS
     max_in_flight: int = 64
+    rate_count: int = 0
+    rate_period_ms: int = 1_000
     drift_bound: float = 0.01
     drift_max: float = 0.0
     wall_offset_ms_max: float = 0.0
@@ -225,7 +228,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
         fault_kinds=fault_kinds,
     )
-    knobs = _draw_flight(_draw_members(knobs))
+    knobs = _draw_rate(_draw_flight(_draw_members(knobs)))
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -258,6 +261,17 @@ def _draw_flight(knobs: Knobs) -> Knobs:
     return knobs.changed(
         max_in_flight=rng.choice([2, 2, 3]) * knobs.nodes + rng.choice([0, 1]),
         mood="slow" if slow else knobs.mood,
+    )
+
+
+def _draw_rate(knobs: Knobs) -> Knobs:
+    """How much may begin in a period: in some seeds so little that shares are lent."""
+    rng = random.Random(f"{knobs.seed}/rate")
+    if rng.random() < 0.65:
+        return knobs
+    return knobs.changed(
+        rate_count=rng.choice([2, 3, 5]) * knobs.nodes + rng.choice([0, 1]),
+        rate_period_ms=rng.choice([200, 1_000, 3_000]),
     )
 
 

@@ -18,8 +18,11 @@ from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.nemesis import Group
 from tests.sim.cluster.network import Port, SimNetwork, Weather
 from tests.sim.cluster.nodeworld import NodeWorld
+from tests.sim.cluster.pace import Pace
 from tests.sim.cluster.recipients import NodeSender, Sending, SimRecipients
 from timemachine import limits
+from timemachine.delivery.credits import Kind
+from timemachine.delivery.ratelimit import RateLimit
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.group import META_GROUP, node_of
 from timemachine.model import Node, NodeState, Settings
@@ -217,7 +220,8 @@ def _cluster_of(
 class Members:
     """All nodes, in one virtual world. See `ClusterControl`.
 
-    invariants  S1 to S12, judged in every step of every node; S13 is judged by `flight`
+    invariants  S1 to S12, judged in every step of every node; S13 is judged by `flight`,
+                S14 by `pace`
     numbers     the nodes that are to run, by their numbers: those that have joined, and not those
                 whose disk is lost, or taken for lost
     retired     replicas that were replaced on their own node: (group, id)
@@ -235,8 +239,9 @@ class Members:
         self.network = SimNetwork(self.clock, weather)
         self.recipients = SimRecipients(self.clock)
         self.invariants = Invariants(clock_bound_ms=knobs.early_ms)
-        self.flight = Flight(self._shares, self._generations)
-        self._owned: dict[int, int] = {}
+        self.flight = Flight(partial(self._shares, Kind.FLIGHT), self._generations)
+        self.pace = Pace(partial(self._shares, Kind.RATE), self._generations, knobs.drift_max)
+        self._owned: dict[Kind, dict[int, int]] = {kind: {} for kind in Kind}
         self.recipients.on_leave = self._leaves
         self.numbers: list[int] = list(range(1, knobs.born_nodes + 1))
         self.retired: set[tuple[Group, int]] = set()
@@ -255,15 +260,26 @@ class Members:
         leaves(self.invariants.firing, sending.request)
         self.flight.leaves(sending, self.clock.now_ms)
 
-    def _shares(self) -> dict[int, int]:
+    def begins(self, limit: RateLimit, count: int) -> None:
+        """Attempts begin that count for a limit of some node."""
+        for number, member in self.members.items():
+            engine = member.engine
+            if engine is not None:
+                queues = engine.delivery._window.queues.values()
+                if any(queue.rate is limit for queue in queues):
+                    self.pace.begins(number, count, limit.period_ms, self.clock.now_ms)
+
+    def _shares(self, kind: Kind) -> dict[int, int]:
         """What each node owns of the route, by what it knows; of one that is down what it knew."""
+        owned = self._owned[kind]
         for number, member in self.members.items():
             engine = member.engine
             if engine is not None:
                 for route in engine.meta.routes.values():
-                    share = engine.delivery._window.share
-                    self._owned[number] = share.of(route.max_in_flight)
-        return self._owned
+                    most = route.max_in_flight if kind == Kind.FLIGHT else route.rate.count
+                    if most is not None:
+                        owned[number] = engine.delivery._window.share.of(most)
+        return owned
 
     def _generations(self) -> dict[int, int]:
         return {

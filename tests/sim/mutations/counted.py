@@ -51,4 +51,6 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "newcomer-not-heard": 139,
     "sole-for-ever": 5,
     "lent-and-used": 48,
+    "rate-lent-and-used": 102,
+    "rate-forgotten": 7,
 }

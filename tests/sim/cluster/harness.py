@@ -20,6 +20,7 @@ from tests.sim.cluster.growth import Growth, unsettled
 from tests.sim.cluster.knobs import Knobs, command_line
 from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
+from tests.sim.cluster.overruled import watched
 from tests.sim.cluster.pace import observed
 from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
@@ -75,7 +76,11 @@ class Harness:
     def run(self) -> Result:
         """Run all phases. Raises AssertionError for what a step found; the rest is judged."""
         knobs = self.knobs
-        with in_limits(knobs), observed(self.members.begins):
+        with (
+            in_limits(knobs),
+            observed(self.members.begins),
+            watched(self.members, self.nemesis.overruled),
+        ):
             self.boot()
             self.live()
             self.heal()

@@ -100,6 +100,7 @@ class Nemesis:
         self.damaged: list[int] = []
         self.on_strike: Callable[[Fault], None] = lambda _: None
         self._ambush: tuple[Callable[[int, random.Random], None], random.Random] | None = None
+        self._hunt: random.Random | None = None
 
     # --- the two phases --------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Nemesis:
     def heal(self) -> None:
         """The liveness phase begins: no fault is left but damaged disks and drifting clocks."""
         self.active = False
-        self._ambush = None
+        self._ambush = self._hunt = None
         self._clock.say("heal")
         self._network.heal()
         self._recipients.heal()
@@ -133,6 +134,12 @@ class Nemesis:
         if self._ambush is not None:
             (strike, dice), self._ambush = self._ambush, None
             self._later(12.0 * dice.random(), lambda: strike(node, dice))
+
+    def overruled(self, node: int) -> None:
+        """Entries of a node's log are replaced by fewer others."""
+        if self._hunt is not None:
+            dice, self._hunt = self._hunt, None
+            self._later(20.0 * dice.random(), lambda: self._blink(node, dice))
 
     # --- helpers ---------------------------------------------------------------------------
 
@@ -323,6 +330,18 @@ class Nemesis:
 
         self._later((1.5 + 2.0 * dice.random()) * self._knobs.election_ms, successor_dies)
         self._mend_links(dice, 4.0 * self._knobs.election_ms)
+
+    def _crash_overruled(self, dice: random.Random) -> None:
+        """Whoever has more in its log than the next leader dies when it has been set right.
+
+        So what its disk has then is read while the log is still shorter than it was.
+        """
+        _, leader = self._leader(dice)
+        others = [node for node in self._nodes() if node != leader]
+        self._say(f"isolate {leader}, whose log is to be overruled")
+        self._hunt = dice
+        self._network.cut_between([leader], others)
+        self._mend_links(dice, 1.5 * self._knobs.election_ms)
 
     def _late_answers(self, dice: random.Random) -> None:
         """What a leader is told is of long ago, and then it is cut off."""
@@ -574,8 +593,11 @@ _KINDS: Final[dict[str, Callable[[Nemesis, random.Random], None]]] = {
     "wall_jump": Nemesis._wall_jump,
     "drift": Nemesis._drift,
     "moody": Nemesis._moody,
+    "crash_overruled": Nemesis._crash_overruled,
 }
 FAULT_KINDS: Final = tuple(_KINDS)
+_RARE: Final = frozenset({"crash_overruled"})
+"""Drawn for a few seeds, which get many of them: among many kinds it would find nothing."""
 PLANNED: Final = frozenset({"hand_over"})
 """What no promise is weakened for: it is done to healthy clusters every day."""
 
@@ -583,9 +605,12 @@ PLANNED: Final = frozenset({"hand_over"})
 def draw_plan(knobs: Knobs) -> list[Fault]:
     """The faults of a seed, in order of time."""
     rng = random.Random(f"{knobs.seed}/plan")
-    kinds = rng.sample(FAULT_KINDS, min(knobs.fault_kinds, len(FAULT_KINDS)))
+    often = [kind for kind in FAULT_KINDS if kind not in _RARE]
+    kinds = rng.sample(often, min(knobs.fault_kinds, len(often)))
     if not knobs.fault_kinds:
         kinds = sorted(PLANNED)
+    if knobs.overruled:
+        kinds[: len(kinds) // 2 + 1] = sorted(_RARE)
     plan: list[Fault] = []
     at_ms = 0.0
     while True:

@@ -184,6 +184,8 @@ assert CLIENT_BATCHES_IN_FLIGHT_DEFAULT < CLIENT_CONNECTIONS_MAX
 NODES_MAX = 256  # members of one cluster
 NODES_REMOVED_KEPT_MAX = 1_000  # known by name; the oldest is forgotten, its number stays taken
 NODE_NUMBER_MAX = (1 << 16) - 1  # hard: the id of a replica has so many bits for it
+NODE_WEIGHT_DEFAULT = 100
+NODE_WEIGHT_MAX = 10_000  # a hundred times what is usual; quotas stay exact with more
 JOIN_TOKENS_MAX = 100  # that have not expired
 JOIN_TOKEN_TTL_MS_DEFAULT = 3_600_000
 JOIN_TOKEN_TTL_MS_MIN = 1_000
@@ -198,6 +200,7 @@ BALANCE_MOVES_MAX = 20  # leaders that it has moved at once
 LEARNER_BEHIND_MAX = 100  # entries that a replica may lack when it is made a voter
 
 assert REPLICAS_MAX < NODES_MAX < NODES_MAX + NODES_REMOVED_KEPT_MAX < NODE_NUMBER_MAX
+assert 0 < NODE_WEIGHT_DEFAULT < NODE_WEIGHT_MAX
 assert JOIN_TOKEN_TTL_MS_MIN < JOIN_TOKEN_TTL_MS_DEFAULT <= JOIN_TOKEN_TTL_MS_MAX
 # A move is a few small numbers.
 assert MOVES_PER_COMMAND_MAX * 100 < ENTRY_BYTES_TARGET

@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from timemachine import limits
+
 
 class JobState(IntEnum):
     """Where a job stands. The number is stored; the lower-case name is what users see."""
@@ -352,6 +354,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     number   given when it joins, from 1 on, and never given again; its replicas are named by it
     formats  the versions of stored and sent bytes that its program knows (`codec.VERSION`)
+    weight   how much it is to have beside the others; 0: no replica, as soon as a plan moves them
     """
 
     id: str
@@ -364,6 +367,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 1
     state: NodeState = NodeState.MEMBER
     formats: tuple[int, ...] = (1,)
+    weight: int = limits.NODE_WEIGHT_DEFAULT
 
     @property
     def present(self) -> bool:

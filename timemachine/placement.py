@@ -3,9 +3,10 @@
 Two replicas of a vnode are never on one node. They are on one host, or in one zone, only where
 there are not enough of these: three nodes on one machine do hold three replicas. First as few as
 possible share a zone, then as few as possible a host, and only then the least loaded node is
-taken. A node without a zone counts as a zone of its host. Among nodes with equally many replicas a
-hash decides, so that the vnodes of a node are no stretch of the ring, and what a lost node led
-falls to many others.
+taken. A node without a zone counts as a zone of its host. Loads are counted by weight: a node of
+weight 200 gets twice what one of weight 100 gets, one of weight 0 gets nothing. Among nodes with
+equally many replicas a hash decides, so that the vnodes of a node are no stretch of the ring, and
+what a lost node led falls to many others.
 
 Nothing here moves a replica that is there: additions happen by themselves, moves are plans.
 Leaders are different, they change by transfer and cost nothing to move.
@@ -62,18 +63,18 @@ def initial(
 ) -> list[Placement]:
     """The placements of a collection that begins, by index; `others` are those there already.
 
-    As many replicas as are wanted, or as there are members. Replicas are spread evenly over the
-    nodes, counted over all collections, and so are the first leaders. Without any member, the
-    vnodes are node 1's.
+    As many replicas as are wanted, or as there are members that have a weight. Replicas are spread
+    evenly over the nodes, counted over all collections, and so are the first leaders. Without any
+    such member, the vnodes are node 1's.
     """
-    others = list(others)
+    nodes, others = list(nodes), list(others)
     spread = _Spread(nodes, others)
     chosen = {
         (collection.uid, index): spread.pick((collection.uid, index), (), collection.replicas)
         for index in range(collection.num_vnodes)
     }
     leads = Counter(first_leader(each) for each in others)
-    leaders = _first_leaders(chosen, leads)
+    leaders = _first_leaders(chosen, leads, {node.number: weight_of(node) for node in nodes})
     placements = []
     for (uid, index), numbers in chosen.items():
         leader = leaders.get((uid, index))
@@ -161,18 +162,21 @@ def may_retire(placement: Placement, replica: int, gone: Sized[int]) -> bool:
 
 
 def leader_moves(
-    leaders: Mapping[Group, int], voters: Mapping[Group, Sequence[int]]
+    leaders: Mapping[Group, int],
+    voters: Mapping[Group, Sequence[int]],
+    weights: Mapping[int, int] | None = None,
 ) -> list[Transfer]:
     """The transfers after which no two nodes differ by more than one vnode that they lead.
 
     Where `voters` do not allow that, no node leads two more than one that could take some over,
-    even through others. `leaders` are the numbers of the nodes that lead now, `voters` of those
+    even through others. Counts are by weight, where `weights` of nodes are given: nobody could
+    give one away and still have more than who gets it. `leaders` are the numbers of the nodes that lead now, `voters` of those
     that could, because they vote in the group and are up. The fewest transfers from node to node;
     of a collection's vnodes goes first what the one leads more of than the other.
 
     An optimal semi-matching by cost-reducing paths (Harvey, Ladner, Lovász and Tamir, 2006).
     """
-    balance = _Leaders(leaders, voters, {})
+    balance = _Leaders(leaders, voters, {}, weights or {})
     while balance.improve():
         pass
     return [
@@ -189,7 +193,7 @@ def _replicas(placement: Placement, there: Sized[int]) -> int:
     return sum(node_of(each) in there for each in placement.replicas)
 
 
-def _draw(group: Group, number: int) -> int:
+def draw(group: Group, number: int) -> int:
     """Chance that is the same everywhere."""
     return mmh3_32_uintdigest(b"%d/%d/%d" % (*group, number))
 
@@ -199,9 +203,11 @@ class _Spread:
 
     def __init__(self, nodes: Iterable[Node], placements: Iterable[Placement]) -> None:
         nodes = sorted(nodes, key=lambda node: node.number)
-        self._zones = {node.number: _zone(node) for node in nodes}
+        self._zones = {node.number: zone_of(node) for node in nodes}
         self._hosts = {node.number: node.host or node.id for node in nodes}
-        self._loads = {node.number: 0 for node in nodes if node.state is NodeState.MEMBER}
+        members = [node for node in nodes if node.state is NodeState.MEMBER]
+        self._weights = {node.number: weight for node in members if (weight := weight_of(node))}
+        self._loads = dict.fromkeys(self._weights, 0)
         for placement in placements:
             for each in placement.replicas:
                 number = node_of(each)
@@ -211,18 +217,24 @@ class _Spread:
     def pick(self, group: Group, taken: Sequence[int], count: int) -> tuple[int, ...]:
         """Up to `count` members for replicas of a vnode that has some on the nodes `taken`."""
         zones, hosts, loads = self._zones, self._hosts, self._loads
+        weights = self._weights
         used_zones = Counter(zones.get(number) for number in taken)
         used_hosts = Counter(hosts.get(number) for number in taken)
         free = [number for number in loads if number not in taken]
         picked: list[int] = []
         while free and len(picked) < count:
             keys = [
-                (used_zones[zones[number]], used_hosts[hosts[number]], loads[number])
+                (
+                    used_zones[zones[number]],
+                    used_hosts[hosts[number]],
+                    # What it has with half of one more: nearest to the share that is due to it.
+                    (2 * loads[number] + 1) / weights[number],
+                )
                 for number in free
             ]
             best = min(keys)
             like = [number for number, key in zip(free, keys, strict=True) if key == best]
-            number = min(like, key=lambda each: _draw(group, each))
+            number = min(like, key=lambda each: draw(group, each))
             picked.append(number)
             free.remove(number)
             used_zones[zones[number]] += 1
@@ -231,24 +243,38 @@ class _Spread:
         return tuple(picked)
 
 
-def _zone(node: Node) -> tuple[str, str]:
+def zone_of(node: Node) -> tuple[str, str]:
+    """What a node's zone is called; one without a zone is in that of its host."""
     return (node.zone, "") if node.zone else ("", node.host or node.id)
 
 
+def weight_of(node: Node) -> int:
+    """The weight of a node; one that is out of bounds counts as the bound."""
+    return min(max(node.weight, 0), limits.NODE_WEIGHT_MAX)
+
+
+def _taken(count: int, weight: int) -> tuple[bool, float]:
+    """How much a node has for its weight; with none anything is more than what others have."""
+    return (False, count / weight) if weight else (True, count)
+
+
 def _first_leaders(
-    chosen: Mapping[Group, Sequence[int]], leads: Mapping[int, int]
+    chosen: Mapping[Group, Sequence[int]], leads: Mapping[int, int], weights: Mapping[int, int]
 ) -> dict[Group, int]:
     """Who leads which of these vnodes first, beside what each node leads already."""
+
+    def key(number: int) -> tuple[tuple[bool, float], int, int]:
+        count = leads.get(number, 0) + here[number] + 1
+        return _taken(count, weights[number]), here[number], number
+
     here: Counter[int] = Counter()
     leaders = {}
     for group, numbers in chosen.items():
         if numbers:
-            leader = min(
-                numbers, key=lambda each: (leads.get(each, 0) + here[each], here[each], each)
-            )
+            leader = min(numbers, key=key)
             leaders[group] = leader
             here[leader] += 1
-    balance = _Leaders(leaders, chosen, leads)
+    balance = _Leaders(leaders, chosen, leads, weights)
     while balance.improve():
         pass
     return balance.leaders
@@ -262,8 +288,10 @@ class _Leaders:
         leaders: Mapping[Group, int],
         voters: Mapping[Group, Sequence[int]],
         more: Mapping[int, int],
+        weights: Mapping[int, int],
     ) -> None:
         self.leaders = dict(leaders)
+        self._weights = weights
         self._voters = voters
         self._counts = Counter(self.leaders.values())
         self._counts.update(dict(more))
@@ -287,7 +315,7 @@ class _Leaders:
 
     def improve(self) -> bool:
         """Have some node lead one less and another, that led two less, one more; if there are."""
-        for source in sorted(self._links, key=lambda number: (-self._counts[number], number)):
+        for source in sorted(self._links, key=lambda each: (self._with(each, -1), -each))[::-1]:
             path = self._path(source)
             if path:
                 for leader, number in pairwise(path):
@@ -306,13 +334,18 @@ class _Leaders:
                     came[number] = leader
                     waiting.append(number)
         # Python's dictionaries keep the order of discovery: `min` takes the nearest of equals.
-        least = min(came, key=lambda number: self._counts[number])
-        if self._counts[least] > self._counts[source] - 2:
+        least = min(came, key=lambda number: self._with(number, 1))
+        if self._with(least, 1) > self._with(source, -1):
             return []
         path = [least]
         while path[-1] != source:
             path.append(came[path[-1]])
         return path[::-1]
+
+    def _with(self, number: int, more: int) -> tuple[bool, float]:
+        """How much a node leads for its weight, with so many more."""
+        weight = self._weights.get(number, limits.NODE_WEIGHT_DEFAULT)
+        return _taken(self._counts[number] + more, weight)
 
     def _shift(self, leader: int, number: int) -> None:
         """Have a vnode that the one leads be led by the other."""

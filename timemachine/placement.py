@@ -170,9 +170,10 @@ def leader_moves(
 
     Where `voters` do not allow that, no node leads two more than one that could take some over,
     even through others. Counts are by weight, where `weights` of nodes are given: nobody could
-    give one away and still have more than who gets it. `leaders` are the numbers of the nodes that lead now, `voters` of those
-    that could, because they vote in the group and are up. The fewest transfers from node to node;
-    of a collection's vnodes goes first what the one leads more of than the other.
+    give one away and still have more than who gets it. `leaders` are the numbers of the nodes that
+    lead now, `voters` of those that could, because they vote in the group and are up. The fewest
+    transfers from node to node; of a collection's vnodes goes first what the one leads more of than
+    the other.
 
     An optimal semi-matching by cost-reducing paths (Harvey, Ladner, Lovász and Tamir, 2006).
     """

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
+from timemachine import limits
 from timemachine.group import node_of
 from timemachine.model import Collection, Node, NodeState, Placement
 from timemachine.placement import (
@@ -17,6 +18,7 @@ from timemachine.placement import (
     no_fault_tolerance,
     present,
     under_replicated,
+    weight_of,
 )
 
 _ID_2 = 1 << 16 | 2
@@ -246,3 +248,43 @@ def test_of_a_collection_goes_first_what_is_uneven() -> None:
     leaders = {(1, 0): 1, (1, 1): 1, (2, 0): 1, (2, 1): 2}
     (move,) = leader_moves(leaders, dict.fromkeys(leaders, (1, 2)))
     assert move.uid == 1
+
+
+def test_new_replicas_and_first_leaders_come_by_weight() -> None:
+    """Twice as many on a node of twice the weight, none on one of weight 0."""
+    nodes = [_node(1), _node(2), _node(3), replace(_node(4), weight=200)]
+    nodes.append(replace(_node(5), weight=0))
+    placements = initial(_collection(num_vnodes=50, replicas=2), nodes, [])
+    assert {1: 20, 2: 20, 3: 20, 4: 40} == _loads(placements)
+    assert {1: 10, 2: 10, 3: 10, 4: 20} == Counter(map(first_leader, placements))
+    few = initial(_collection(num_vnodes=50, replicas=3), [_node(1), nodes[3], nodes[4]], [])
+    assert {1: 50, 4: 50} == _loads(few)
+
+
+def test_what_is_missing_comes_by_weight() -> None:
+    """Not to a node of weight 0, though it has least."""
+    collection = _collection(num_vnodes=15, replicas=2)
+    placements = initial(collection, [_node(1)], [])
+    nodes = [_node(1), _node(2), replace(_node(3), weight=200), replace(_node(4), weight=0)]
+    moves = additions([collection], placements, nodes)
+    assert {2: 5, 3: 10} == Counter(number for each in moves for number in each.add)
+
+
+def test_a_weight_out_of_bounds_counts_as_the_bound() -> None:
+    """Whatever a node says of itself."""
+    assert 0 == weight_of(replace(_node(1), weight=-1))
+    most = limits.NODE_WEIGHT_MAX
+    assert most == weight_of(replace(_node(1), weight=most + 1))
+
+
+def test_leaders_are_spread_by_weight() -> None:
+    """No transfer is made for a rounding; a node of weight 0 leads nothing that another could."""
+    voters = {(1, index): (1, 2, 3) for index in range(12)}
+    leaders = dict.fromkeys(voters, 1)
+    for move in leader_moves(leaders, voters, {1: 100, 2: 200, 3: 0}):
+        leaders[move.uid, move.index] = move.target
+    assert {1: 4, 2: 8} == Counter(leaders.values())
+    assert [] == leader_moves(leaders, voters, {1: 100, 2: 190, 3: 0})
+    (move,) = leader_moves({(1, 0): 3}, {(1, 0): (1, 3)}, {1: 100, 3: 0})
+    assert 1 == move.target
+    assert [] == leader_moves({(1, 0): 3}, {(1, 0): (3,)}, {3: 0})

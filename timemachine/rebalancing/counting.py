@@ -39,6 +39,8 @@ def _badly_spread(wishes: Wishes) -> int:
 
 
 def _to_go(topology: Topology, bounds: Bounds, origin: int) -> int:
+    if bounds.best(origin):
+        return 0
     comes = bounds.count - origin.bit_count()
     zones = _off(topology.zones, bounds.zone_low, bounds.zone_high, origin, comes)
     return max(zones, _off(topology.hosts, bounds.host_low, bounds.host_high, origin, comes))

@@ -7,10 +7,10 @@ b has the replica in truth and a was to get it; and 0 if a replica that moves an
 instead of a. Having a replica moved along each arc of a path makes the first node have one less,
 the last one have one more, and nobody else notice.
 
-This is a minimum-cost flow, and it is solved by the oldest way: *successive shortest paths* (Busacker
-and Gowen, 1960; Ahuja, Magnanti and Orlin, "Network Flows", 9.7). From a node that has too much
-go along the cheapest path to one that has too little, until there is none. If the flow was the
-cheapest before, for what each node has, it is so afterwards; it was at first, when nothing had
+This is a minimum-cost flow, and it is solved by the oldest way: *successive shortest paths*
+(Busacker and Gowen, 1960; Ahuja, Magnanti and Orlin, "Network Flows", 9.7). From a node that has
+too much go along the cheapest path to one that has too little, until there is none. If the flow was
+the cheapest before, for what each node has, it is so afterwards; it was at first, when nothing had
 moved but what had to (`mending`). Nearly always the cheapest path is one arc: a direct move. Only
 where zones, hosts or replicas that are there already leave no vnode for that does it lead through
 other nodes, or take moves back.
@@ -81,14 +81,16 @@ class Exchange:
         self._loads = list(beside)
         self._by_collection: Counter[tuple[int, int]] = Counter()
         count = len(topology.numbers)
-        # By node, what may move from it: who may stand in for it, by the vnode's position.
-        self._holding: list[dict[int, int]] = [{} for _ in range(count)]
+        # By node and collection, what may move from it: by the vnode's position, to where.
+        uids = {vnode.group[0] for vnode in vnodes}
+        self._holding: list[dict[int, dict[int, int]]] = [
+            {uid: {} for uid in sorted(uids)} for _ in range(count)
+        ]
         for position, vnode in enumerate(vnodes):
             for node in each_of(vnode.chosen):
                 self._loads[node] += 1
                 self._by_collection[vnode.group[0], node] += 1
-            for node, able in vnode.bounds.substitutes(vnode.chosen).items():
-                self._holding[node][position] = able
+            self._hold(position)
         self._arcs: dict[int, tuple[int, int, int]] = {}
         # Nodes are vertices by their positions; pools follow.
         self._pools = [0] * len(quotas.sums)
@@ -123,7 +125,7 @@ class Exchange:
                 queue.append((0, vertex))
         if stuck:
             self._pooling = False
-            while any([self._level(node) for node in self._fullest()]):
+            while any(self._level(node) for node in self._fullest()):
                 pass
 
     def _path(self, source: int, goal: int) -> list[tuple[int, int]]:
@@ -172,7 +174,8 @@ class Exchange:
         if found is None:
             bit = 1 << node
             back = free = paid = 0
-            for position, able in self._holding[node].items():
+            held = [each for of_one in self._holding[node].values() for each in of_one.items()]
+            for position, able in held:
                 origin = self._vnodes[position].origin
                 if origin & bit:
                     free |= able & origin
@@ -209,37 +212,37 @@ class Exchange:
     def _chosen_for(self, source: int, target: int, cost: int) -> int:
         """Which vnode is to move: of the collection that the one has most of beside the other."""
         by = self._by_collection
-        most = -len(self._vnodes)
-        like: list[int] = []
-        for position, able in self._holding[source].items():
-            if not able >> target & 1:
-                continue
-            vnode = self._vnodes[position]
-            if (vnode.origin >> source & 1) - (vnode.origin >> target & 1) != cost:
-                continue
-            uid = vnode.group[0]
-            more = by[uid, source] - by[uid, target]
-            if more > most:
-                most = more
-                like = []
-            if more == most:
-                like.append(position)
-        groups = [self._vnodes[position].group for position in like]
-        return min(zip(groups, like, strict=True), key=lambda each: (draw(each[0], target), each))[1]
+        most = 0
+        like: list[tuple[int, int]] = []
+        uids = [(by[uid, target] - by[uid, source], uid) for uid in self._holding[source]]
+        for less, uid in sorted(uids):
+            if like and less > most:
+                break
+            most = less
+            for position, able in self._holding[source][uid].items():
+                if able >> target & 1:
+                    vnode = self._vnodes[position]
+                    if (vnode.origin >> source & 1) - (vnode.origin >> target & 1) == cost:
+                        like.append((draw(vnode.group, target), position))
+        return min(like)[1]
 
     def _move(self, source: int, target: int, position: int) -> None:
         vnode = self._vnodes[position]
         before = vnode.chosen
         vnode.chosen = (before | 1 << target) & ~(1 << source)
-        del self._holding[source][position]
-        for node, able in vnode.bounds.substitutes(vnode.chosen).items():
-            self._holding[node][position] = able
+        del self._holding[source][vnode.group[0]][position]
+        self._hold(position)
         self._loads[source] -= 1
         self._loads[target] += 1
         self._by_collection[vnode.group[0], source] -= 1
         self._by_collection[vnode.group[0], target] += 1
         for node in each_of(before | vnode.chosen):
             self._arcs.pop(node, None)
+
+    def _hold(self, position: int) -> None:
+        vnode = self._vnodes[position]
+        for node, able in vnode.bounds.substitutes(vnode.chosen).items():
+            self._holding[node][vnode.group[0]][position] = able
 
     def _fullest(self) -> list[int]:
         weights = self._topology.weights

@@ -14,9 +14,7 @@ from timemachine.rebalancing.shares import Quotas
 from timemachine.rebalancing.spread import Bounds, each_of
 
 
-def mend(
-    group: Group, bounds: Bounds, origin: int, loads: list[int], quotas: Quotas
-) -> int:
+def mend(group: Group, bounds: Bounds, origin: int, loads: list[int], quotas: Quotas) -> int:
     """The nodes that are to have a vnode which those of `origin` have; `loads` count it so."""
     chosen = _kept(group, bounds, origin, loads, quotas)
     for node in each_of(origin & ~chosen):
@@ -32,9 +30,7 @@ def mend(
     return chosen
 
 
-def _kept(
-    group: Group, bounds: Bounds, origin: int, loads: Sequence[int], quotas: Quotas
-) -> int:
+def _kept(group: Group, bounds: Bounds, origin: int, loads: Sequence[int], quotas: Quotas) -> int:
     """Those that stay: as many as can. A vnode has few replicas, so that all ways are tried."""
     if origin.bit_count() <= bounds.count and bounds.best(origin):
         return origin
@@ -48,9 +44,7 @@ def _kept(
     raise AssertionError("what is fixed can always stay")
 
 
-def _emptiest(
-    group: Group, nodes: int, loads: Sequence[int], quotas: Quotas
-) -> list[int]:
+def _emptiest(group: Group, nodes: int, loads: Sequence[int], quotas: Quotas) -> list[int]:
     """Nodes, those first that lack most; a hash decides where that is the same."""
 
     def key(node: int) -> tuple[float, int, int]:

@@ -125,7 +125,7 @@ class _Part:
         self.node = node
         self.share = Fraction(low)
         self.level = Fraction(0)
-        self._weight = weight
+        self.weight = weight
 
     def leaves(self) -> "Iterable[_Part]":
         if self.node >= 0:
@@ -147,11 +147,6 @@ class _Part:
         constant, weight = self._inside(above)
         # The float has told which bounds hold; what they leave is level, exactly.
         self._level(Fraction(share - constant, weight) if weight else Fraction(above))
-
-    @property
-    def weight(self) -> int:
-        """Of a node."""
-        return self._weight
 
     def _level(self, level: Fraction) -> None:
         for part in self.parts:
@@ -176,7 +171,7 @@ class _Part:
 
     def _inside(self, level: float) -> tuple[int, int]:
         if self.node >= 0:
-            return 0, self._weight
+            return 0, self.weight
         constant = weight = 0
         for part in self.parts:
             more, slope = part._at(level)

@@ -1,4 +1,4 @@
-"""How the replicas of one vnode may stand: how many in each zone, on each host, and so on which node.
+"""How the replicas of one vnode may stand: how many in each zone, on each host, so which nodes.
 
 The best spread has as few pairs of replicas as possible in one zone, and of those that have that,
 as few as possible on one host: what `timemachine.placement` chooses for a new vnode. Pairs are
@@ -203,8 +203,7 @@ class _Water:
 
     def _at(self, level: int) -> list[int]:
         return [
-            max(floor, min(top, level))
-            for floor, top in zip(self._floors, self._tops, strict=True)
+            max(floor, min(top, level)) for floor, top in zip(self._floors, self._tops, strict=True)
         ]
 
     def fill(self, count: int) -> None:

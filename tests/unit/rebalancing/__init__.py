@@ -1,0 +1,1 @@
+"""Plans of what moves, part by part."""

@@ -49,12 +49,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
+from typing import Final
 
 import msgspec
 
 from timemachine.placement import Group, draw
 from timemachine.rebalancing.shares import Quotas
 from timemachine.rebalancing.spread import Bounds, Topology, each_of
+
+
+_COSTS: Final = (-1, 0, 1)
 
 
 class Vnode(msgspec.Struct):
@@ -104,6 +108,7 @@ class Exchange:
             self._excess[count + quota.pool] += drawn
         for pool, wanted in enumerate(quotas.sums):
             self._excess[count + pool] -= wanted
+        self._lacking = sum(1 << each for each, excess in enumerate(self._excess) if excess < 0)
         self._potentials = [0] * len(self._excess)
         self._pooling = True
 
@@ -134,17 +139,32 @@ class Exchange:
         best = {source: (0, 0)}
         came: dict[int, tuple[int, int]] = {}
         settled: dict[int, int] = {}
+        goals = self._lacking if goal < 0 else 1 << goal
         heap = [(0, 0, 0, source)]
         while heap:
             distance, arcs, _, vertex = heappop(heap)
             if vertex in settled:
                 continue
             settled[vertex] = distance
-            if vertex == goal or (goal < 0 and excess[vertex] < 0):
+            leading = self._leading_on(vertex)
+            if not goals >> vertex & 1:
+                # One arc more at no cost: nothing that is still to be looked at comes nearer.
+                near = [
+                    (excess[other], other, cost)
+                    for cost, mask in zip(_COSTS, leading, strict=True)
+                    for other in each_of(mask & goals)
+                    if cost + potentials[vertex] == potentials[other]
+                    and best.get(other, (distance + 1, 0)) > (distance, arcs)
+                ]
+                if near:
+                    _, found, cost = min(near)
+                    came[found] = cost, vertex
+                    vertex = found
+            if goals >> vertex & 1:
                 for each, nearer in settled.items():
                     potentials[each] += nearer - distance
                 return _traced(came, source, vertex)
-            for cost, mask in zip((-1, 0, 1), self._leading_on(vertex), strict=True):
+            for cost, mask in zip(_COSTS, leading, strict=True):
                 base = distance + cost + potentials[vertex]
                 for other in each_of(mask):
                     key = base - potentials[other], arcs + 1
@@ -198,6 +218,9 @@ class Exchange:
         for source, target, _ in steps:
             self._excess[source] -= 1
             self._excess[target] += 1
+            for vertex in (source, target):
+                lacks = self._excess[vertex] < 0
+                self._lacking = self._lacking & ~(1 << vertex) | lacks << vertex
             if target >= count:
                 self._drawn[source] += 1
             elif source >= count:

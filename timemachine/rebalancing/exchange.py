@@ -57,7 +57,6 @@ from timemachine.placement import Group, draw
 from timemachine.rebalancing.shares import Quotas
 from timemachine.rebalancing.spread import Bounds, Topology, each_of
 
-
 _COSTS: Final = (-1, 0, 1)
 
 

@@ -261,13 +261,23 @@ class Members:
         self.flight.leaves(sending, self.clock.now_ms)
 
     def begins(self, limit: RateLimit, count: int) -> None:
-        """Attempts begin that count for a limit of some node."""
+        """Attempts begin that count for a limit of some node.
+
+        When the route has no rate any more, who knows that gives back what it borrowed of it, also
+        to nodes that have not heard yet.
+        """
+        if self._is_unlimited():
+            return
         for number, member in self.members.items():
             engine = member.engine
             if engine is not None:
                 queues = engine.delivery._window.queues.values()
                 if any(queue.rate is limit for queue in queues):
                     self.pace.begins(number, count, limit.period_ms, self.clock.now_ms)
+
+    def _is_unlimited(self) -> bool:
+        meta = self._meta()
+        return meta is not None and any(route.rate.count is None for route in meta.routes.values())
 
     def _shares(self, kind: Kind) -> dict[int, int]:
         """What each node owns of the route, by what it knows; of one that is down what it knew."""

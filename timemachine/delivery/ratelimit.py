@@ -8,7 +8,8 @@ from timemachine.delivery.shares import Share
 from timemachine.model import Rate
 
 _STEPS = 64
-"""Into so many parts a period is divided at least: what was begun in one ends together."""
+"""So many beginnings are known each by itself; of more, those of so small a part of a period end
+together."""
 
 
 class _Begun:
@@ -110,7 +111,7 @@ class RateLimit:
         """So many have begun."""
         self.used(mono_ms)
         begun = self._begun
-        if not begun or mono_ms - begun[-1].first_ms >= self.period_ms / _STEPS:
+        if len(begun) < _STEPS or mono_ms - begun[-1].first_ms >= self.period_ms / _STEPS:
             begun.append(_Begun(mono_ms))
         begun[-1].last_ms = mono_ms
         begun[-1].count += count

@@ -140,6 +140,15 @@ def test_a_node_of_several_keeps_to_its_share() -> None:
     assert queue.opens_in_ms(7_000, 7_000) is None
 
 
+def test_what_begins_on_time_each_day_is_not_held_up_by_what_begins_later() -> None:
+    """Two a day, twenty minutes apart: regression, the first waited for the other one's place."""
+    day_ms, later_ms = 86_400_000, 1_200_000
+    queue = RouteQueue(route(rate=Rate(count=2, period_ms=day_ms)))
+    for now_ms in (0, later_ms, day_ms, day_ms + later_ms):
+        due(queue, now_ms, str(now_ms))
+        assert [str(now_ms)] == _granted(queue, now_ms)
+
+
 def test_nodes_take_turns_where_a_rate_is_too_small_for_all() -> None:
     """A period of the wall clock belongs to no more nodes than the rate allows attempts."""
     of = route(rate=Rate(count=2, period_ms=1_000))

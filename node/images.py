@@ -92,6 +92,8 @@ class Images:
 
     def _tell_how_far(self, vnode: Vnode, message: Message) -> None:
         """The leader does not know that this replica has all that, and would offer it for ever."""
+        if vnode.resting:
+            self._runtime.rouse(vnode)
         try:
             vnode.core.step(message)
         except StoreDamaged as error:
@@ -101,6 +103,8 @@ class Images:
 
     def _install(self, group: Group, message: Message, keys: ReplicaKeys) -> None:
         vnode = self._runtime.vnodes.get(group)
+        if vnode is not None and vnode.resting:
+            self._runtime.rouse(vnode)
         try:
             installs = vnode is not None and vnode.install(message, keys)
         except StoreDamaged as error:

@@ -26,6 +26,9 @@ from timemachine.storage.keys import DEBTORS_KEY
 from timemachine.storage.overlay import Overlay
 
 KIND: Final = "credit"
+_RATE_KEPT: Final = 2
+"""So many times what a node has used of its share lately it keeps: what comes late, bunches."""
+
 _read_debtors: Any = codec.decoder(list[int])
 
 
@@ -151,10 +154,15 @@ class Credits:
         lacks = {}
         for limit in sorted({*self._full(mono_ms), *self._borrower.limits()}):
             queue = queues.get(limit.route_uid)
-            if queue is not None and (limit.kind == Kind.FLIGHT or _is_lent(queue.route.rate)):
-                own = queue.standing(limit.kind, now_ms, mono_ms)
-                in_use, wanted = max(0, own.used - own.owned), max(0, own.need - own.owned)
-                lacks[limit] = Lack(in_use, wanted, own.counts_ms)
+            if queue is None:
+                continue
+            own = queue.standing(limit.kind, now_ms, mono_ms)
+            in_use, wanted = max(0, own.used - own.owned), max(0, own.need - own.owned)
+            counts_ms = own.counts_ms
+            if limit.kind == Kind.RATE and not _is_lent(queue.route.rate):
+                # Its period has become too long: what was begun is not given back for that.
+                wanted, counts_ms = 0, min(counts_ms, limits.CREDIT_RATE_PERIOD_MS_MAX)
+            lacks[limit] = Lack(in_use, wanted, counts_ms)
         return lacks
 
     def _full(self, mono_ms: float) -> Iterator[Limit]:
@@ -241,7 +249,12 @@ class Credits:
         if queue is None:
             return Own(share)
         own = queue.standing(limit.kind, now_ms, mono_ms)
-        return Own(share, own.used, own.need)
+        need = own.need
+        if limit.kind == Kind.RATE:
+            # What is lent of a rate comes back after a period. A node that keeps below its share
+            # would wait for that in each period, if what it does not use at the moment were lent.
+            need = max(need, _RATE_KEPT * queue.rate.recent(mono_ms))
+        return Own(share, own.used, need)
 
     def _settled(self, node: int) -> None:
         """A node holds nothing that was lent in a life before."""

@@ -1,7 +1,5 @@
 """How many attempts of one route a node may begin in a period, and how many it has begun."""
 
-from collections import deque
-
 from timemachine import limits
 from timemachine.delivery.borrowing import Credit
 from timemachine.delivery.shares import Share
@@ -46,6 +44,9 @@ class RateLimit:
         "_credits",
         "_lent",
         "_most",
+        "_peak",
+        "_peak_before",
+        "_peak_period",
         "_share",
         "_turn",
         "_turn_used",
@@ -64,8 +65,9 @@ class RateLimit:
         self._credits: tuple[Credit, ...] = ()
         self._turn, self._turns = 0, 1
         self._turn_used = -1
-        self._begun: deque[_Begun] = deque()
+        self._begun: list[_Begun] = []
         self._used = 0
+        self._peak = self._peak_before = self._peak_period = 0
         self._set_most()
 
     def set_limit(self, rate: Rate, share: Share) -> None:
@@ -97,8 +99,19 @@ class RateLimit:
         """How many were begun that still count."""
         begun = self._begun
         while begun and mono_ms >= begun[0].last_ms + self.period_ms:
-            self._used -= begun.popleft().count
+            self._used -= begun.pop(0).count
         return self._used
+
+    def recent(self, mono_ms: float) -> int:
+        """The most that has counted at a time in this period and the one before."""
+        self._turn_peaks(mono_ms)
+        return max(self._peak, self._peak_before, self.used(mono_ms))
+
+    def _turn_peaks(self, mono_ms: float) -> None:
+        number = int(mono_ms // self.period_ms)
+        if number != self._peak_period:
+            self._peak_before = self._peak if number == self._peak_period + 1 else 0
+            self._peak, self._peak_period = 0, number
 
     def free(self, now_ms: int, mono_ms: float) -> int:
         """How many more may begin now."""
@@ -107,15 +120,18 @@ class RateLimit:
         number = now_ms // self.period_ms
         return int(number % self._turns == self._turn and number != self._turn_used)
 
-    def begin(self, count: int, now_ms: int, mono_ms: float) -> None:
-        """So many have begun."""
+    def begin(self, count: int, now_ms: int, mono_ms: float, ahead_ms: float = 0.0) -> None:
+        """So many have begun, or are to `ahead_ms` from now: from then on they count."""
         self.used(mono_ms)
+        self._turn_peaks(mono_ms)
         begun = self._begun
-        if len(begun) < _STEPS or mono_ms - begun[-1].first_ms >= self.period_ms / _STEPS:
-            begun.append(_Begun(mono_ms))
-        begun[-1].last_ms = mono_ms
+        at_ms = max(mono_ms + ahead_ms, begun[-1].last_ms if begun else 0.0)
+        if len(begun) < _STEPS or at_ms - begun[-1].first_ms >= self.period_ms / _STEPS:
+            begun.append(_Begun(at_ms))
+        begun[-1].last_ms = at_ms
         begun[-1].count += count
         self._used += count
+        self._peak = max(self._peak, self._used)
         self._turn_used = now_ms // self.period_ms
 
     def is_full(self, mono_ms: float) -> bool:

@@ -178,7 +178,9 @@ class RouteQueue:
             items.append(item)
         self.in_flight += len(items)
         if self.paced and items:
-            self.rate.begin(len(items), now_ms, mono_ms)
+            # They are sent when they are due, if nothing holds up their claims.
+            ahead_ms = max(0, max([item.due_ms for item in items]) - now_ms)
+            self.rate.begin(len(items), now_ms, mono_ms, ahead_ms)
         return items
 
     @property

@@ -146,7 +146,7 @@ class Knobs:
     @property
     def early_ms(self) -> float:
         """How far ahead of the truth a wall clock may be, after many jumps."""
-        drifted_ms = self.wall_drift_max * 1e5
+        drifted_ms = self.wall_drift_max * (1e5 + self.safety_ms)
         return self.wall_offset_ms_max + self.wall_jump_ms_max * 20 + drifted_ms + 1.0
 
     def changed(self, **values: Any) -> "Knobs":
@@ -290,7 +290,7 @@ def _draw_overruled(knobs: Knobs) -> Knobs:
         clients=clients,
         client_pace_ms=clients * election_ms * rng.choice([0.05, 0.1]),
         fault_pace_ms=4.0 * election_ms,
-        safety_ms=max(knobs.safety_ms, 60.0 * election_ms),
+        safety_ms=max(knobs.safety_ms, min(60.0 * election_ms, 40_000.0)),
     )
 
 

@@ -69,9 +69,11 @@ def observed(begins: Callable[[RateLimit, int], None]) -> Iterator[None]:
     """Every attempt that begins is told, with the limit that it counts for."""
     begin = RateLimit.begin
 
-    def told(self: RateLimit, count: int, now_ms: int, mono_ms: float) -> None:
+    def told(
+        self: RateLimit, count: int, now_ms: int, mono_ms: float, ahead_ms: float = 0.0
+    ) -> None:
         begins(self, count)
-        begin(self, count, now_ms, mono_ms)
+        begin(self, count, now_ms, mono_ms, ahead_ms)
 
     with swapped(RateLimit, "begin", told):
         yield

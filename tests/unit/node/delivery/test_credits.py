@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from node.calls import UNKNOWN_KIND
 from node.delivery.credits import KIND
 from node.secrets import seal_value
@@ -238,6 +240,41 @@ def test_a_rate_comes_back_when_it_is_needed() -> None:
     seen_ms = storm.recipient.seen_ms
     assert all(after - before > 980.0 for before, after in zip(seen_ms, seen_ms[30:], strict=False))
     assert seen_ms[-1] - seen_ms[0] < 12_000.0
+
+
+def test_a_node_keeps_twice_what_it_has_used_of_a_rate_lately() -> None:
+    """What it lent it would have back a period later: it would be late in each."""
+    storm = Lending(rate=Rate(count=30, period_ms=10_000))
+    storm.world.run_for(2_000)
+    other = next(number for number in (1, 2, 3) if number != storm.leader)
+    queue = storm.nodes.engines[other].delivery._window.queue(storm.route)
+    queue.rate.begin(4, 0, storm.world.mono_ms())
+    wish = Wish(Limit(storm.route.uid, Kind.RATE), 0, 10, 10_000)
+    storm.ask(other, storm.leader, Ask(900, 1, 1, False, [wish]))
+    storm.world.run_for(50)
+    assert [2] == _grants(storm.ask(other, storm.leader, Ask(901, 1, 1, False, [wish])))
+    storm.world.run_for(10_000)
+    assert 0 == queue.rate.used(storm.world.mono_ms())
+    assert [2] == _grants(storm.ask(other, storm.leader, Ask(902, 1, 1, False, [wish])))
+    storm.world.run_for(10_000)
+    assert [9] == _grants(storm.ask(other, storm.leader, Ask(903, 1, 1, False, [wish])))
+
+
+def test_what_was_begun_by_credit_is_not_given_back_when_the_period_becomes_too_long() -> None:
+    """It counts on: 30 have begun in that period."""
+    rate = Rate(count=30, period_ms=limits.CREDIT_RATE_PERIOD_MS_MAX)
+    storm = Lending(rate=rate)
+    storm.recipient.hold_ms = 1.0
+    storm.world.run_for(2_000)
+    storm.put(40)
+    storm.world.run_until(lambda: storm.recipient.seen == 28)
+    longer = msgspec.structs.replace(rate, period_ms=rate.period_ms + 1)
+    storm.put_route(msgspec.structs.replace(storm.route, rate=longer))
+    storm.world.run_for(20_000)
+    limit = Limit(storm.route.uid, Kind.RATE)
+    windows = [engine.delivery._window for engine in storm.nodes.engines.values()]
+    assert 18 == sum(window.lent(limit) for window in windows)
+    assert 28 == storm.recipient.seen
 
 
 def test_a_long_rate_stays_as_it_is() -> None:

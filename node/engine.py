@@ -36,7 +36,7 @@ from node.seals import Sealing, Seals
 from node.tasks import Tasks
 from node.webhook import Prepared, prepare
 from timemachine import limits
-from timemachine.errors import DiskFull, StoreDamaged, TimeMachineError, Unavailable
+from timemachine.errors import DiskFull, NotLeader, StoreDamaged, TimeMachineError, Unavailable
 from timemachine.group import node_of
 from timemachine.membership import is_taken_in, wanted_in_meta
 from timemachine.model import Collection, Node, Placement, Route, Settings
@@ -605,6 +605,8 @@ class Engine(Reader):
             return
 
         def answered(result: Any) -> None:
+            if result is None and self.runtime.vnodes.get(vnode.group) is not vnode:
+                result = NotLeader()  # what has taken its place here may be empty yet
             done(self.read_job(collection, job_id) if result is None else result)
 
         self.runtime.barrier(vnode, answered)

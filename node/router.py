@@ -64,9 +64,12 @@ _read_index: Any = codec.decoder(int)
 
 
 class _Waiting:
-    """A command that is not answered yet. `made` says that its key was made here."""
+    """A command that is not answered yet. `made` says that its key was made here.
 
-    __slots__ = ("command", "done", "group", "made", "redirects", "size", "until_ms")
+    `unheard`: it was offered, and what became of that is not known.
+    """
+
+    __slots__ = ("command", "done", "group", "made", "redirects", "size", "unheard", "until_ms")
 
     def __init__(
         self, group: Group, command: Any, done: Done, size: int, until_ms: float, *, made: bool
@@ -78,6 +81,7 @@ class _Waiting:
         self.until_ms = until_ms
         self.made = made
         self.redirects = 0
+        self.unheard = False
 
 
 class _Parked:
@@ -252,6 +256,8 @@ class Router:
         if waiting.made and getattr(result, "replayed", False):
             # It is this node that has repeated itself, and not who asked it.
             result = msgspec.structs.replace(result, replayed=False)
+        if waiting.unheard and _may_be_its_own(waiting.command, result):
+            result = Unavailable("Whether this request has created the job is not known.")
         waiting.done(result)
 
     def _try(self, waiting: _Waiting) -> None:
@@ -284,6 +290,7 @@ class Router:
             # Moved away, in the middle of it.
             or (self._runtime.working and waiting.group not in self._runtime.vnodes)
         ):
+            waiting.unheard = True
             self._park(waiting)
         else:
             self._end(waiting, result)
@@ -326,6 +333,7 @@ class Router:
             # Silent, or stopping, or it does not know what is asked: another one may.
             self.hint(group, 0)
             for each in waiting:
+                each.unheard = True
                 self._park(each)
             return
         self.hint(group, node)
@@ -562,4 +570,21 @@ def not_led() -> Unavailable:
     return Unavailable(
         "The node that leads could not be reached in time. Whether a write was done is not known:"
         " repeat it with the same Idempotency-Key."
+    )
+
+
+def _may_be_its_own(command: Any, result: Any) -> bool:
+    """Whether a creator without a key is told of a job that it may have created before.
+
+    By its uid it is told that it has, as long as the job lives. One that has ended and was begun
+    anew has another uid, and a later version.
+    """
+    return (
+        isinstance(command, c.PutJob)
+        and command.create_only
+        and command.request is None
+        and isinstance(result, JobResult)
+        and result.kind == "refused"
+        and result.code == "job_exists"
+        and (result.record is None or result.record.version > 1)
     )

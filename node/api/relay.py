@@ -232,6 +232,9 @@ class Relay:
             raise NotLeader
         if not vnode.sole:
             await ask(self._engine.runtime.barrier, vnode)
+            if self._engine.runtime.vnodes.get(group) is not vnode:
+                # A replica that has taken its place here may be empty yet.
+                raise NotLeader
 
     def _group(self, job: Job) -> Group | None:
         """The vnode of a job; None while its collection is not known here."""

@@ -17,6 +17,7 @@ from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.network import SimNetwork
 from tests.sim.cluster.nodeworld import NodeWorld
 from tests.sim.cluster.recipients import MOODS, SimRecipients
+from timemachine import limits
 
 Group = tuple[int, int]
 
@@ -526,7 +527,8 @@ class Nemesis:
 
     def _flip_bits(self, dice: random.Random) -> None:
         nodes = self._nodes()
-        if len(self.damaged) >= (len(nodes) - 1) // 2:
+        # Of the meta group not all nodes are voters.
+        if len(self.damaged) >= (min(len(nodes), limits.META_VOTERS_MAX) - 1) // 2:
             return
         node = dice.choice([node for node in nodes if node not in self.damaged])
         if self._knobs.moves and not self._control.can_lose(node):

@@ -358,3 +358,20 @@ def test_a_create_that_is_offered_again_finds_what_became_of_it() -> None:
     assert JobState.CANCELLED == found[0].state
     nodes.world.run_for(limits.REQUESTS_MADE_KEPT_MS + 5_000)
     assert 0 == nodes.version("job")
+
+
+def test_a_creator_that_may_have_been_heard_is_not_told_of_a_conflict() -> None:
+    """Its job has ended and was begun anew meanwhile: by its uid nobody knows it any more."""
+    nodes = _Routed()
+    number, leader = nodes.follower(), nodes.leader(nodes.group)
+    nodes.lose = lambda frame: any(frame.replies) and frame.sender == leader
+    answers = nodes.create(number, "job")
+    nodes.world.run_until(lambda: nodes.version("job") == 1)
+    delete = c.DeleteJob(now_ms=nodes.now_ms(), job_id="job")
+    assert "cancelled" == nodes.wait(nodes.ask(leader, delete)).outcome
+    anew = nodes.put_command(leader, "job", tags=("x",))
+    assert 2 == nodes.wait(nodes.ask(leader, anew)).record.version
+    nodes.world.run_for(limits.ROUTER_TRY_MS // 2)
+    nodes.lose = lambda _: False
+    assert isinstance(nodes.wait(answers), Unavailable)
+    assert "job_exists" == nodes.wait(nodes.create(number, "job")).code

@@ -280,8 +280,8 @@ def _draw_rate(knobs: Knobs) -> Knobs:
 def _draw_overruled(knobs: Knobs) -> Knobs:
     """In some seeds leaders are cut off while they are given much, and crash when they are back."""
     rng = random.Random(f"{knobs.seed}/overruled")
-    if knobs.fault_kinds == 0 or rng.random() < 0.9:
-        return knobs
+    if knobs.fault_kinds == 0 or knobs.moves or rng.random() < 0.85:
+        return knobs  # nobody has to catch up with the much that there is
     election_ms = knobs.election_ms
     clients = rng.choice([3, 10])
     return knobs.changed(

@@ -18,7 +18,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "heartbeat-commits-all": 0,
     "append-unmatched": 63,
     "apply-out-of-order": 0,
-    "truncation-lost": 28,
+    "truncation-lost": 155,
     "read-without-quorum": 66,
     "read-before-own-commit": 96,
     "lease-after-pause": 26,

@@ -135,7 +135,7 @@ class Consensus:
         self._images.close()
 
     def _campaign(self, vnode: Vnode) -> None:
-        if vnode.newborn and self._runtime.vnodes.get(vnode.group) is vnode:
+        if vnode.newborn and self._runtime.holds(vnode):
             vnode.campaign()
             self._runtime.stepped(vnode)
 

@@ -605,7 +605,7 @@ class Engine(Reader):
             return
 
         def answered(result: Any) -> None:
-            if result is None and self.runtime.vnodes.get(vnode.group) is not vnode:
+            if result is None and not self.runtime.holds(vnode):
                 result = NotLeader()  # what has taken its place here may be empty yet
             done(self.read_job(collection, job_id) if result is None else result)
 

@@ -83,7 +83,7 @@ class Expiry:
         self._next_vnode = (self._next_vnode + _VNODES_A_ROUND) % len(vnodes)
 
     def _try(self, vnode: Vnode) -> None:
-        if not self._runtime.working or self._runtime.vnodes.get(vnode.group) is not vnode:
+        if not self._runtime.working or not self._runtime.holds(vnode):
             return
         try:
             self._expire(vnode)

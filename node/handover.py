@@ -76,4 +76,4 @@ class Handovers:
 
     def _is_here(self, vnode: Vnode) -> bool:
         """Whether this node still has the vnode; nobody ticks one that is gone."""
-        return self._runtime.vnodes.get(vnode.group) is vnode
+        return self._runtime.holds(vnode)

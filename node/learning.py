@@ -56,7 +56,7 @@ class Learning:
         keys = machine.keys
         for _ in chain(self._ids(machine), self._due(machine)):
             yield
-            if self._runtime.vnodes.get(vnode.group) is not vnode or machine.keys is not keys:
+            if not self._runtime.holds(vnode) or machine.keys is not keys:
                 # Gone, or it goes on with the rows of a snapshot and is to be added again.
                 return
 

@@ -204,7 +204,7 @@ class Runtime:
             if done is not None:
                 done(self._unavailable())
             return
-        if self.vnodes.get(vnode.group) is not vnode:
+        if not self.holds(vnode):
             # Its rows are being erased: what came later would be left for ever.
             if done is not None:
                 done(Unavailable("The vnode was removed."))
@@ -225,7 +225,7 @@ class Runtime:
         """
         if not self.working:
             done(self._unavailable())
-        elif self.vnodes.get(vnode.group) is not vnode:
+        elif not self.holds(vnode):
             done(Unavailable("The vnode was removed."))
         elif not vnode.is_leader():
             done(NotLeader(vnode.leader))
@@ -234,6 +234,10 @@ class Runtime:
                 self.rouse(vnode)
             vnode.read(done)
             self.stepped(vnode)
+
+    def holds(self, vnode: Vnode) -> bool:
+        """Whether it is this node's replica of its group: not removed, nor replaced by another."""
+        return self.vnodes.get(vnode.group) is vnode
 
     def leads_surely(self, vnode: Vnode) -> bool:
         """Whether nobody else has acknowledged a write to `vnode` that its rows here do not show.

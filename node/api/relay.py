@@ -232,7 +232,7 @@ class Relay:
             raise NotLeader
         if not vnode.sole:
             await ask(self._engine.runtime.barrier, vnode)
-            if self._engine.runtime.vnodes.get(group) is not vnode:
+            if not self._engine.runtime.holds(vnode):
                 # A replica that has taken its place here may be empty yet.
                 raise NotLeader
 

@@ -17,9 +17,9 @@ from timemachine.delivery.borrowing import Borrower, Lack
 from timemachine.delivery.credits import Answer as Told
 from timemachine.delivery.credits import Ask, Kind, Limit, read_answer, read_ask
 from timemachine.delivery.lending import NOTHING_OWNED, Lender, Own
+from timemachine.delivery.ratelimit import is_lent
 from timemachine.delivery.window import Window
 from timemachine.errors import CodecError, TimeMachineError, Unavailable
-from timemachine.model import Rate
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
 from timemachine.storage.keys import DEBTORS_KEY
@@ -159,7 +159,7 @@ class Credits:
             own = queue.standing(limit.kind, now_ms, mono_ms)
             in_use, wanted = max(0, own.used - own.owned), max(0, own.need - own.owned)
             counts_ms = own.counts_ms
-            if limit.kind == Kind.RATE and not _is_lent(queue.route.rate):
+            if limit.kind == Kind.RATE and not is_lent(queue.route.rate):
                 # Its period has become too long: what was begun is not given back for that.
                 wanted, counts_ms = 0, min(counts_ms, limits.CREDIT_RATE_PERIOD_MS_MAX)
             lacks[limit] = Lack(in_use, wanted, counts_ms)
@@ -241,7 +241,7 @@ class Credits:
             return NOTHING_OWNED
         most: int | None = route.max_in_flight
         if limit.kind == Kind.RATE:
-            most = route.rate.count if _is_lent(route.rate) else None
+            most = route.rate.count if is_lent(route.rate) else None
         if most is None:
             return NOTHING_OWNED
         share = self._window.share.of(most)
@@ -305,7 +305,7 @@ class Credits:
             if limit.kind == Kind.FLIGHT:
                 return limits.ROUTE_IN_FLIGHT_MAX
             route = self._meta.routes_by_uid.get(limit.route_uid)
-            if route is not None and _is_lent(route.rate):
+            if route is not None and is_lent(route.rate):
                 return limits.ROUTE_RATE_COUNT_MAX
         return self._lender.lent(limit)
 
@@ -333,7 +333,3 @@ class Credits:
 
     def _wake(self) -> None:
         self._window.wake()
-
-
-def _is_lent(rate: Rate) -> bool:
-    return rate.count is not None and rate.period_ms <= limits.CREDIT_RATE_PERIOD_MS_MAX

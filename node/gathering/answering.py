@@ -219,10 +219,7 @@ class _Reading:
         if content is None:
             self._reading()
             answering.world.call_soon(self.step)
-        elif all(
-            vnode.keys is keys and runtime.vnodes.get(vnode.group) is vnode
-            for vnode, keys in self._keys
-        ):
+        elif all(vnode.keys is keys and runtime.holds(vnode) for vnode, keys in self._keys):
             self._tell(Part(content, self._moved))
         else:
             again = [(*vnode.group, answering.leader_of(vnode.group)) for vnode, _ in self._keys]

@@ -141,7 +141,7 @@ class Run:
             return
         walk = self._walks[next(iter(self._left))]
         vnode = walk.vnode
-        if self._crew.runtime.vnodes.get(vnode.group) is not vnode or not vnode.serving:
+        if not self._crew.runtime.holds(vnode) or not vnode.serving:
             self.leave(vnode)
             self._again(_LOOK_PAUSE_MS)
             return

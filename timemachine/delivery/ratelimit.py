@@ -10,6 +10,11 @@ _STEPS = 64
 together."""
 
 
+def is_lent(rate: Rate) -> bool:
+    """Whether parts of it are lent: of a long period they would be missed too long."""
+    return rate.count is not None and rate.period_ms <= limits.CREDIT_RATE_PERIOD_MS_MAX
+
+
 class _Begun:
     """What was begun between two moments; all of it counts until a period after the last."""
 
@@ -42,6 +47,7 @@ class RateLimit:
     __slots__ = (
         "_begun",
         "_credits",
+        "_lendable",
         "_lent",
         "_most",
         "_peak",
@@ -63,6 +69,7 @@ class RateLimit:
         self._share = 1
         self._lent = 0
         self._credits: tuple[Credit, ...] = ()
+        self._lendable = False
         self._turn, self._turns = 0, 1
         self._turn_used = -1
         self._begun: list[_Begun] = []
@@ -77,6 +84,7 @@ class RateLimit:
         if rate.count is not None:
             self._share = share.of(rate.count)
             self._turn, self._turns = share.turn(rate.count)
+        self._lendable = is_lent(rate) and self._turns == 1
         self._set_most()
 
     def set_lent(self, lent: int) -> None:
@@ -136,8 +144,7 @@ class RateLimit:
 
     def is_full(self, mono_ms: float) -> bool:
         """Whether nothing may begin now, and what others lend would change that."""
-        lendable = self._turns == 1 and self.period_ms <= limits.CREDIT_RATE_PERIOD_MS_MAX
-        return lendable and self.used(mono_ms) >= self._most
+        return self._lendable and self.used(mono_ms) >= self._most
 
     def opens_in_ms(self, now_ms: int, mono_ms: float) -> float:
         """When it allows the next attempt, from now on; not above 0 if it allows one now."""

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 
 from timemachine.model import Node, Placement
 from timemachine.rebalancing.shares import quotas
-from timemachine.rebalancing.spread import Bounds, Topology, each_of
+from timemachine.rebalancing.spread import Bounds, Topology
 from timemachine.rebalancing.wishes import Wishes, to_rebalance
 
 
@@ -21,10 +21,7 @@ def lower_bound(
 ) -> int:
     """No plan after which nodes have their shares and vnodes are spread best copies fewer."""
     wishes = to_rebalance(placements, nodes, lost)
-    loads = list(wishes.beside)
-    for wish in wishes.all:
-        for node in each_of(wish.origin):
-            loads[node] += 1
+    loads = wishes.loads()
     due = quotas(wishes.topology, (wish.bounds for wish in wishes.all), wishes.beside)
     lacking = sum(max(0, each.least - load) for each, load in zip(due.nodes, loads, strict=True))
     over = sum(max(0, load - each.most) for each, load in zip(due.nodes, loads, strict=True))

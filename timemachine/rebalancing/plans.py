@@ -64,10 +64,7 @@ def copies(moves: Iterable[Move]) -> int:
 def _planned(wishes: Wishes) -> list[Move]:
     topology = wishes.topology
     due = quotas(topology, (wish.bounds for wish in wishes.all), wishes.beside)
-    loads = list(wishes.beside)
-    for wish in wishes.all:
-        for node in each_of(wish.origin):
-            loads[node] += 1
+    loads = wishes.loads()
     vnodes = []
     for wish in wishes.all:
         group = wish.placement.uid, wish.placement.index

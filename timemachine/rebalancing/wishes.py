@@ -44,6 +44,14 @@ class Wishes:
         for node in each_of(self.origin(placement)):
             self.beside[node] += 1
 
+    def loads(self) -> list[int]:
+        """The replicas that each node has before the plan, by position."""
+        loads = list(self.beside)
+        for wish in self.all:
+            for node in each_of(wish.origin):
+                loads[node] += 1
+        return loads
+
     def add(
         self,
         placement: Placement,

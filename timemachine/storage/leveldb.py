@@ -455,6 +455,11 @@ def _check_identity(store: LevelDBStore, create: Identity | None) -> Identity:
             )
         store.write(store.prepare({IDENTITY_KEY: codec.encode(create)}))
         return create
+    return read_identity(row)
+
+
+def read_identity(row: bytes) -> Identity:
+    """Whose a store is, from its row. Raises CodecError; StoreForeign for another format."""
     identity: Identity = _read_identity(row)
     if identity.format != FORMAT:
         raise StoreForeign(f"The store has format {identity.format}; this version reads {FORMAT}.")

@@ -15,14 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import plyvel
 
-from timemachine import codec
 from timemachine.errors import CodecError, StoreDamaged, StoreError, StoreForeign, StoreInUse
 from timemachine.storage.leveldb import (
-    FORMAT,
     IDENTITY_KEY,
     LOCK_FILE,
     Identity,
     LevelDBStore,
+    read_identity,
 )
 from timemachine.storage.rewriting import KEPT, OLD, STORE
 from timemachine.storage.smoothing import Smoother
@@ -39,8 +38,6 @@ _OPTIONS: Final[dict[str, Any]] = {
     # A log with damage in its middle is read as far as it verifies, instead of not at all.
     "paranoid_checks": False,
 }
-
-_read_identity = codec.decoder(Identity)
 
 
 class Opened(NamedTuple):
@@ -192,9 +189,6 @@ def _open(copy: Path) -> tuple[Any, bool]:
 def _identity(store: LevelDBStore) -> Identity | None:
     try:
         row = store.get(IDENTITY_KEY)
-        identity: Identity | None = None if row is None else _read_identity(row)
+        return None if row is None else read_identity(row)
     except (StoreDamaged, CodecError):
         return None
-    if identity is not None and identity.format != FORMAT:
-        raise StoreForeign(f"The store has format {identity.format}; this version reads {FORMAT}.")
-    return identity

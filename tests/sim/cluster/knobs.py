@@ -163,6 +163,21 @@ class Knobs:
         return self
 
 
+CROWDED: Final = Knobs(
+    seed=1,
+    num_vnodes=1,
+    clients=9,
+    client_pace_ms=20.0,
+    jobs=200,
+    delete_share=0.0,
+    read_share=0.0,
+    due_ms_max=500.0,
+    safety_ms=4_000.0,
+    fault_kinds=0,
+)
+"""One node leads all there is, and has more to send than its share of a limit allows."""
+
+
 def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     """The knobs of a seed; `nodes` and others may be fixed, the rest stays what the seed draws."""
     rng = random.Random(f"{seed}/knobs")

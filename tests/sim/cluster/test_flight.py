@@ -8,7 +8,7 @@ import pytest
 from tests.checks.violation import Violation
 from tests.sim.cluster.flight import Flight
 from tests.sim.cluster.harness import Harness
-from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.knobs import CROWDED
 from timemachine.delivery.credits import blocked_ms
 
 
@@ -74,22 +74,7 @@ def test_who_was_alone_may_have_more_under_way_than_is_left_to_it() -> None:
 
 def test_a_whole_cluster_lends_and_keeps_to_the_limit() -> None:
     """All jobs are one node's, and its recipient is slow."""
-    harness = Harness(
-        Knobs(
-            seed=1,
-            num_vnodes=1,
-            max_in_flight=9,
-            mood="slow",
-            clients=9,
-            client_pace_ms=20.0,
-            jobs=200,
-            delete_share=0.0,
-            read_share=0.0,
-            due_ms_max=500.0,
-            safety_ms=4_000.0,
-            fault_kinds=0,
-        )
-    )
+    harness = Harness(CROWDED.changed(max_in_flight=9, mood="slow"))
     result = harness.run()
     assert [] == result.judgement.broken
     assert 4 == harness.members.flight.lent

@@ -4,7 +4,7 @@ import pytest
 
 from tests.checks.violation import Violation
 from tests.sim.cluster.harness import Harness
-from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.knobs import CROWDED
 from tests.sim.cluster.pace import Pace
 from timemachine.delivery.credits import blocked_ms
 
@@ -36,21 +36,7 @@ def test_what_was_owned_before_counts_for_a_while() -> None:
 
 def test_a_whole_cluster_lends_its_rate_and_keeps_to_it() -> None:
     """All jobs are one node's, which owns 6: it begins all but what each of the others keeps."""
-    harness = Harness(
-        Knobs(
-            seed=1,
-            num_vnodes=1,
-            rate_count=18,
-            clients=9,
-            client_pace_ms=20.0,
-            jobs=200,
-            delete_share=0.0,
-            read_share=0.0,
-            due_ms_max=500.0,
-            safety_ms=4_000.0,
-            fault_kinds=0,
-        )
-    )
+    harness = Harness(CROWDED.changed(rate_count=18))
     result = harness.run()
     assert [] == result.judgement.broken
     assert 16 <= harness.members.pace.most <= 18

@@ -5,7 +5,7 @@ leads is on its processor. After a restart, or when a node has joined, some lead
 nothing, until this has looked.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from node.calls import Answer, Calls
@@ -27,7 +27,8 @@ class Balancing:
     """Has leaders moved while this node leads the meta group, and moves those that others ask for.
 
     `others` gives the numbers of all other nodes; `hand_over(vnode, node, done)` moves one.
-    `fit` says whether a node should lead more, as long as one that should is a voter.
+    `fit` says whether a node should lead more, as long as one that should is a voter; `weights`
+    gives how much each is to have beside the others, by its number.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Balancing:
         others: Callable[[], Iterable[int]],
         hand_over: Callable[[Vnode, int, Callable[[bool], None]], None],
         fit: Callable[[int], bool] = lambda _: True,
+        weights: Callable[[], Mapping[int, int]] = dict,
     ) -> None:
         self._world = world
         self._runtime = runtime
@@ -50,6 +52,7 @@ class Balancing:
         self._others = others
         self._hand_over = hand_over
         self._fit = fit
+        self._weights = weights
         calls.serve(KIND, self._asked)
 
     def start(self) -> None:
@@ -81,7 +84,7 @@ class Balancing:
         }
         for group, nodes in voters.items():
             voters[group] = [node for node in nodes if self._fit(node)] or nodes
-        for move in leader_moves(leaders, voters)[: limits.BALANCE_MOVES_MAX]:
+        for move in leader_moves(leaders, voters, self._weights())[: limits.BALANCE_MOVES_MAX]:
             body = codec.encode((move.uid, move.index, move.target))
             self._calls.call(move.source, KIND, body, lambda _: None)
 

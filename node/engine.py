@@ -27,6 +27,7 @@ from node.learning import Learning
 from node.leaving import Leaving
 from node.members import Cluster
 from node.membership import Memberships
+from node.moving import Moving
 from node.quarantine import Quarantine
 from node.reading import Reader
 from node.replicas import Replicas, job_machine
@@ -39,9 +40,9 @@ from timemachine import limits
 from timemachine.errors import DiskFull, NotLeader, StoreDamaged, TimeMachineError, Unavailable
 from timemachine.group import node_of
 from timemachine.membership import is_taken_in, wanted_in_meta
-from timemachine.model import Collection, Node, Placement, Route, Settings
+from timemachine.model import Collection, Node, NodeState, Placement, Route, Settings
 from timemachine.outbound import Sender
-from timemachine.placement import first_leader, present
+from timemachine.placement import first_leader, present, weight_of
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.ring import vnode_of
@@ -219,13 +220,28 @@ class Engine(Reader):
             world,
             self.runtime,
             self.calls,
-            Here(store, self.delivery, self.tasks, self._seals, self.started_ms),
+            Here(
+                store,
+                self.delivery,
+                self.tasks,
+                self._seals,
+                self.started_ms,
+                lambda: self.runtime.submitted,
+            ),
             number=self.number,
             nodes_of=self._nodes_of,
             exists=lambda uid: uid == 0 or uid in self._collections,
             alive=self.alive,
         )
         self.tasks.gathering = self.gathering
+        self._moving = Moving(
+            world,
+            self.runtime,
+            self._meta_vnode,
+            self.meta,
+            self.gathering,
+            alive=self.answers,
+        )
         self._balancing = Balancing(
             world,
             self.runtime,
@@ -235,6 +251,7 @@ class Engine(Reader):
             others=self.others,
             hand_over=self.hand_over,
             fit=self._may_lead_more,
+            weights=self._weights,
         )
         self._expiry = Expiry(
             world,
@@ -310,6 +327,7 @@ class Engine(Reader):
         self._reconcile_nodes()
         self.finalising.reconcile()
         self._reconcile_vnodes()
+        self._moving.look_soon()
         self._reconcile_routes()
         if self.meta.settings != self._known_settings:
             self._known_settings = self.meta.settings
@@ -472,6 +490,7 @@ class Engine(Reader):
             self.memberships.look_at(vnode.group)
         if vnode is self._meta_vnode:
             self._healing.look_soon()
+            self._moving.look_soon()
             if vnode.serving and not self.meta.databases:
                 command = m.Bootstrap(
                     now_ms=self.now_ms(),
@@ -667,6 +686,13 @@ class Engine(Reader):
         """Whether a node that leads more would keep it: it has room, and may go by its clock."""
         return self._has_room(node) and self._clocks.is_right(node)
 
+    def _weights(self) -> dict[int, int]:
+        """How much each node is to lead beside the others; who leaves leads nothing."""
+        return {
+            node.number: weight_of(node) if node.state is NodeState.MEMBER else 0
+            for node in self.meta.nodes.values()
+        }
+
     def clock_offset_ms(self, node: int) -> int:
         """By how much another node's wall clock is ahead of this one's, as far as is known."""
         offset_ms = self._clocks.offset_ms(node)
@@ -688,6 +714,10 @@ class Engine(Reader):
     def heard(self) -> set[int]:
         """The numbers of the nodes that answer; this one among them."""
         return {self.number, *(each for each in self.others() if self.alive(each))}
+
+    def answers(self, node: int) -> bool:
+        """Whether a node answers, as far as is known; this one does."""
+        return node == self.number or self.alive(node)
 
     def alive(self, node: int) -> bool:
         """Whether another node answers, as far as is known."""

@@ -91,6 +91,7 @@ class Runtime:
         self.broken: Callable[[Vnode, StoreDamaged], None] = lambda _, error: self.fail(error)
         self.cycles = 0
         self.commands = 0
+        self.submitted = 0
         self.rows = 0
 
     @property
@@ -174,6 +175,7 @@ class Runtime:
             or self._waiting_bytes + size > limits.PROPOSAL_BYTES_WAITING_MAX
         ):
             return TooManyRequests("Too many writes are waiting for the disk.")
+        self.submitted += count
         self._waiting += count
         self._waiting_bytes += size
         return None

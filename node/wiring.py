@@ -212,6 +212,11 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         for event in (begun, started, stopping):
             event.set()
 
+    def retired() -> None:
+        if not stopping.is_set():
+            log.critical("this node was removed from its cluster; it stops", data=str(config.data))
+        stop()
+
     def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         log.error(
@@ -260,6 +265,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         tls=tls,
         desk=JoinDesk(world, find_key, decide),
         finalised=lambda: engine.finalising.finalised,
+        retired=retired,
     )
 
     def nodes_changed(rows: list[Node]) -> None:

@@ -193,6 +193,12 @@ JOIN_TOKEN_TTL_MS_MAX = 7 * 86_400_000
 JOIN_TOKEN_KEPT_MS = 86_400_000  # after its use, for a node that crashed before it knew
 REPLICAS_LEAVING_MAX = 16  # of one vnode; beyond, none is retired before one of them has left
 MOVES_PER_COMMAND_MAX = 1_000  # placements that the node leader changes at once
+PLAN_MOVES_MAX = 5_000  # of one plan; what is left is for another
+PLAN_TRANSFERS_DEFAULT = 2  # vnodes of a plan that change at once
+PLAN_TRANSFERS_MAX = 16
+PLAN_TTL_MS = 15 * 60_000  # until a plan must be confirmed
+PLAN_JOB_BYTES = 300  # that a job takes at least, in estimates of what is to be copied
+PLANS_KEPT_MAX = 16  # beyond, the oldest goes that does not run
 META_VOTERS_MAX = 5  # of the meta group; further nodes learn
 CLOCK_OFFSET_MAX_MS = 500  # of a node's clock from the median; beyond, it does not fire
 BALANCE_EVERY_MS = 5_000  # how often the node leader looks who leads what
@@ -203,7 +209,7 @@ assert REPLICAS_MAX < NODES_MAX < NODES_MAX + NODES_REMOVED_KEPT_MAX < NODE_NUMB
 assert 0 < NODE_WEIGHT_DEFAULT < NODE_WEIGHT_MAX
 assert JOIN_TOKEN_TTL_MS_MIN < JOIN_TOKEN_TTL_MS_DEFAULT <= JOIN_TOKEN_TTL_MS_MAX
 # A move is a few small numbers.
-assert MOVES_PER_COMMAND_MAX * 100 < ENTRY_BYTES_TARGET
+assert max(MOVES_PER_COMMAND_MAX, PLAN_MOVES_MAX) * 100 < ENTRY_BYTES_TARGET
 
 # --- raft ------------------------------------------------------------------------------------
 RAFT_COMMITTED_BYTES_PER_READY_MAX = 4 * 1024 * 1024  # one replica's catching up, per cycle

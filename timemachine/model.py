@@ -415,6 +415,83 @@ class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     generation: int = 0
 
 
+class PlanKind(StrEnum):
+    """What a plan changes about where replicas are."""
+
+    REBALANCE = "rebalance"
+    """All nodes get their shares."""
+    DRAIN = "drain"
+    """Some nodes give all that they have to others."""
+    REMOVE = "remove"
+    """As drained; then they are no part of the cluster any more. Also for those that are dead."""
+    REPLICATE = "replicate"
+    """A collection gets another count of replicas."""
+
+
+class PlanState(StrEnum):
+    """How far a plan is."""
+
+    PROPOSED = "proposed"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Moves of replicas that somebody has asked for, and that run once they are confirmed.
+
+    basis      a hash of what it was made from: it is void when that has changed
+    nodes      the numbers of the nodes that are emptied; of a rebalance, of those taken back
+    marked     which of them are leaving because it was confirmed
+    uid        the collection that gets another count of `replicas`
+    transfers  how many vnodes change at once
+    moves      how many moves it has; they are stored beside it
+    left       how many more there would be, for another plan
+    begun      how many of its moves were begun, in their order
+    void       which of these came to nothing, because their vnode had changed meanwhile
+    copied_bytes, estimate_ms, writes_per_s, fires_per_s, risks
+               what was known when it was made: how much is copied, how long that may take, how
+               busy the cluster was, and what to think of before
+    error      why it failed
+    """
+
+    id: str
+    kind: PlanKind
+    basis: bytes
+    created_ms: int
+    expires_ms: int
+    nodes: tuple[int, ...] = ()
+    marked: tuple[int, ...] = ()
+    uid: int = 0
+    replicas: int = 0
+    transfers: int = limits.PLAN_TRANSFERS_DEFAULT
+    moves: int = 0
+    left: int = 0
+    begun: int = 0
+    void: tuple[int, ...] = ()
+    copied_bytes: int = 0
+    estimate_ms: int = 0
+    writes_per_s: float = 0.0
+    fires_per_s: float = 0.0
+    risks: tuple[str, ...] = ()
+    state: PlanState = PlanState.PROPOSED
+    confirmed_ms: int | None = None
+    finished_ms: int | None = None
+    error: str | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it was confirmed and has not ended."""
+        return self.state in (PlanState.RUNNING, PlanState.PAUSED)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never do anything more."""
+        return not self.under_way and self.state is not PlanState.PROPOSED
+
+
 class TaskKind(StrEnum):
     """What a bulk task does with the jobs that it finds."""
 

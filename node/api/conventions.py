@@ -251,7 +251,7 @@ async def gathered(
     """
     groups = [(each.uid, index) for each in collections for index in range(each.num_vnodes)]
     own = call is not None and stale(call)
-    return await _asked(partial(engine.gathering.ask, question, groups, stale=own))
+    return await asked(partial(engine.gathering.ask, question, groups, stale=own))
 
 
 async def polled(engine: Engine, question: Polled, call: Call) -> tuple[Any, frozenset[int]]:
@@ -260,13 +260,14 @@ async def polled(engine: Engine, question: Polled, call: Call) -> tuple[Any, fro
     A `call` that asks for `consistency=stale` is content with this one.
     """
     others = [] if stale(call) else engine.others()
-    found: tuple[Any, frozenset[int]] = await _asked(
+    found: tuple[Any, frozenset[int]] = await asked(
         partial(engine.gathering.poll, question, others)
     )
     return found
 
 
-async def _asked(ask: Callable[[Callable[[Any], None]], Asking]) -> Any:
+async def asked(ask: Callable[[Callable[[Any], None]], Asking]) -> Any:
+    """Wait for what was asked of vnodes or nodes; who is not waited for any more is not asked."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def done(result: Any) -> None:

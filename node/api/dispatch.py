@@ -17,6 +17,7 @@ from node.api.jobs import JobHandlers
 from node.api.listing import ListHandlers
 from node.api.operations import Operation, operations_of, place_of
 from node.api.original import OriginalHandlers
+from node.api.plans import PlanHandlers
 from node.api.problems import NoSuchMethod, invalid
 from node.api.route_reports import RouteReportHandlers
 from node.api.route_store import CheckTarget, RouteStore
@@ -46,6 +47,7 @@ HANDLERS = (
     RouteReportHandlers,
     DatabaseHandlers,
     ClusterHandlers,
+    PlanHandlers,
     DocumentHandlers,
     OriginalHandlers,
 )
@@ -96,6 +98,7 @@ class Dispatch:
             RouteReportHandlers(engine),
             databases,
             ClusterHandlers(engine),
+            PlanHandlers(engine),
             DocumentHandlers(OPERATIONS),
             OriginalHandlers(engine, databases, routes, jobs),
         )

@@ -92,6 +92,12 @@ PATH_PARAMETERS: Final = {
             schema={"type": "string", "minLength": 1},
             example="0197c2f0-7d5e-7c3e-9d2b-3c8a5a1f9e10",
         ),
+        Parameter(
+            name="plan",
+            description="The plan's id.",
+            schema={"type": "string", "minLength": 1},
+            example="0197c2f0-7d5e-7c3e-9d2b-3c8a5a1f9e11",
+        ),
     )
 }
 """The variable parts of paths. The same name stands for the same thing everywhere."""

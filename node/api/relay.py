@@ -69,7 +69,7 @@ def where(operation: Operation) -> Where:
         return Where.JOB_LEADER
     if not path.startswith(("/v1/", "/route")) or operation.id in _HERE:
         return Where.HERE
-    if path.startswith("/v1/tasks"):
+    if path.startswith(("/v1/tasks", "/v1/cluster/plans")):
         return Where.NODE_LEADER  # it conducts them, and knows how far they are
     if operation.method == "GET" or operation.id in _READING:
         return Where.FRESH

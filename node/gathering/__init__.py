@@ -14,11 +14,13 @@ node. Where it leads all of them, no call is made and nothing is encoded.
 from node.gathering.asking import Asking
 from node.gathering.gathering import Gathering
 from node.gathering.questions import (
+    Burdens,
     CountJobs,
     Counts,
     Forecast,
     ListAttempts,
     ListJobs,
+    Members,
     Reports,
     RouteCounts,
     RouteSends,
@@ -26,12 +28,14 @@ from node.gathering.questions import (
 
 __all__ = [
     "Asking",
+    "Burdens",
     "CountJobs",
     "Counts",
     "Forecast",
     "Gathering",
     "ListAttempts",
     "ListJobs",
+    "Members",
     "Reports",
     "RouteCounts",
     "RouteSends",

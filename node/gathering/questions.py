@@ -5,7 +5,7 @@ caller should let others run, and at last its part of the answer. `merge` makes 
 parts of several nodes, each of which is about other vnodes. Questions and parts travel.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
@@ -48,18 +48,28 @@ class Sealers(Protocol):
 
 
 class Here:
-    """What a node answers from. `started_ms` is when it began, on the wall clock."""
+    """What a node answers from.
 
-    __slots__ = ("delivery", "seals", "started_ms", "store", "tasks")
+    `started_ms` is when it began, on the wall clock; `writes` counts creators' commands since then.
+    """
+
+    __slots__ = ("delivery", "seals", "started_ms", "store", "tasks", "writes")
 
     def __init__(
-        self, store: Store, delivery: Delivery, tasks: Crews, seals: Sealers, started_ms: int
+        self,
+        store: Store,
+        delivery: Delivery,
+        tasks: Crews,
+        seals: Sealers,
+        started_ms: int,
+        writes: Callable[[], int],
     ) -> None:
         self.store = store
         self.delivery = delivery
         self.tasks = tasks
         self.seals = seals
         self.started_ms = started_ms
+        self.writes = writes
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True, tag_field="q"):
@@ -414,9 +424,77 @@ class SealVnodes(_Question, frozen=True, tag=11):
         return [group for part in parts for group in part]
 
 
-Summed = Counts | CountJobs | Forecast | RouteCounts | TaskOrder | RunningTasks | SealVnodes
+class Members(_Question, frozen=True, tag=12):
+    """The ids of the replicas that vote in these vnodes, by vnode, as their leaders know."""
+
+    def steps(
+        self, here: Here, vnodes: Sequence[Vnode]
+    ) -> Iterator[list[tuple[Group, set[int]]] | None]:
+        """See the module."""
+        found = []
+        for number, vnode in enumerate(vnodes, 1):
+            members = vnode.members
+            found.append((vnode.group, {*members.voters, *members.voters_outgoing}))
+            if number % _VNODES_BETWEEN_YIELDS == 0:
+                yield None
+        yield found
+
+    def merge(self, parts: Sequence[list[tuple[Group, set[int]]]]) -> list[tuple[Group, set[int]]]:
+        """See the module."""
+        return [each for part in parts for each in part]
+
+
+class Burden(msgspec.Struct, frozen=True, array_like=True):
+    """What there is to move, and what is done meanwhile.
+
+    sizes   (vnode, about how many bytes of rows), of vnodes that are led
+    writes  commands of creators since nodes began; fires: sends that were begun
+    """
+
+    sizes: list[tuple[Group, int]]
+    writes: int = 0
+    fires: int = 0
+
+
+class Burdens(_Question, frozen=True, tag=13):
+    """How much is in the vnodes that a node leads, if `sizes` are wanted, and what it has done."""
+
+    sizes: bool
+
+    TIMEOUT_MS: ClassVar[int] = limits.GATHER_COUNT_TIMEOUT_MS
+
+    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[Burden | None]:
+        """See the module."""
+        found = []
+        for vnode in vnodes if self.sizes else ():
+            if vnode.group[0] and vnode.is_leader():
+                found.append((vnode.group, _size(here.store, vnode)))
+                if len(found) % _REPORTS_BETWEEN_YIELDS == 0:
+                    yield None
+        yield Burden(found, here.writes(), sum(here.delivery.lateness.counts))
+
+    def merge(self, parts: Sequence[Burden]) -> Burden:
+        """See the module."""
+        return Burden(
+            [each for part in parts for each in part.sizes],
+            sum(part.writes for part in parts),
+            sum(part.fires for part in parts),
+        )
+
+
+def _size(store: Store, vnode: Vnode) -> int:
+    """About how many bytes an image of a vnode has: what is not in tables yet, by its jobs."""
+    jobs = sum(job_machine(vnode).state.counts)
+    return max(
+        store.approximate_bytes(vnode.keys.prefix, vnode.keys.stop), jobs * limits.PLAN_JOB_BYTES
+    )
+
+
+Summed = (
+    Counts | CountJobs | Forecast | RouteCounts | TaskOrder | RunningTasks | SealVnodes | Members
+)
 Listed = ListJobs | ListAttempts
-Polled = Reports | RouteSends
+Polled = Reports | RouteSends | Burdens
 Question = Summed | Listed | Polled
 
 PARTS: Final[dict[type, Any]] = {
@@ -429,6 +507,8 @@ PARTS: Final[dict[type, Any]] = {
     Reports: codec.decoder(list[VnodeReport]),
     RouteSends: codec.decoder(Sends),
     SealVnodes: codec.decoder(list[Group]),
+    Members: codec.decoder(list[tuple[Group, set[int]]]),
+    Burdens: codec.decoder(Burden),
     ListJobs: codec.decoder(JobsPage),
     ListAttempts: codec.decoder(AttemptsPage),
 }

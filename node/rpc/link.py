@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -14,6 +14,8 @@ from node.rpc.hello import REFUSALS, VERSION_FIRST, VERSION_LAST, Self, Welcome,
 from node.rpc.lane import Lane
 from node.rpc.outbound import Outbound
 from timemachine import limits
+
+_RETIRED: Final = "retired_node"
 
 log = structlog.get_logger()
 
@@ -45,6 +47,7 @@ class Dialling(NamedTuple):
     addresses  where the other node may be, in the order in which to try; asked at each attempt
     tls        the context of now, or None
     finalised  the format of the cluster, as far as this node has heard
+    retired    to be called when another node says that this one was removed
     """
 
     world: World
@@ -54,6 +57,7 @@ class Dialling(NamedTuple):
     addresses: Callable[[int], list[tuple[str, int]]]
     tls: Callable[[], ssl.SSLContext | None]
     finalised: Callable[[], int]
+    retired: Callable[[], None]
 
 
 class Link:
@@ -213,6 +217,8 @@ class Link:
         if refused:
             outbound.cut("refused")
             self._fail(REFUSALS.get(refused, refused[:100]), shown)
+            if refused == _RETIRED and self._is_right(welcome, refused=True):
+                dialling.retired()
             return False
         self._failure = ""
         self._connects += 1
@@ -232,11 +238,12 @@ class Link:
         log.warning("lost the connection to a node", node=self.number, address=shown, reason=why)
         return True
 
-    def _is_right(self, welcome: Welcome) -> bool:
+    def _is_right(self, welcome: Welcome, *, refused: bool = False) -> bool:
+        """Whether the node is there that is meant; one that refuses names no version."""
         return (
             welcome.cluster_id == self._dialling.own.cluster_id
             and welcome.number == self.number
-            and VERSION_FIRST <= welcome.version <= VERSION_LAST
+            and (refused or VERSION_FIRST <= welcome.version <= VERSION_LAST)
         )
 
     def _fail(self, why: str, address: str) -> None:

@@ -61,6 +61,7 @@ class Rpc:
     tls         what connections are secured with; without, everything is readable on the way
     desk        who takes nodes that want to join; without, they are refused
     finalised   the format of the cluster, as far as this node has heard (`timemachine.formats`)
+    retired     called when another node says that this one was removed; perhaps again and again
 
     A frame of `send` may be lost, doubled by nobody, late by RPC_WAITING_MS_MAX at most here, and
     overtaken only by such as are not bulk.
@@ -77,6 +78,7 @@ class Rpc:
         tls: MutualTls | None = None,
         desk: JoinDesk | None = None,
         finalised: Callable[[], int] = lambda: 1,
+        retired: Callable[[], None] = lambda: None,
     ) -> None:
         self._world = world
         self._take = take
@@ -86,6 +88,7 @@ class Rpc:
         self._tls = tls
         self._desk = desk
         self._finalised = finalised
+        self._retired = retired
         self._own: Self | None = None
         self._dialling: Dialling | None = None
         self._listener: Listener | None = None
@@ -119,6 +122,7 @@ class Rpc:
             addresses=self._places,
             tls=lambda: None if self._tls is None else self._tls.client,
             finalised=self._finalised,
+            retired=self._retired,
         )
         self._listener = Listener(
             lambda: Inbound(self, self._take),

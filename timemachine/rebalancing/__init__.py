@@ -30,9 +30,27 @@ are changing, or cannot change, are left alone (`wishes`).
     exchange   the flow
     plans      rebalance, drain, replicate
     counting   the lower bound
+    drafting   plans as they are asked for
+    basis      what plans were made from
+    standing   how far the moves of a plan are that runs
 """
 
+from timemachine.rebalancing.basis import basis
 from timemachine.rebalancing.counting import lower_bound
+from timemachine.rebalancing.drafting import Draft, cut
 from timemachine.rebalancing.plans import copies, drain, rebalance, replicate
+from timemachine.rebalancing.standing import Standing, is_settled, standings
 
-__all__ = ["copies", "drain", "lower_bound", "rebalance", "replicate"]
+__all__ = [
+    "Draft",
+    "Standing",
+    "basis",
+    "copies",
+    "cut",
+    "drain",
+    "is_settled",
+    "lower_bound",
+    "rebalance",
+    "replicate",
+    "standings",
+]

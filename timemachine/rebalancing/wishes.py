@@ -151,9 +151,13 @@ def to_replicate(
 
 
 def changeable(placement: Placement, lost: AbstractSet[int]) -> bool:
-    """Whether the members of a vnode can be changed now, and are not being changed already."""
+    """Whether the members of a vnode can be changed now, and are not being changed already.
+
+    A change that waits for a lost node would never end, so it may be changed itself.
+    """
     living = sum(node_of(each) not in lost for each in placement.replicas)
-    return not placement.removing and 2 * living > len(placement.replicas)
+    changes = bool(placement.removing) and living == len(placement.replicas)
+    return not changes and 2 * living > len(placement.replicas)
 
 
 def _ordered(placements: Iterable[Placement]) -> list[Placement]:

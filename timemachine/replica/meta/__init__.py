@@ -12,17 +12,21 @@ predecessor, a re-created collection not its vnodes. The numbers of nodes are su
     content     databases, collections, routes, settings
     nodes       the first nodes, nodes that join, their tokens, the format of all
     placing     which replicas each vnode is to have
+    plans       moves of replicas that admins have confirmed
     tasks       bulk tasks, as far as meta remembers them
     machine     applies the log
 """
 
 from timemachine.replica.meta.commands import (
+    AdvancePlan,
     AnyMetaCommand,
     Bootstrap,
+    ConfirmPlan,
     DeleteCollection,
     DeleteDatabase,
     DeleteRoute,
     DisableRoute,
+    EndPlan,
     EndTask,
     Finalise,
     ForgetRequests,
@@ -33,24 +37,30 @@ from timemachine.replica.meta.commands import (
     PutCollection,
     PutDatabase,
     PutNode,
+    PutPlan,
     PutRoute,
     PutSettings,
     PutTask,
     Removed,
     Retire,
+    SteerPlan,
 )
 from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
 from timemachine.replica.meta.nodes import DEFAULT_DATABASE
-from timemachine.replica.meta.records import MetaResult, MetaState
+from timemachine.replica.meta.plans import basis_of
+from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
 
 __all__ = [
     "DEFAULT_DATABASE",
+    "AdvancePlan",
     "AnyMetaCommand",
     "Bootstrap",
+    "ConfirmPlan",
     "DeleteCollection",
     "DeleteDatabase",
     "DeleteRoute",
     "DisableRoute",
+    "EndPlan",
     "EndTask",
     "Finalise",
     "ForgetRequests",
@@ -61,13 +71,17 @@ __all__ = [
     "MetaResult",
     "MetaState",
     "Place",
+    "PlanMoves",
     "PutCollection",
     "PutDatabase",
     "PutNode",
+    "PutPlan",
     "PutRoute",
     "PutSettings",
     "PutTask",
     "Removed",
     "Retire",
+    "SteerPlan",
+    "basis_of",
     "read_meta_commands",
 ]

@@ -5,9 +5,10 @@ As in `timemachine.replica.commands`: the tags are stored, a number is never reu
 
 import msgspec
 
-from timemachine.model import Node, Route, Settings, Task, TaskState
+from timemachine.model import Node, Plan, PlanState, Route, Settings, Task, TaskState
 from timemachine.placement import Move
 from timemachine.replica.commands import Command, Request
+from timemachine.replica.meta.records import PlanMoves
 
 
 class _BootstrapOfOne(Command, frozen=True):
@@ -187,6 +188,43 @@ class Finalise(Command, frozen=True, tag=119):
     request: Request | None = None
 
 
+class PutPlan(Command, frozen=True, tag=120):
+    """A plan was made. It does nothing before it is confirmed; those that expired are forgotten."""
+
+    plan: Plan
+    moves: PlanMoves
+    request: Request | None = None
+
+
+class ConfirmPlan(Command, frozen=True, tag=121):
+    """Have a plan run."""
+
+    id: str
+    request: Request | None = None
+
+
+class SteerPlan(Command, frozen=True, tag=122):
+    """Have a plan be paused, running or cancelled."""
+
+    id: str
+    state: PlanState
+    request: Request | None = None
+
+
+class AdvancePlan(Command, frozen=True, tag=123):
+    """The node leader begins the next moves of a plan; void if it is not at move `begun`."""
+
+    id: str
+    begun: int
+    count: int
+
+
+class EndPlan(Command, frozen=True, tag=124):
+    """The node leader has seen that all moves of a plan have come to their end."""
+
+    id: str
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -208,4 +246,9 @@ AnyMetaCommand = (
     | Removed
     | Retire
     | Finalise
+    | PutPlan
+    | ConfirmPlan
+    | SteerPlan
+    | AdvancePlan
+    | EndPlan
 )

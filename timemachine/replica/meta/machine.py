@@ -7,7 +7,7 @@ from timemachine import codec
 from timemachine.errors import ReplicaStopped
 from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.meta import commands as c
-from timemachine.replica.meta import content, nodes, placing, tasks
+from timemachine.replica.meta import content, nodes, placing, plans, tasks
 from timemachine.replica.meta.records import MetaResult, refused
 from timemachine.replica.meta.tables import Tables
 
@@ -18,7 +18,7 @@ read_meta_commands: Callable[[bytes], list[c.AnyMetaCommand]] = codec.decoder(
 
 def _kept(result: MetaResult) -> MetaResult | None:
     """What is kept of an answer: nothing where the caller asks again, under the same key."""
-    again = ("version_moved", "too_many_tasks", "too_many_tokens", "nodes_behind")
+    again = ("version_moved", "too_many_tasks", "too_many_tokens", "nodes_behind", "plan_running")
     return None if result.code in again else result
 
 
@@ -51,6 +51,11 @@ _HANDLERS: Final[dict[type, Callable[[Tables, Any], MetaResult]]] = {
     c.Removed: placing.removed,
     c.Retire: placing.retire,
     c.Finalise: nodes.finalise,
+    c.PutPlan: plans.put_plan,
+    c.ConfirmPlan: plans.confirm_plan,
+    c.SteerPlan: plans.steer_plan,
+    c.AdvancePlan: plans.advance_plan,
+    c.EndPlan: plans.end_plan,
 }
 assert set(get_args(c.AnyMetaCommand)) == set(_HANDLERS), "every command of the log has its effect"
 

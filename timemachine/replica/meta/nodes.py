@@ -97,7 +97,7 @@ def join_node(tables: Tables, command: c.JoinNode) -> MetaResult:
     if lost is not None:
         tables.keep(msgspec.structs.replace(lost, state=NodeState.REMOVED))
         replace_node(tables, lost.number, number)
-        _forget_removed(tables)
+        forget_removed(tables)
     return MetaResult(kind="created", node=node)
 
 
@@ -120,7 +120,7 @@ def _joined_before(tables: Tables, command: c.JoinNode, joined: str) -> MetaResu
     return put_node(tables, c.PutNode(now_ms=command.now_ms, node=command.node))
 
 
-def _forget_removed(tables: Tables) -> None:
+def forget_removed(tables: Tables) -> None:
     """Only so many are kept of those that are gone; who is unknown cannot come back either."""
     gone = [node for node in tables.nodes.values() if not node.present]
     if len(gone) > limits.NODES_REMOVED_KEPT_MAX:

@@ -4,6 +4,8 @@ A change names the nodes that are to come and the replicas that are to go. The i
 come are given here, where their generation is known: an id that has left a group never comes back.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from timemachine import limits
@@ -25,9 +27,14 @@ def place_new(tables: Tables, collection: Collection) -> None:
 def place(tables: Tables, command: c.Place) -> MetaResult:
     """Do the moves that are still possible; `version_moved` if none was."""
     assert len(command.moves) <= limits.MOVES_PER_COMMAND_MAX
-    members = {node.number for node in tables.nodes.values() if node.state is NodeState.MEMBER}
-    moved = [_move(tables, move, members) for move in command.moves]
+    moved = do_moves(tables, command.moves)
     return MetaResult(kind="replaced") if any(moved) else refused("version_moved")
+
+
+def do_moves(tables: Tables, moves: Sequence[Move]) -> list[bool]:
+    """Do moves; which of them were possible."""
+    members = {node.number for node in tables.nodes.values() if node.state is NodeState.MEMBER}
+    return [_move(tables, move, members) for move in moves]
 
 
 def _move(tables: Tables, move: Move, members: set[int]) -> bool:

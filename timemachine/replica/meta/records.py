@@ -12,10 +12,12 @@ from timemachine.model import (
     JoinToken,
     Node,
     Placement,
+    Plan,
     Route,
     Settings,
     Task,
 )
+from timemachine.placement import Move
 from timemachine.storage.keys import u32, u64
 
 
@@ -27,7 +29,8 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
            limit_reached, too_many_tasks, idempotency_key_reused; of tokens and nodes:
            too_many_tokens, token_unknown, token_used, token_expired, format_unknown, node_known,
            node_unknown, node_removed; of placement: sole_replica, no_majority; of formats:
-           format_finalised, nodes_behind
+           format_finalised, nodes_behind; of plans: plan_ended, plan_expired, plan_running,
+           plan_outdated, plan_not_confirmed
     node   who joined, with its number
     token  what was issued
     """
@@ -41,9 +44,29 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     task: Task | None = None
     node: Node | None = None
     token: JoinToken | None = None
+    plan: Plan | None = None
 
 
-MetaRecord = Database | Collection | Route | Node | Settings | Task | JoinToken | Placement
+class PlanMoves(msgspec.Struct, frozen=True, array_like=True):
+    """The moves of the plan `id`, and about how many bytes each copies."""
+
+    id: str
+    moves: tuple[Move, ...]
+    copied_bytes: tuple[int, ...]
+
+
+MetaRecord = (
+    Database
+    | Collection
+    | Route
+    | Node
+    | Settings
+    | Task
+    | JoinToken
+    | Placement
+    | Plan
+    | PlanMoves
+)
 
 
 class MetaState(msgspec.Struct, array_like=True):
@@ -73,6 +96,8 @@ _READERS: Final[dict[bytes, Callable[[bytes], MetaRecord]]] = {
     b"t": codec.decoder(Task),
     b"j": codec.decoder(JoinToken),
     b"p": codec.decoder(Placement),
+    b"q": codec.decoder(Plan),
+    b"m": codec.decoder(PlanMoves),
 }
 
 
@@ -95,6 +120,10 @@ def row_of(record: MetaRecord) -> bytes:
             return b"j" + id.encode()
         case Placement(uid=uid, index=index):
             return b"p" + u64(uid) + u32(index)
+        case Plan(id=id):
+            return b"q" + id.encode()
+        case PlanMoves(id=id):
+            return b"m" + id.encode()
 
 
 def read_record(row: bytes, value: bytes) -> MetaRecord:

@@ -7,6 +7,7 @@ from timemachine.model import (
     JoinToken,
     Node,
     Placement,
+    Plan,
     Route,
     Settings,
     Task,
@@ -14,6 +15,7 @@ from timemachine.model import (
 from timemachine.replica.meta.records import (
     MetaRecord,
     MetaState,
+    PlanMoves,
     read_record,
     read_state,
     row_of,
@@ -31,7 +33,8 @@ class Tables:
     `placed` counts changes of collections and placements alone.
 
     `databases`, `collections` and `routes` are by name, the two `..._by_uid` by uid, `nodes` by
-    id, `tokens` by the part that is no secret, `placements` by group: (collection uid, index).
+    id, `tokens` by the part that is no secret, `placements` by group: (collection uid, index);
+    `plans` and `plan_moves` are by the id of the plan.
     """
 
     def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
@@ -48,6 +51,8 @@ class Tables:
         self.tasks: dict[str, Task] = {}
         self.tokens: dict[str, JoinToken] = {}
         self.placements: dict[tuple[int, int], Placement] = {}
+        self.plans: dict[str, Plan] = {}
+        self.plan_moves: dict[str, PlanMoves] = {}
         self.changes = 0
         self.placed = 0
 
@@ -74,6 +79,8 @@ class Tables:
             self.tasks,
             self.tokens,
             self.placements,
+            self.plans,
+            self.plan_moves,
         ):
             table.clear()
         self.settings = Settings()
@@ -141,15 +148,17 @@ class Tables:
             case Placement():
                 self.placements[record.uid, record.index] = record
                 self.placed += 1
+            case Plan():
+                self.plans[record.id] = record
+            case PlanMoves():
+                self.plan_moves[record.id] = record
 
     def keep(self, record: MetaRecord) -> None:
         """Have a record in memory and in its row."""
         self._hold(record)
         self.overlay.put(self.keys.record + row_of(record), codec.encode(record))
 
-    def drop(
-        self, record: Database | Collection | Route | Task | Node | JoinToken | Placement
-    ) -> None:
+    def drop(self, record: MetaRecord) -> None:
         """Have a record no more; a collection's placements go with it."""
         match record:
             case Database():
@@ -174,4 +183,8 @@ class Tables:
             case Placement():
                 del self.placements[record.uid, record.index]
                 self.placed += 1
+            case Plan():
+                del self.plans[record.id]
+            case PlanMoves():
+                del self.plan_moves[record.id]
         self.overlay.delete(self.keys.record + row_of(record))

@@ -14,7 +14,7 @@ CLUSTER = "c1"
 
 
 class Member:
-    """One node. `taken` is what it got, as (sender, frame)."""
+    """One node. `taken` is what it got, as (sender, frame); `gone` counts who told it to go."""
 
     def __init__(self, cluster: "Nodes", number: int, **options: Any) -> None:
         self.cluster = cluster
@@ -23,6 +23,7 @@ class Member:
         self.id = f"n{number}"
         self.taken: list[tuple[int, bytes]] = []
         self.moved: list[tuple[int, str, int]] = []
+        self.gone = 0
         self.options = options
         self.begin()
 
@@ -34,10 +35,14 @@ class Member:
             addresses=self.cluster.places.get,
             known=self.cluster.known.get,
             on_address=lambda *moved: self.moved.append(moved),
+            retired=self._retired,
             **self.options,
         )
         self.listening = bind("127.0.0.1", port)
         self.address = bound_address(self.listening)
+
+    def _retired(self) -> None:
+        self.gone += 1
 
     def own(self, **changed: Any) -> Self:
         """Who it says it is."""

@@ -39,7 +39,9 @@ def made(places: Any = ()) -> tuple[Link, SimWorld]:
     """A link that is not started, and its world."""
     world = SimWorld(1)
     loop = asyncio.get_running_loop()
-    dialling = Dialling(world, loop, OWN, None, lambda _: list(places), lambda: None, lambda: 1)
+    dialling = Dialling(
+        world, loop, OWN, None, lambda _: list(places), lambda: None, lambda: 1, lambda: None
+    )
     return Link(2, dialling), world
 
 

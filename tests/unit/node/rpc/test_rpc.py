@@ -78,6 +78,8 @@ async def test_who_is_not_let_in() -> None:
             assert why == two.rpc.statistics()["links"][1].failure
             assert not one.taken
             assert not two.rpc.connected(1)
+            # Nobody ends for what a node of another cluster, or one that knows less, tells it.
+            assert (two.gone > 0) == ("retired" in why)
             assert one.rpc.statistics()["refused"] >= 1
 
 
@@ -193,13 +195,14 @@ async def test_all_have_moved() -> None:
 
 
 async def test_a_node_that_leaves() -> None:
-    """It is dialled no more, and not let in any more."""
+    """It is dialled no more, and not let in any more; and it is told that it was removed."""
     async with nodes(2) as cluster:
         one, two = cluster.members[1], cluster.members[2]
         cluster.known[2] = Known("n2", retired=True)
         one.rpc.set_peers([])
         await until(lambda: two.rpc.statistics()["links"][1].failure)
         assert "our number has been retired" == two.rpc.statistics()["links"][1].failure
+        assert (0, True) == (one.gone, two.gone > 0)
         one.rpc.send(2, b"x")
         assert 1 == one.rpc.statistics()["to_nobody"]
         assert not one.rpc.connected(2)

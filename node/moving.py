@@ -1,0 +1,152 @@
+"""A confirmed plan, carried out by the node leader: so many moves at once, until all have ended.
+
+Meta holds the plan, and how many of its moves were begun. Beginning a move changes the placement
+of its vnode; the leader of that vnode does the rest (`node.membership`). Here it is only watched:
+as soon as a vnode has settled, the next move may begin. Whoever becomes the node leader finds all
+of that in meta, and goes on.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from node.env import Timer, World
+from node.gathering import Gathering
+from node.gathering.questions import Group, Members
+from node.runtime import Runtime
+from timemachine.errors import TimeMachineError
+from timemachine.model import Placement, Plan, PlanState
+from timemachine.placement import Move
+from timemachine.rebalancing import is_settled
+from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine
+from timemachine.vnode import Vnode
+
+_LOOK_MS: Final = 250.0
+_PATIENCE_MS: Final = 1_000.0
+
+
+class Moving:
+    """Begins the moves of the plan that runs, and ends it, while this node leads the meta group.
+
+    `alive` is whether a node answers: nothing begins to move to one that does not.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        runtime: Runtime,
+        meta_vnode: Vnode,
+        meta: MetaMachine,
+        gathering: Gathering,
+        *,
+        alive: Callable[[int], bool],
+    ) -> None:
+        self._world = world
+        self._runtime = runtime
+        self._meta_vnode = meta_vnode
+        self._meta = meta
+        self._gathering = gathering
+        self._alive = alive
+        self._timer: Timer | None = None
+        self._plan_id = ""
+        self._seen = 0
+        self._open: dict[int, Move] = {}
+        self._proposing = False
+        self._asking = False
+
+    def look_soon(self) -> None:
+        """Plans or placements have changed, or who leads the meta group."""
+        if self._timer is None and self._meta_vnode.serving and running(self._meta) is not None:
+            self._timer = self._world.call_later(0.0, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        plan = running(self._meta)
+        if plan is None or not self._runtime.working or not self._meta_vnode.serving:
+            return
+        self._follow(plan)
+        self._close({})
+        self._ask()
+        if not self._proposing:
+            self._next(plan)
+        if self._timer is None:
+            # Not in step with others that look again and again.
+            pause_ms = _LOOK_MS * (0.5 + self._world.random())
+            self._timer = self._world.call_later(pause_ms, self._look)
+
+    def _follow(self, plan: Plan) -> None:
+        """Know the moves that were begun since the last look, by whomever."""
+        if plan.id != self._plan_id or plan.begun < self._seen:
+            self._plan_id, self._seen, self._open = plan.id, 0, {}
+        moves = self._meta.plan_moves[plan.id].moves
+        void = set(plan.void)
+        for at in range(self._seen, plan.begun):
+            if at not in void:
+                self._open[at] = moves[at]
+        self._seen = plan.begun
+
+    def _placement(self, move: Move) -> Placement | None:
+        return placement_of(self._meta, (move.uid, move.index))
+
+    def _close(self, voters: Mapping[Group, Collection[int]]) -> None:
+        """Let go of moves whose vnodes have settled, or are gone."""
+        for at, move in list(self._open.items()):
+            placement = self._placement(move)
+            votes = voters.get((move.uid, move.index), ())
+            if placement is None or is_settled(move, placement, votes):
+                del self._open[at]
+
+    def _ask(self) -> None:
+        """Ask the leaders of vnodes that only got replicas: placements do not tell that of them."""
+        groups = [(each.uid, each.index) for each in self._open.values() if not each.remove]
+        if not groups or self._asking:
+            return
+        self._asking = True
+        self._gathering.ask(Members(), groups, self._told, partly=True, patience_ms=_PATIENCE_MS)
+
+    def _told(self, found: Any) -> None:
+        self._asking = False
+        if not isinstance(found, TimeMachineError):
+            self._close(dict(found))
+
+    def _next(self, plan: Plan) -> None:
+        """Begin what may begin now, or end the plan where nothing is left."""
+        if plan.state is not PlanState.RUNNING:
+            return
+        now_ms = self._world.wall_ms()
+        if plan.begun >= plan.moves:
+            if not self._open:
+                self._propose(EndPlan(now_ms=now_ms, id=plan.id))
+            return
+        moves = self._meta.plan_moves[plan.id].moves
+        count = 0
+        for move in moves[plan.begun : plan.begun + plan.transfers - len(self._open)]:
+            if not all(map(self._alive, move.add)):
+                break
+            count += 1
+        if count > 0:
+            command = AdvancePlan(now_ms=now_ms, id=plan.id, begun=plan.begun, count=count)
+            self._propose(command)
+
+    def _propose(self, command: AdvancePlan | EndPlan) -> None:
+        self._proposing = True
+        self._runtime.propose(self._meta_vnode, command, self._answered)
+
+    def _answered(self, _: object) -> None:
+        self._proposing = False
+        self.look_soon()
+
+
+def running(meta: MetaMachine) -> Plan | None:
+    """The plan that runs, or is paused; there is one at most."""
+    return next((plan for plan in meta.plans.values() if plan.under_way), None)
+
+
+def placement_of(meta: MetaMachine, group: Group) -> Placement | None:
+    """Which replicas a vnode is to have; None if its collection is gone."""
+    return meta.placement(*group) if group[0] in meta.collections_by_uid else None
+
+
+def waits_for(plan: Plan, moves: Sequence[Move], alive: Callable[[int], bool]) -> Iterable[int]:
+    """The numbers of the nodes that do not answer, and that the next moves of a plan go to."""
+    coming = moves[plan.begun : plan.begun + plan.transfers] if plan.under_way else ()
+    return sorted({number for move in coming for number in move.add if not alive(number)})

@@ -61,6 +61,8 @@ def test_where_each_operation_is_answered() -> None:
         *("put_route", "patch_route", "delete_route", "pause", "resume", "rotate_secret"),
         *("put_database", "delete_database", "put_collection", "delete_collection"),
         *("put_settings", "issue_join_token", "finalise", "post_route"),
+        *("make_plan", "get_plan", "list_plans"),
+        *("confirm_plan", "pause_plan", "resume_plan", "cancel_plan"),
     } == by_place[Where.NODE_LEADER]
 
 

@@ -55,6 +55,7 @@ def _run(
 @click.option("--advertise-rpc", metavar="HOST:PORT", help="That address as other nodes see it.")
 @click.option("--node-name", metavar="NAME", help="A name for people. [the host's name]")
 @click.option("--zone", metavar="ZONE", help="The failure domain of this node.")
+@click.option("--weight", type=int, metavar="N", help="Its share beside other nodes'. [100]")
 @click.option("--bootstrap", type=click.Choice(["auto", "never"]), help="Begin a cluster? [auto]")
 @click.option(
     "--join", metavar="HOST:PORT,...", help="Join the cluster of these nodes (their RPC)."

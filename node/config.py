@@ -36,6 +36,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     advertise_rpc    the address that other nodes are told, when it is not `rpc`
     node_name        a name for people; the host's name by default
     zone             the failure domain: replicas of a vnode are in different ones where that can be
+    weight           how much this node is to have beside the others; 0: no replica
     bootstrap        `auto` makes a cluster of one in a new data directory, `never` refuses to
     join             `rpc` addresses of nodes of the cluster that a new data directory joins; one
                      that belongs to a cluster already goes on with that
@@ -63,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     advertise_rpc: str = ""
     node_name: str = ""
     zone: str = ""
+    weight: int = limits.NODE_WEIGHT_DEFAULT
     bootstrap: str = "auto"
     join: tuple[str, ...] = ()
     join_token: str = ""
@@ -170,7 +172,7 @@ def _from_text(name: str, text: str) -> Any:
         return text.lower() in ("true", "1")
     if name in ("allow_private", "join"):
         return [part.strip() for part in text.split(",") if part.strip()]
-    if name in ("disk_reserve_mb", "snapshot_mb_per_s"):
+    if name in ("disk_reserve_mb", "snapshot_mb_per_s", "weight"):
         if re.fullmatch(r"[0-9]{1,9}", text) is None:
             raise ConfigError(f"{ENVIRONMENT_PREFIX}{name.upper()} is a number.")
         return int(text)
@@ -185,6 +187,8 @@ def _validate(config: Config) -> None:
         raise ConfigError("bootstrap: this is `auto` or `never`.")
     if not 0 <= config.disk_reserve_mb <= 1_000_000:
         raise ConfigError("disk_reserve_mb: this is 0 to 1000000.")
+    if not 0 <= config.weight <= limits.NODE_WEIGHT_MAX:
+        raise ConfigError(f"weight: this is 0 to {limits.NODE_WEIGHT_MAX}.")
     rate_mb_max = limits.SNAPSHOT_RATE_BYTES_MAX // _MIB
     if not 1 <= config.snapshot_mb_per_s <= rate_mb_max:
         raise ConfigError(f"snapshot_mb_per_s: this is 1 to {rate_mb_max}.")

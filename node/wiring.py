@@ -188,6 +188,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
             version=__version__,
             https=certificate is not None,
             formats=formats.KNOWN,
+            weight=config.weight,
         )
 
     # Then the store: if the directory is not ours, nothing else must happen.

@@ -97,6 +97,7 @@ class ClusterHandlers:
                 https=node.https,
                 rpc=node.rpc,
                 zone=node.zone,
+                weight=node.weight,
                 state=node_state(node, answering),
                 version=node.version,
                 formats=node.formats,

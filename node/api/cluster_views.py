@@ -19,6 +19,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     https: Annotated[bool, Meta(description="Whether it speaks HTTPS at `http`.")]
     rpc: str
     zone: str
+    weight: Annotated[int, Meta(description="Its share beside the other nodes'.")]
     state: Annotated[
         str,
         one_of("`down`: the answering node does not hear it.", "up", "down", "leaving", "removed"),

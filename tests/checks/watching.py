@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from node.engine import Engine
 from node.env import Network, World
+from node.quarantine import Quarantine
 from node.runtime import Runtime
 from tests.checks.firing import Firing
 from tests.checks.invariants import Durable, Group, Invariants
 from timemachine import codec, limits
-from timemachine.errors import TimeMachineError
+from timemachine.errors import StoreDamaged, TimeMachineError
 from timemachine.frames import read_frame
 from timemachine.group import node_of
 from timemachine.identifiers import webhook_id
@@ -203,6 +204,20 @@ class NodeWatch:
         self._engine = engine
         self.runtime(engine.runtime)
         self._reads(engine)
+        self._quarantine(engine.quarantine)
+
+    def _quarantine(self, quarantine: Quarantine) -> None:
+        """Watch which replicas are given up, also of those that were never taken up."""
+        give_up = quarantine.give_up
+
+        def watched(group: tuple[int, int], id: int, error: StoreDamaged) -> bool:
+            given_up = give_up(group, id, error)
+            if given_up:
+                # What it has said was true, though its rows are erased from now on.
+                self.invariants.lost(id, group)
+            return given_up
+
+        quarantine.give_up = watched  # type: ignore[method-assign]
 
     def _reads(self, engine: Engine) -> None:
         """Watch what clients read."""

@@ -413,6 +413,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     http: str = ""
     rpc: str = ""
     zone: str = ""
+    weight: int = 0
     state: str = ""
     version: str = ""
     formats: tuple[int, ...] = ()

@@ -65,6 +65,7 @@ def test_every_setting_has_three_spellings(name: str, tmp_path: Path) -> None:
         "insecure": (True, "true"),
         "disk_reserve_mb": (7, "7"),
         "snapshot_mb_per_s": (7, "7"),
+        "weight": (7, "7"),
     }
     value, text = values.get(name, ("x", "x"))
     file = toml(tmp_path, f"{name} = {msgspec.json.encode(value).decode()}\n")
@@ -121,6 +122,8 @@ def test_unknown_names(tmp_path: Path) -> None:
         (DATA | {"bootstrap": "maybe"}, "bootstrap:"),
         (DATA | {"allow_private": ["lan"]}, "allow_private:"),
         (DATA | {"disk_reserve_mb": -1}, "disk_reserve_mb:"),
+        (DATA | {"weight": -1}, "weight:"),
+        (DATA | {"weight": 10_001}, "weight:"),
         (DATA | {"snapshot_mb_per_s": 0}, "snapshot_mb_per_s:"),
         (DATA | {"snapshot_mb_per_s": 10_001}, "snapshot_mb_per_s:"),
         (DATA | {"zone": 7}, "zone:"),

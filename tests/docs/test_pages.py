@@ -21,6 +21,7 @@ PLAYED: Final = (
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
     ROOT / "docs" / "operate" / "cluster.md",
     ROOT / "docs" / "operate" / "network.md",
+    ROOT / "docs" / "operate" / "plans.md",
 )
 """Each is played from its text alone: a new how-to is among them without being named here."""
 

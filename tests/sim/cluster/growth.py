@@ -179,12 +179,13 @@ class Growth:
             engine.propose_meta(command, answer)
 
         def join(engine: Engine, answer: Done) -> None:
+            given_up = replaces is not None and self._members.is_given_up(replaces)
             command = m.JoinNode(
                 now_ms=engine.now_ms(),
                 token_id=name,
                 secret_hash=secret_hash,
                 node=node,
-                replaces=lost,
+                replaces=lost if given_up else None,
             )
             engine.propose_meta(command, partial(tell, engine, answer))
 

@@ -26,6 +26,7 @@ from timemachine.delivery.ratelimit import RateLimit
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.group import META_GROUP, node_of
 from timemachine.model import Node, NodeState, Settings
+from timemachine.placement import present
 from timemachine.raft import ConfState
 from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
@@ -340,10 +341,27 @@ class Members:
         self._abandoned.append(number)
 
     def stop_abandoned(self) -> None:
-        """Somebody finds those, and ends them."""
-        abandoned, self._abandoned = self._abandoned, []
-        for number in abandoned:
-            self.lose(number)
+        """Somebody finds those, and ends them, unless they are needed."""
+        for number in list(self._abandoned):
+            if self.is_given_up(number):
+                self._abandoned.remove(number)
+                self.lose(number)
+
+    def is_given_up(self, number: int) -> bool:
+        """Whether nobody needs what a node has that is lost, or is taken for that.
+
+        Since it was, it may have become one of two that vote: then it is looked after again.
+        """
+        if number not in self._abandoned:
+            return self.members[number].lost
+        meta = self._meta()
+        there = () if meta is None else present(meta.nodes.values())
+        if number not in there or self.can_lose(number):
+            return True
+        self._abandoned.remove(number)
+        self.numbers.append(number)
+        self.numbers.sort()
+        return False
 
     def _is_gone(self, group: Group, replica: int) -> bool:
         number = node_of(replica)

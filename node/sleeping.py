@@ -43,11 +43,12 @@ class Sleeping:
     def reformed(self, vnode: Vnode) -> None:
         """Another membership of its group is in force for a replica.
 
-        Who is the only member has nobody to hear of, and none who would have to hear of it.
+        Who is the only member has nobody to hear of, and none who would have to hear of it. Until
+        it leads it is ticked: it may have become the only one because its leader left.
         """
         if vnode.resting:
             self.rouse(vnode)
-        if vnode.sole:
+        if vnode.sole and vnode.is_leader():
             self.awake.pop(vnode, None)
         else:
             self.awake[vnode] = 0
@@ -94,6 +95,9 @@ class Sleeping:
         awake = self.awake
         for vnode in list(awake):
             if self.leaving and not vnode.is_leader():
+                continue
+            if vnode.sole and vnode.is_leader():
+                del awake[vnode]
                 continue
             vnode.tick(mono_ms)
             if vnode.resting and not vnode.is_leader():

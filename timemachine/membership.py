@@ -2,7 +2,8 @@
 
 Who comes first gets the log as a learner, and votes once it has nearly all of it (dissertation
 4.2.1): until then it could only hold the others up. Who goes, goes in the same step in which its
-substitute begins to vote, through a joint configuration (4.3). So a group never has fewer voters
+substitute begins to vote, through a joint configuration (4.3); but where nobody stays, the first to
+come votes before. So a group never has fewer voters
 that can be counted on than before, unless fewer are wanted; and then only while a majority of those
 that stay is there.
 """
@@ -91,6 +92,9 @@ def next_change(
     going = sorted(voters - set(wanted.voters))
     if not going:
         return _change((_ADD, ready[0])) if ready else None
+    if ready and voters.isdisjoint(wanted.voters):
+        # The leader goes as well, and hands over first: to somebody who votes.
+        return _change((_ADD, ready[0]))
     staying = (voters - set(going)) | set(ready)
     if len(staying) < min(len(voters), len(wanted.voters)):
         return None

@@ -6,6 +6,7 @@ import pytest
 
 from node.engine import Engine
 from node.members import Cluster
+from node.replicas import job_machine
 from tests.sim.node import KEY
 from tests.sim.world import SimDisk, SimSender, SimWorld
 from tests.unit.node.three import MEMBERS, ThreeNodes
@@ -13,7 +14,12 @@ from timemachine import codec
 from timemachine.frames import Forward, Frame, GroupMessage, write_frame
 from timemachine.liveness import Beat
 from timemachine.model import Node, Settings
+from timemachine.placement import Move
 from timemachine.raft import (
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    ConfChangeV2,
     ConfState,
     Entry,
     EntryType,
@@ -460,3 +466,67 @@ def test_new_groups_are_led_by_each_node_in_turn() -> None:
     nodes.world.run_until(lambda: all(nodes.leader(group) for group in groups))
     assert nodes.world.now_ms - began_ms < 500
     assert [1, 2, 3, 1, 2, 3] == [nodes.leader(group) for group in groups]
+
+
+def _sole() -> tuple[ThreeNodes, tuple[int, int], int, int]:
+    """A group of one replica, its leader, and a node that has none of it."""
+    nodes = ThreeNodes()
+    result = nodes.ask_meta(
+        lambda now_ms: m.PutCollection(
+            now_ms=now_ms, db="default", name="jobs", num_vnodes=1, replicas=1
+        )
+    )
+    assert result.collection is not None
+    group = (result.collection.uid, 0)
+    nodes.world.run_until(lambda: nodes.leader(group) != 0)
+    leader = nodes.leader(group)
+    return nodes, group, leader, nodes.others(leader)[0]
+
+
+def test_a_sole_replica_moves_and_is_led_all_the_time() -> None:
+    """The newcomer votes before the only other one goes, and gets the leadership from it.
+
+    It was left behind as the only voter, and nobody ticks one of these: so it never led.
+    """
+    nodes, group, here, there = _sole()
+    answers = nodes.put(here, group, "j")
+    nodes.world.run_until(lambda: bool(answers))
+    placement = nodes.engines[here].meta.placement(*group)
+    move = Move(*group, placement.version, (there,), placement.replicas)
+    nodes.ask_meta(lambda now_ms: m.Place(now_ms=now_ms, moves=[move]))
+    unled = 0
+    while nodes.engines[here].meta.placement(*group).removing:
+        nodes.world.run_for(10)
+        unled += not nodes.leader(group)
+        assert nodes.world.now_ms < 100_000
+    assert unled * 10 < 500
+    vnode = nodes.vnode(there, group)
+    assert (there, True) == (nodes.leader(group), vnode.sole)
+    assert 1 == sum(job_machine(vnode).state.counts)
+    nodes.world.run_for(1_000)
+    assert vnode not in nodes.consensus(there).sleeping.awake
+
+
+def test_who_became_the_only_voter_without_leading_leads_soon() -> None:
+    """However that came: it is ticked until it does."""
+    nodes, group, here, there = _sole()
+    for engine in nodes.engines.values():
+        engine.memberships.look_at = lambda group: None  # type: ignore[method-assign]
+    placement = nodes.engines[here].meta.placement(*group)
+    move = Move(*group, placement.version, (there,))
+    nodes.ask_meta(lambda now_ms: m.Place(now_ms=now_ms, moves=[move]))
+    new = nodes.engines[here].meta.placement(*group).replicas[1]
+    leader = nodes.vnode(here, group)
+    for changes in (
+        [(ConfChangeType.ADD_LEARNER, new)],
+        [(ConfChangeType.ADD_NODE, new), (ConfChangeType.REMOVE_NODE, leader.id)],
+    ):
+        steps = tuple(ConfChangeSingle(*each) for each in changes)
+        leader.change_members(ConfChangeV2(ConfChangeTransition.AUTO, steps))
+        nodes.engines[here].runtime.stepped(leader)
+        nodes.world.run_for(300)
+    vnode = nodes.vnode(there, group)
+    assert (True, False) == (vnode.sole, vnode.is_leader())
+    nodes.world.run_for(5_000)
+    assert there == nodes.leader(group)
+    assert vnode not in nodes.consensus(there).sleeping.awake

@@ -183,14 +183,17 @@ def test_a_leader_that_is_to_leave_hands_over_first() -> None:
     assert node.rests()
 
 
-def test_a_leader_to_which_nobody_stays_changes_the_members_itself() -> None:
-    """A replica of the next generation on another node takes everything over."""
+def test_a_leader_to_which_nobody_stays_hands_over_as_well() -> None:
+    """To the first that comes, which therefore votes before anybody leaves."""
     there = replica_id(2, 1)
     node = _Node(Placement(7, 0, (1,), (there,), (1,)), ConfState((1,)))
     assert [[("ADD_LEARNER", there)]] == node.look()
     node.vnode.become((1,), (there,))
-    assert [[("ADD_NODE", there), ("REMOVE_NODE", 1)]] == node.look()
+    assert [[("ADD_NODE", there)]] == node.look()
     assert [] == node.handed
+    node.vnode.become((1, there), ())
+    assert [] == node.look()
+    assert {2} == set(node.handed)
 
 
 def test_the_meta_group_follows_the_nodes() -> None:

@@ -14,7 +14,8 @@ from node.gathering import Gathering
 from node.gathering.questions import Group, Members
 from node.runtime import Runtime
 from timemachine.errors import TimeMachineError
-from timemachine.model import Placement, Plan, PlanState
+from timemachine.group import replica_id
+from timemachine.model import Placement, Plan, PlanKind, PlanState
 from timemachine.placement import Move
 from timemachine.rebalancing import is_settled
 from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine
@@ -114,7 +115,7 @@ class Moving:
             return
         now_ms = self._world.wall_ms()
         if plan.begun >= plan.moves:
-            if not self._open:
+            if not self._open and self._may_end(plan):
                 self._propose(EndPlan(now_ms=now_ms, id=plan.id))
             return
         moves = self._meta.plan_moves[plan.id].moves
@@ -126,6 +127,12 @@ class Moving:
         if count > 0:
             command = AdvancePlan(now_ms=now_ms, id=plan.id, begun=plan.begun, count=count)
             self._propose(command)
+
+    def _may_end(self, plan: Plan) -> bool:
+        """Whether the meta group goes on without the nodes that are removed with the end."""
+        members = self._meta_vnode.members
+        voters = {*members.voters, *members.voters_outgoing}
+        return plan.kind is not PlanKind.REMOVE or voters.isdisjoint(map(replica_id, plan.nodes))
 
     def _propose(self, command: AdvancePlan | EndPlan) -> None:
         self._proposing = True

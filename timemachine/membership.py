@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 
 from timemachine import limits
 from timemachine.group import replica_id
-from timemachine.model import Node, Placement
-from timemachine.placement import present
+from timemachine.model import Node, NodeState, Placement
 from timemachine.raft import (
     ConfChangeSingle,
     ConfChangeTransition,
@@ -48,10 +47,16 @@ def wanted_of(placement: Placement) -> Wanted:
 
 
 def wanted_in_meta(nodes: Iterable[Node]) -> Wanted:
-    """The members that the meta group is to have: every node, the first of them as voters."""
-    ids = [replica_id(number) for number in sorted(present(nodes))]
-    first = limits.META_VOTERS_MAX
-    return Wanted(tuple(ids[:first]), tuple(ids[first:]))
+    """The members that the meta group is to have: every node, the first of them as voters.
+
+    A node that is leaving does not vote, as long as anybody stays: when it is removed nobody hears
+    it any more, and of two voters the other one could not go on without it.
+    """
+    nodes = [node for node in nodes if node.present]
+    staying = [node for node in nodes if node.state is NodeState.MEMBER] or nodes
+    voters = sorted(node.number for node in staying)[: limits.META_VOTERS_MAX]
+    learners = sorted({node.number for node in nodes}.difference(voters))
+    return Wanted(tuple(map(replica_id, voters)), tuple(map(replica_id, learners)))
 
 
 def settled(wanted: Wanted, members: ConfState) -> bool:

@@ -385,7 +385,7 @@ class Engine(Reader):
                 group, vnode = (placement.uid, placement.index), vnodes.get(placement.index)
                 own = self._own_replica(placement)
                 if vnode is not None and vnode.id != own:
-                    self._drop(vnodes.pop(placement.index))
+                    self._leave(vnodes.pop(placement.index))
                     vnode = None
                 if own:
                     kept.add(group)
@@ -431,17 +431,16 @@ class Engine(Reader):
         self.consensus.added(vnode, first=first_leader(placement) == self.number)
         return vnode
 
-    def _drop(self, vnode: Vnode) -> None:
-        """Meta does not want a replica here any more."""
-        self.delivery.forget(vnode)
-        self._remove(vnode)
-
     def _lose(self, vnode: Vnode) -> None:
-        """A replica is damaged: it does nothing any more. What it has sent, others want to hear."""
+        """A replica is damaged: it does nothing any more."""
         vnode.resign()
         self._vnodes[vnode.group[0]].pop(vnode.group[1])
-        self.delivery.leave(vnode)
         self.tasks.moved(vnode)
+        self._leave(vnode)
+
+    def _leave(self, vnode: Vnode) -> None:
+        """The group of a replica goes on without it. What was sent here, others want to hear."""
+        self.delivery.leave(vnode)
         self._remove(vnode)
 
     def _remove(self, vnode: Vnode) -> None:
@@ -454,7 +453,8 @@ class Engine(Reader):
         del self._collections[uid]
         self.gathering.leaders.forget(uid)
         for vnode in self._vnodes.pop(uid, {}).values():
-            self._drop(vnode)
+            self.delivery.forget(vnode)
+            self._remove(vnode)
 
     def _reconcile_routes(self) -> None:
         routes = {uid: route.version for uid, route in self.meta.routes_by_uid.items()}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from node.env import Timer, World
 from node.gathering import Gathering
-from node.gathering.questions import Group, Members
+from node.gathering.questions import Burdens, Group, Members
 from node.runtime import Runtime
 from timemachine.errors import TimeMachineError
 from timemachine.group import replica_id
@@ -53,6 +53,7 @@ class Moving:
         self._open: dict[int, Move] = {}
         self._proposing = False
         self._asking = False
+        self._rested: set[int] = set()
 
     def look_soon(self) -> None:
         """Plans or placements have changed, or who leads the meta group."""
@@ -77,7 +78,7 @@ class Moving:
     def _follow(self, plan: Plan) -> None:
         """Know the moves that were begun since the last look, by whomever."""
         if plan.id != self._plan_id or plan.begun < self._seen:
-            self._plan_id, self._seen, self._open = plan.id, 0, {}
+            self._plan_id, self._seen, self._open, self._rested = plan.id, 0, {}, set()
         moves = self._meta.plan_moves[plan.id].moves
         void = set(plan.void)
         for at in range(self._seen, plan.begun):
@@ -129,10 +130,31 @@ class Moving:
             self._propose(command)
 
     def _may_end(self, plan: Plan) -> bool:
-        """Whether the meta group goes on without the nodes that are removed with the end."""
+        """Whether the cluster goes on without the nodes that are removed with the end.
+
+        The meta group does once they do not vote in it; and what they have sent must be settled,
+        for nobody hears them afterwards.
+        """
+        if plan.kind is not PlanKind.REMOVE:
+            return True
         members = self._meta_vnode.members
         voters = {*members.voters, *members.voters_outgoing}
-        return plan.kind is not PlanKind.REMOVE or voters.isdisjoint(map(replica_id, plan.nodes))
+        if not voters.isdisjoint(map(replica_id, plan.nodes)):
+            return False
+        living = [number for number in plan.nodes if self._alive(number)]
+        if self._rested.issuperset(living):
+            return True
+        if not self._asking:
+            self._asking = True
+            self._gathering.poll(Burdens(sizes=False), living, self._heard)
+        return False
+
+    def _heard(self, found: Any) -> None:
+        self._asking = False
+        if not isinstance(found, TimeMachineError):
+            burden, _ = found
+            self._rested = {node for node, count in burden.unsettled if not count}
+            self.look_soon()
 
     def _propose(self, command: AdvancePlan | EndPlan) -> None:
         self._proposing = True

@@ -51,9 +51,19 @@ class Here:
     """What a node answers from.
 
     `started_ms` is when it began, on the wall clock; `writes` counts creators' commands since then.
+    `number` is the node's, and `unsettled` counts what it has sent and nobody has settled yet.
     """
 
-    __slots__ = ("delivery", "seals", "started_ms", "store", "tasks", "writes")
+    __slots__ = (
+        "delivery",
+        "number",
+        "seals",
+        "started_ms",
+        "store",
+        "tasks",
+        "unsettled",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -62,14 +72,19 @@ class Here:
         tasks: Crews,
         seals: Sealers,
         started_ms: int,
+        *,
+        number: int,
         writes: Callable[[], int],
+        unsettled: Callable[[], int],
     ) -> None:
         self.store = store
         self.delivery = delivery
         self.tasks = tasks
         self.seals = seals
         self.started_ms = started_ms
+        self.number = number
         self.writes = writes
+        self.unsettled = unsettled
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True, tag_field="q"):
@@ -449,11 +464,14 @@ class Burden(msgspec.Struct, frozen=True, array_like=True):
 
     sizes   (vnode, about how many bytes of rows), of vnodes that are led
     writes  commands of creators since nodes began; fires: sends that were begun
+    unsettled
+            (node, how many sends it has begun that are not settled yet)
     """
 
     sizes: list[tuple[Group, int]]
     writes: int = 0
     fires: int = 0
+    unsettled: list[tuple[int, int]] = []
 
 
 class Burdens(_Question, frozen=True, tag=13):
@@ -471,7 +489,12 @@ class Burdens(_Question, frozen=True, tag=13):
                 found.append((vnode.group, _size(here.store, vnode)))
                 if len(found) % _REPORTS_BETWEEN_YIELDS == 0:
                     yield None
-        yield Burden(found, here.writes(), sum(here.delivery.lateness.counts))
+        yield Burden(
+            found,
+            here.writes(),
+            sum(here.delivery.lateness.counts),
+            [(here.number, here.unsettled())],
+        )
 
     def merge(self, parts: Sequence[Burden]) -> Burden:
         """See the module."""
@@ -479,6 +502,7 @@ class Burdens(_Question, frozen=True, tag=13):
             [each for part in parts for each in part.sizes],
             sum(part.writes for part in parts),
             sum(part.fires for part in parts),
+            [each for part in parts for each in part.unsettled],
         )
 
 

@@ -24,7 +24,7 @@ from node.api.lookups import find_collection
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
 from node.api.plan_views import MovesView, MoveView, PlanBody, PlanView, TrafficView
-from node.api.problems import invalid, refusal
+from node.api.problems import check_range, invalid, refusal
 from node.engine import Engine
 from node.gathering import Burdens, Members
 from node.moving import placement_of, waits_for
@@ -90,7 +90,11 @@ class PlanHandlers:
         """
         body = decoded(_decode, call.body)
         engine, meta = self._engine, self._engine.meta
+        if body.kind not in set(PlanKind):
+            raise invalid("/kind", f"This is one of {', '.join(PlanKind)}.")
         kind = PlanKind(body.kind)
+        check_range("/transfers", body.transfers, 1, limits.PLAN_TRANSFERS_MAX)
+        check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
         numbers = self._numbers(body.nodes, kind)
         collection = None
         if kind is PlanKind.REPLICATE:

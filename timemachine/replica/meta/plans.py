@@ -39,7 +39,8 @@ def confirm_plan(tables: Tables, command: c.ConfirmPlan) -> MetaResult:
     plan = tables.plans.get(command.id)
     if plan is None:
         return refused("not_found")
-    if plan.under_way:
+    if plan.under_way or plan.state in (PlanState.DONE, PlanState.FAILED):
+        # Asked again by who did not hear the answer.
         return MetaResult(kind="unchanged", plan=plan)
     if plan.ended:
         return refused("plan_ended")

@@ -14,4 +14,13 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
+def confirm_cluster(cluster_id: str) -> None:
+    """Have somebody at a terminal type the cluster's id. Raises ClickException for another."""
+    typed = click.prompt(
+        "Type the cluster's id to confirm it", default="", show_default=False, err=True
+    )
+    if typed.strip() != cluster_id:
+        raise click.ClickException("That is not the cluster's id; nothing was confirmed.")
+
+
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -1,23 +1,20 @@
 """Commands over many jobs: count first, ask, start a task, watch it."""
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import click
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from admin import exits, output, shown, tables, times
 from admin.arguments import together
 from admin.ask import confirm, yes_option
 from admin.given import Given
 from admin.session import Session
+from admin.watching import until_ended
 from timemachine.client import operations
 from timemachine.client.call import Call
 
-_POLL_S: Final = 0.25
-_POLL_S_MAX: Final = 2.0
 _RUNNING: Final = "running"
 _DONE: Final = "done"
 
@@ -91,36 +88,17 @@ def _sample(row: tables.Row) -> tables.Parts:
 def watch(context: click.Context, task: str, *, total: int | None = None) -> None:
     """Wait for the end of a task; people see how far it is. `total` jobs were there before it."""
     given = context.ensure_object(Given)
-    as_json = bool(given.as_json)
-    err = output.console(stderr=True)
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=err,
-        transient=True,
-        disable=as_json or not err.is_terminal,
+
+    def look(row: tables.Row) -> tuple[str, int, int | None, bool]:
+        return f"task {task}", row["progress"]["done"], total, row["state"] != _RUNNING
+
+    answer = until_ended(
+        given,
+        operations.get_task(task),
+        look,
+        goes_on=f"The task goes on. `timemachine task watch {task}` watches it,"
+        f" `timemachine task cancel {task}` stops it.",
     )
-    call = operations.get_task(task)
-    pause_s = _POLL_S
-    try:
-        with Session(given) as session, progress:
-            bar = progress.add_task(f"task {task}", total=total)
-            while True:
-                answer = session.ask(call)
-                row = msgspec.json.decode(answer, type=dict[str, Any])
-                progress.update(bar, completed=row["progress"]["done"])
-                if row["state"] != _RUNNING:
-                    break
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, _POLL_S_MAX)
-    except KeyboardInterrupt:
-        output.say(
-            f"The task goes on. `timemachine task watch {task}` watches it,"
-            f" `timemachine task cancel {task}` stops it."
-        )
-        raise
-    output.document(answer, tables.one, as_json=as_json)
-    if row["state"] != _DONE:
+    output.document(answer, tables.one, as_json=bool(given.as_json))
+    if msgspec.json.decode(answer, type=dict[str, Any])["state"] != _DONE:
         context.exit(exits.FAILED)

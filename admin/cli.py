@@ -1,14 +1,16 @@
 """The commands of an admin: those that look, the token for a node that joins, upgrades, salvage."""
 
+from functools import partial
 from typing import Final
 
 import click
 
-from admin import answers
+from admin import answers, output, planning
 from admin.command import Group
 from admin.given import Given
 from admin.lazy import LazyGroup, Place
 from admin.render import show_finalised, show_join_token, show_status, show_vnodes
+from admin.session import Session
 from admin.times import DURATION_NOT_ZERO
 from timemachine import limits
 from timemachine.client import operations
@@ -19,6 +21,9 @@ class _Admin(LazyGroup, Group):
 
 
 _PLACES: Final = {
+    "plan": Place(
+        "admin.commands.plan", "plan", "Plans: what is to move when nodes come, go or change."
+    ),
     "salvage": Place(
         "admin.commands.salvage", "salvage", "Take the jobs out of what a stopped node has left."
     ),
@@ -33,8 +38,11 @@ def admin() -> None:
 @admin.command(db=False, examples=["timemachine admin status"])
 @click.pass_obj
 def status(given: Given) -> None:
-    """Show the nodes of the cluster."""
-    answers.show(given, operations.cluster(), show_status)
+    """Show the nodes of the cluster, and how far the plan is that runs."""
+    with Session(given) as session:
+        answer = session.ask(operations.cluster())
+        plan = None if given.as_json else planning.running(session)
+    output.document(answer, partial(show_status, plan=plan), as_json=bool(given.as_json))
 
 
 @admin.command(db=False, examples=["timemachine admin vnodes"])

@@ -30,19 +30,19 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def people(parts: Iterable[RenderableType | str]) -> None:
-    """Print what people see: sentences and tables."""
-    out = console()
+def people(parts: Iterable[RenderableType | str], *, err: bool = False) -> None:
+    """Print what people see, sentences and tables; with `err` beside what programs read."""
+    out = console(stderr=err)
     # A row is a line, which a narrow terminal goes on with: ids and times stay in one piece.
     out.width = WIDE
     for part in parts:
         if isinstance(part, str):
-            click.echo(part)
+            click.echo(part, err=err)
         else:
             with out.capture() as captured:
                 out.print(part)
             # Columns are filled up with spaces, which nobody wants in a file or in a next line.
-            click.echo(_FILLING.sub(r"\1", captured.get()), nl=False)
+            click.echo(_FILLING.sub(r"\1", captured.get()), nl=False, err=err)
 
 
 def decoded(answer: bytes) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 
-from admin import shown
+from admin import planned, shown
 from admin.tables import Parts, Row, grid, members
 
 
-def show_status(cluster: Row) -> Parts:
-    """The nodes of a cluster."""
+def show_status(cluster: Row, plan: Row | None = None) -> Parts:
+    """The nodes of a cluster, and the plan that runs."""
     leader = cluster["node_leader"]
     yield f"cluster {cluster['cluster_id']}, node leader {leader or 'none'}"
     if missing := cluster.get("under_replicated"):
         yield f"{missing} vnodes have fewer replicas than they are to have"
     if cluster.get("no_fault_tolerance"):
         yield "no fault tolerance: the loss of one node can stop vnodes"
+    if plan is not None:
+        yield planned.in_a_line(plan)
     finalised, known = cluster.get("cluster_version", 0), cluster.get("known_version", 0)
     if known > finalised:
         yield f"format {finalised}; every node knows {known}, which may be finalised"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SIZES: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _STEPS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"))
 
 
@@ -43,6 +44,18 @@ def duration(ms: object) -> str:
             parts.append(f"{left // size}{unit}")
             left %= size
     return " ".join(parts[:2])
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that people read, such as `1.5 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    amount, units = count / 1024, list(_SIZES)
+    # 1023.96 would be shown as 1024.
+    while amount >= 1023.95 and len(units) > 1:
+        amount /= 1024
+        del units[0]
+    return f"{amount:.1f} {units[0]}"
 
 
 def distance(ms: object, now_ms: int) -> str:

@@ -23,6 +23,7 @@ _STATE_STYLES: Final = {
     "retrying": "yellow",
     "held": "yellow",
     "paused": "yellow",
+    "leaving": "yellow",
     "cancelled": "dim",
 }
 _BAR_CELLS: Final = 40

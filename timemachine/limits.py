@@ -161,6 +161,7 @@ CLIENT_BATCH_WAIT_MS_DEFAULT = 100  # until a batch that does not fill up is sen
 CLIENT_FAILURES_KEPT_MAX = 1_000  # of a batcher that nobody listens to
 CLIENT_POLL_MS_MIN = 50  # between two looks at a task, at first
 CLIENT_POLL_MS_MAX = 5_000
+CLIENT_PLAN_TRY_MS = 25_000  # one try to make a plan: nodes that are down are waited for
 
 # --- the command line ------------------------------------------------------------------------
 CLI_BATCH_BYTES = 4 * 1024 * 1024  # of jobs in one request, if they are more than one

@@ -10,17 +10,21 @@ import click
 import pytest
 
 from admin.examples import ExampleCommand
+from tests.cluster.cluster import Cluster
 from tests.cluster.process import NodeProcess, Recipient, wait_until
 from tests.cluster.terminal import Terminal
 from tests.docs.cli_page import commands
 from tests.docs.page import blocks
 
-EXAMPLES = [
+_ALL = [
     example
     for path, context in commands()
     if isinstance(context.command, ExampleCommand) and path != "timemachine completion"
     for example in context.command.examples
 ]
+PLANS = [example for example in _ALL if "admin plan" in example]
+"""These need a second node."""
+EXAMPLES = [example for example in _ALL if example not in PLANS]
 _numbers = count()
 
 
@@ -93,6 +97,34 @@ def test_examples(example: str, world: Terminal, node: NodeProcess) -> None:
     assert done.out or done.err
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """Two nodes, n1 and n2, and so many vnodes that a plan is not done before it is paused."""
+    with Cluster(tmp_path_factory.mktemp("plans"), 2) as cluster:
+        cluster.form()
+        tm = Terminal(cluster.nodes[1].address)
+        tm("collection", "put", "carts", "--num-vnodes", "64", "--replicas", "1")
+        yield tm
+
+
+@pytest.mark.parametrize("example", PLANS)
+def test_examples_of_plans(example: str, pair: Terminal) -> None:
+    """Each works as it stands, for a plan that is not confirmed, runs, is paused or has ended."""
+    words = shlex.split(example)[1:]
+    if words[-1] == "PLAN":
+        making = ("rebalance",) if words[2] == "watch" else ("drain", "n2", "--transfers", "1")
+        words[-1] = pair("admin", "plan", *making, "--json").json["id"]
+        if words[2] in ("pause", "resume", "cancel"):
+            pair("admin", "plan", "confirm", words[-1], "--no-wait")
+        if words[2] == "resume":
+            pair("admin", "plan", "pause", words[-1])
+        if words[2] == "watch":
+            pair("admin", "plan", "confirm", words[-1])
+    assert pair(*words).out
+    if words[2] in ("pause", "resume"):
+        pair("admin", "plan", "cancel", words[-1])
+
+
 def test_the_first_commands_of_the_manual(node: NodeProcess, tmp_path: Path) -> None:
     """Typed one after the other, they work as they stand."""
     tm = Terminal(node.address, f"examples-{next(_numbers)}")
@@ -105,7 +137,8 @@ def test_the_first_commands_of_the_manual(node: NodeProcess, tmp_path: Path) -> 
 
 def test_there_are_examples() -> None:
     """The list is not empty by some mistake, and holds each command of the groups."""
-    named = {tuple(shlex.split(example)[1:3]) for example in EXAMPLES}
+    typed = [shlex.split(example)[1:] for example in _ALL]
+    named = {tuple(words[:length]) for words in typed for length in (2, 3)}
     groups = {"db", "collection", "route", "job", "task", "admin"}
     for path, context in commands():
         words = tuple(path.split()[1:])

@@ -327,6 +327,32 @@ def test_tasks_of_a_node(ask: Ask, tmp_path: Path) -> None:
         assert "task_not_found" == caught.value.code
 
 
+def test_plans_of_a_node(ask: Ask, tmp_path: Path) -> None:
+    """A plan is made once for each key, shown, confirmed, and comes to its end."""
+    with NodeProcess(tmp_path / "data") as node:
+        node.start().set_up("http://127.0.0.1:9/")
+        plan, again, listed = ask(
+            [url(node)],
+            lambda tm: tm.make_plan("rebalance", transfers=3, idempotency_key="once"),
+            lambda tm: tm.make_plan("rebalance", transfers=3, idempotency_key="once"),
+            lambda tm: _first(tm.list_plans(consistency="stale")),
+        )
+        assert plan == again == listed
+        assert ("rebalance", "proposed", 3) == (plan.kind, plan.state, plan.transfers)
+        assert plan.created_time < plan.expires_time
+
+        (begun,) = ask([url(node)], lambda tm: tm.confirm_plan(plan))
+        assert begun.confirmed_time is not None
+        with SyncClient(url(node)) as tm:
+            wait_until(lambda: "done" == tm.get_plan(plan).state, "the plan does not end")
+        for act in ("confirm_plan", "pause_plan", "resume_plan", "cancel_plan"):
+            with pytest.raises(ApiConflict) as caught:
+                ask([url(node)], lambda tm, act=act: getattr(tm, act)(plan.id))
+            assert "plan_ended" == caught.value.code
+        with pytest.raises(ApiInvalid, match="no such node"):
+            ask([url(node)], lambda tm: tm.make_plan("drain", nodes=[plan.id]))
+
+
 def test_attempts_of_a_node(ask: Ask, tmp_path: Path) -> None:
     """Attempts of a job and of a route, what was answered removed, what died sent again."""
     with Recipient() as recipient, NodeProcess(tmp_path / "data") as node:

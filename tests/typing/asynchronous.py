@@ -27,6 +27,7 @@ from timemachine.client import (
     JoinToken,
     NewJob,
     Page,
+    Plan,
     Ready,
     Route,
     RouteSecret,
@@ -209,6 +210,16 @@ async def tasks(tm: Client) -> None:
     assert_type(buckets[0].from_at, datetime)
     assert_type(await tm.cluster(), Cluster)
     assert_type(await tm.vnodes(), list[Vnode])
+    planned = await tm.make_plan("drain", nodes=["n2"], transfers=4)
+    assert_type(planned, Plan)
+    assert_type(planned.moves.done, int)
+    assert_type(planned.vnodes[0].add, tuple[str, ...])
+    assert_type(await tm.get_plan(planned), Plan)
+    assert_type([plan async for plan in tm.list_plans(limit=3)], list[Plan])
+    assert_type(await tm.confirm_plan(planned), Plan)
+    assert_type(await tm.pause_plan("id"), Plan)
+    assert_type(await tm.resume_plan("id"), Plan)
+    assert_type(await tm.cancel_plan("id"), Plan)
     assert_type(await tm.finalise(cluster_version=2), Finalised)
     assert_type(await tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(await tm.get_settings(), Settings)
@@ -221,6 +232,7 @@ async def tasks(tm: Client) -> None:
     # What a type checker must find: each of these lines is wrong.
     await tm.cancel_jobs("shop", "carts", filter={})  # type: ignore[call-arg]
     await tm.wait_task(7)  # type: ignore[arg-type]
+    await tm.make_plan("shrink")  # type: ignore[arg-type]
     await tm.reschedule_jobs("shop", "carts", trigger_time=1.5)  # type: ignore[arg-type]
     await tm.put_settings()  # type: ignore[call-arg]
     Client(timeout_ms="5")  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from timemachine.client import (
     JoinToken,
     NewJob,
     Page,
+    Plan,
     Ready,
     Route,
     RouteSecret,
@@ -209,6 +210,16 @@ def tasks(tm: SyncClient) -> None:
     assert_type(buckets[0].from_at, datetime)
     assert_type(tm.cluster(), Cluster)
     assert_type(tm.vnodes(), list[Vnode])
+    planned = tm.make_plan("drain", nodes=["n2"], transfers=4)
+    assert_type(planned, Plan)
+    assert_type(planned.moves.done, int)
+    assert_type(planned.vnodes[0].add, tuple[str, ...])
+    assert_type(tm.get_plan(planned), Plan)
+    assert_type(list(tm.list_plans(limit=3)), list[Plan])
+    assert_type(tm.confirm_plan(planned), Plan)
+    assert_type(tm.pause_plan("id"), Plan)
+    assert_type(tm.resume_plan("id"), Plan)
+    assert_type(tm.cancel_plan("id"), Plan)
     assert_type(tm.finalise(cluster_version=2), Finalised)
     assert_type(tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(tm.get_settings(), Settings)
@@ -221,6 +232,7 @@ def tasks(tm: SyncClient) -> None:
     # What a type checker must find: each of these lines is wrong.
     tm.cancel_jobs("shop", "carts", filter={})  # type: ignore[call-arg]
     tm.wait_task(7)  # type: ignore[arg-type]
+    tm.make_plan("shrink")  # type: ignore[arg-type]
     tm.reschedule_jobs("shop", "carts", trigger_time=1.5)  # type: ignore[arg-type]
     tm.put_settings()  # type: ignore[call-arg]
     SyncClient(timeout_ms="5")  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from timemachine import limits
 from timemachine.client import operations
 from timemachine.client.answers import Job
 from timemachine.client.call import Call
@@ -396,6 +397,17 @@ def test_a_try_has_its_own_bound_within_the_call() -> None:
     with pytest.raises(NoAnswer):
         play.run(GET)
     assert [1_000, 1_000, 200.0] == [send.timeout_ms for send in play.sends]
+
+
+def test_a_plan_has_the_time_that_it_takes() -> None:
+    """Nodes that are down are waited for, longer than tries take; not longer than the call."""
+    call = operations.make_plan("rebalance")
+    for timeout_ms, first_ms in ((60_000, limits.CLIENT_PLAN_TRY_MS), (5_000, 5_000)):
+        play = Play(RESET, timeout_ms=timeout_ms, attempt_timeout_ms=1_000)
+        play.took_ms = timeout_ms
+        with pytest.raises(NoAnswer):
+            play.run(call)
+        assert first_ms == play.sends[0].timeout_ms
 
 
 @pytest.mark.parametrize(

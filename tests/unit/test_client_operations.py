@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from timemachine.client import Client, SyncClient, operations
-from timemachine.client.answers import Bulk, Job, Page, PreviousSecret, RouteSecret
+from timemachine.client.answers import Bulk, Job, Page, Plan, PreviousSecret, RouteSecret
 from timemachine.client.call import Call, time_ms
 from timemachine.client.common import next_page
 
 JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
+PLANS = "/v1/cluster/plans"
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,26 @@ JOB_PATH = "/v1/dbs/d/collections/c/jobs/j"
             "/v1/cluster/finalise",
             {"cluster_version": 2},
         ),
+        (operations.make_plan("rebalance"), "POST", PLANS, {"kind": "rebalance"}),
+        (
+            operations.make_plan("drain", nodes=("n2", "n3"), transfers=4),
+            "POST",
+            PLANS,
+            {"kind": "drain", "nodes": ["n2", "n3"], "transfers": 4},
+        ),
+        (
+            operations.make_plan("replicate", db="d", collection="c", replicas=5),
+            "POST",
+            PLANS,
+            {"kind": "replicate", "db": "d", "collection": "c", "replicas": 5},
+        ),
+        (operations.get_plan("p"), "GET", f"{PLANS}/p", None),
+        (operations.get_plan(Plan(id="p")), "GET", f"{PLANS}/p", None),
+        (operations.list_plans(page_size=9, cursor="x"), "GET", f"{PLANS}?limit=9&cursor=x", None),
+        (operations.confirm_plan("p"), "POST", f"{PLANS}/p/confirm", None),
+        (operations.pause_plan("p"), "POST", f"{PLANS}/p/pause", None),
+        (operations.resume_plan("p"), "POST", f"{PLANS}/p/resume", None),
+        (operations.cancel_plan("p"), "POST", f"{PLANS}/p/cancel", None),
         (operations.issue_join_token(), "POST", "/v1/cluster/join-tokens", {}),
         (
             operations.issue_join_token(ttl_ms=60_000),
@@ -356,6 +377,12 @@ def test_one_text_is_no_list_of_tags() -> None:
     """tags="cart" would otherwise be four tags."""
     with pytest.raises(TypeError, match="tags"):
         operations.create_job("d", "c", route="r", delay_ms=1, tags="cart")
+
+
+def test_one_text_is_no_list_of_nodes() -> None:
+    """nodes="n2" would otherwise be two nodes."""
+    with pytest.raises(TypeError, match="nodes"):
+        operations.make_plan("drain", nodes="n2")
 
 
 def test_misspelt_route_setting_is_refused() -> None:

@@ -474,3 +474,76 @@ class Vnode(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[Replica, ...] = ()
     offset: Offset = Offset()
     due_backlog: int = 0
+
+
+class PlannedMove(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan changes about one vnode: the nodes that get and that lose a replica of it.
+
+    `state` is waiting, moving, done, or void: the vnode had changed meanwhile, or is gone.
+    """
+
+    db: str = ""
+    collection: str = ""
+    index: int = 0
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    copied_bytes: int = 0
+    state: str = ""
+
+
+class PlanProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """The moves of a plan in numbers.
+
+    `copies` are replicas that are copied, `left` moves beyond those that one plan takes.
+    """
+
+    total: int = 0
+    copies: int = 0
+    waiting: int = 0
+    moving: int = 0
+    done: int = 0
+    void: int = 0
+    left: int = 0
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy the cluster was when a plan was made."""
+
+    writes_per_s: float = 0.0
+    fires_per_s: float = 0.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to move between nodes, once it is confirmed.
+
+    `kind` is rebalance, drain, remove or replicate; `state` is proposed, running, paused, done,
+    cancelled or failed (with `error`). `risks` are sentences to think of before confirming it,
+    `waits_for` nodes that do not answer and that the next moves go to; `vnodes` are the moves,
+    empty in lists.
+    """
+
+    id: str
+    kind: str = ""
+    state: str = ""
+    nodes: tuple[str, ...] = ()
+    db: str | None = None
+    collection: str | None = None
+    replicas: int | None = None
+    transfers: int = 0
+    moves: PlanProgress = PlanProgress()
+    copied_bytes: int = 0
+    estimate_ms: int = 0
+    traffic: Traffic = Traffic()
+    risks: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+    error: str | None = None
+    created_time: int = 0
+    expires_time: int = 0
+    confirmed_time: int | None = None
+    finished_time: int | None = None
+    vnodes: tuple[PlannedMove, ...] = ()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it was confirmed and has not ended."""
+        return self.state in ("running", "paused")

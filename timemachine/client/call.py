@@ -26,6 +26,7 @@ class Call(Generic[T]):
     idempotency_key  the caller's own; writes without one get one of the client's
     new_ids          give the jobs in `body` that have no id one of the client's
     items_max        how many items of a list are wanted, over all its pages
+    try_ms_min       how long one try may take at least, where an answer takes its time
     """
 
     method: str
@@ -37,6 +38,7 @@ class Call(Generic[T]):
     idempotency_key: str | None = None
     new_ids: bool = False
     items_max: int | None = None
+    try_ms_min: int = 0
     writes: bool = field(init=False)
 
     def __post_init__(self) -> None:

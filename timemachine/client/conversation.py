@@ -74,7 +74,7 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
     """
     now_ms, sources = config.sources.monotonic_ms, config.sources
     headers, body = _request_parts(call, config)
-    effort = Effort(config, first_server, now_ms())
+    effort = Effort(config, first_server, now_ms(), try_ms_min=call.try_ms_min)
     maybe_done = False
     told: dict[str, str] = {}
     """What each server that gave no answer was lacking."""
@@ -112,8 +112,11 @@ def converse(call: Call[T], config: Config, first_server: int) -> Generator[Step
 class Effort:
     """Which server is next, after what wait, until when."""
 
-    def __init__(self, config: Config, first_server: int, now_ms: float) -> None:
+    def __init__(
+        self, config: Config, first_server: int, now_ms: float, *, try_ms_min: int = 0
+    ) -> None:
         self._config = config
+        self._try_ms = max(config.attempt_timeout_ms, try_ms_min)
         self._deadline_ms = now_ms + config.timeout_ms
         self._not_before_ms = [0.0] * len(config.servers)
         self._tries = 0
@@ -121,7 +124,7 @@ class Effort:
 
     def try_ms(self, now_ms: float) -> float:
         """How long the next try may take."""
-        return max(1.0, min(self._deadline_ms - now_ms, self._config.attempt_timeout_ms))
+        return max(1.0, min(self._deadline_ms - now_ms, self._try_ms))
 
     def failed(self, now_ms: float, retry_after_ms: int, random: float) -> float | None:
         """A try failed: choose the next server, and return the wait before it, None to give up."""

@@ -44,6 +44,22 @@ def test_durations(ms: object, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1_048_575, "1.0 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (5 << 60, "5120.0 PiB"),
+    ],
+)
+def test_sizes(count: int, expected: str) -> None:
+    """In the unit that keeps the number short."""
+    assert expected == shown.size(count)
+
+
+@pytest.mark.parametrize(
     ("ms", "expected"), [(10_500, "now"), (70_000, "in 1m"), (5_000, "5s ago"), (None, "")]
 )
 def test_distances(ms: object, expected: str) -> None:

@@ -10,6 +10,9 @@ from timemachine.client.call import Time
 Consistency = Literal["linearizable", "stale"]
 """How a read is answered: with all that was acknowledged before, or from the node's own replica."""
 
+PlanKind = Literal["rebalance", "drain", "remove", "replicate"]
+"""What a plan changes about where replicas are."""
+
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """One job of a batch; either `trigger_time` or `delay_ms`."""

@@ -112,9 +112,10 @@ def test_examples_of_plans(example: str, pair: Terminal) -> None:
     """Each works as it stands, for a plan that is not confirmed, runs, is paused or has ended."""
     words = shlex.split(example)[1:]
     if words[-1] == "PLAN":
-        making = ("rebalance",) if words[2] == "watch" else ("drain", "n2", "--transfers", "1")
+        stopped = words[2] in ("pause", "resume", "cancel")
+        making = ("drain", "n2", "--transfers", "1") if stopped else ("rebalance",)
         words[-1] = pair("admin", "plan", *making, "--json").json["id"]
-        if words[2] in ("pause", "resume", "cancel"):
+        if stopped:
             pair("admin", "plan", "confirm", words[-1], "--no-wait")
         if words[2] == "resume":
             pair("admin", "plan", "pause", words[-1])
@@ -123,6 +124,9 @@ def test_examples_of_plans(example: str, pair: Terminal) -> None:
     assert pair(*words).out
     if words[2] in ("pause", "resume"):
         pair("admin", "plan", "cancel", words[-1])
+    if words[2] in ("pause", "resume", "cancel"):
+        show = ("admin", "plan", "show", words[-1], "--json")
+        wait_until(lambda: not pair(*show).json["moves"]["moving"], "what was begun does not end")
 
 
 def test_the_first_commands_of_the_manual(node: NodeProcess, tmp_path: Path) -> None:

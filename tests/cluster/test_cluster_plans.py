@@ -1,10 +1,11 @@
 """A cluster grows and shrinks by plans, typed as an admin types them."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from admin import exits, watching
+from admin import exits
 from tests.cluster.cluster import PATIENCE_S, Cluster
 from tests.cluster.process import wait_until
 from tests.cluster.terminal import Terminal
@@ -116,7 +117,7 @@ def test_a_plan_is_paused_watched_and_cancelled(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(watching.time, "sleep", interrupt)
+            patched.setattr(time, "sleep", interrupt)
             left = tm(*PLAN, "watch", plan, code=exits.FAILED)
         assert "The plan goes on." in left.err
         assert "paused" == tm(*PLAN, "show", plan, "--json").json["state"]

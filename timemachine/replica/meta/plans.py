@@ -22,6 +22,10 @@ from timemachine.replica.meta.tables import Tables
 def put_plan(tables: Tables, command: c.PutPlan) -> MetaResult:
     """Keep a plan; it does nothing before it is confirmed."""
     assert len(command.moves.moves) <= limits.PLAN_MOVES_MAX
+    same = tables.plans.get(command.plan.id)
+    if same is not None and same.under_way:
+        # Made under the same key, so long ago that its answer is forgotten.
+        return MetaResult(kind="unchanged", plan=same)
     idle = [plan for plan in tables.plans.values() if not plan.under_way]
     void = [plan for plan in idle if not plan.ended and plan.expires_ms <= command.now_ms]
     for plan in void:

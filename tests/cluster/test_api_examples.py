@@ -81,7 +81,19 @@ def _task(node: NodeProcess) -> str:
     return str(_must(node, "POST", f"{_JOBS}/cancel", body)["task"])
 
 
-@pytest.mark.parametrize("operation_id", [operation.id for operation in OPERATIONS])
+def _plan(node: NodeProcess) -> str:
+    return str(_must(node, "POST", "/v1/cluster/plans", {"kind": "rebalance"})["id"])
+
+
+_MADE = {"task": _task, "plan": _plan}
+_OF_SEVERAL_NODES = {"pause_plan", "resume_plan"}
+"""On one node nothing moves, so a plan ends at once. tests/unit/node/api/test_plans.py has these."""
+
+
+@pytest.mark.parametrize(
+    "operation_id",
+    [operation.id for operation in OPERATIONS if operation.id not in _OF_SEVERAL_NODES],
+)
 def test_the_example_gets_the_documented_success(
     node: NodeProcess, document: Any, operation_id: str
 ) -> None:
@@ -101,7 +113,7 @@ def test_the_example_gets_the_documented_success(
             continue
         name, example = parameter["name"], parameter["example"]
         if parameter["in"] == "path":
-            value = _task(node) if name == "task" else str(example)
+            value = _MADE[name](node) if name in _MADE else str(example)
             path = path.replace("{%s}" % name, quote(value, safe=""))
         else:
             query[name] = str(example).lower() if isinstance(example, bool) else example

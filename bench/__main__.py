@@ -1,9 +1,9 @@
-"""`python -m bench [WORKLOAD ...] [--quick]`."""
+"""`python -m bench [WORKLOAD ...] [--quick] [--jobs COUNT]`."""
 
 import argparse
 import os
 
-from bench import bulk, cluster, fire, growth, idle, ingest, lateness, memory, raft
+from bench import bulk, cluster, fire, growth, idle, ingest, join, lateness, memory, raft
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -18,6 +18,7 @@ _WORKLOADS = {
     "rolling": cluster.rolling,
     "cluster-ingest": cluster.ingest,
     "cluster-idle": cluster.idle,
+    "join": join.run,
 }
 
 
@@ -26,13 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(_WORKLOADS))
     parser.add_argument("--quick", action="store_true", help="smaller, for a first look")
+    parser.add_argument("--jobs", type=int, metavar="COUNT", help="join: how many are pending")
     given = parser.parse_args()
     unknown = [name for name in given.workloads if name not in _WORKLOADS]
     if unknown:
         parser.error(f"no such workload: {', '.join(unknown)}")
     print(f"processors {os.cpu_count()}, load {os.getloadavg()}")
     for name in given.workloads or _WORKLOADS:
-        _WORKLOADS[name](quick=given.quick)
+        if name == "join":
+            join.run(quick=given.quick, pending=given.jobs)
+        else:
+            _WORKLOADS[name](quick=given.quick)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Three nodes that form one cluster, each a process with its own data directory."""
+"""Three nodes that form one cluster, each a process with its own data directory; more may join."""
 
 import http.client
 import tempfile
@@ -15,10 +15,11 @@ _LOOK_S = 0.1
 
 
 class Trio:
-    """The nodes 1, 2 and 3, from `form` to `stop`.
+    """The nodes 1, 2 and 3, from `form` to `stop`, and those that join them.
 
-    nodes  those that run, by number
-    ids    the number of each node by its id
+    nodes     those that run, by number
+    ids       the number of each node by its id
+    replicas  how many replicas each node had when all was last seen whole, by number
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,13 +27,18 @@ class Trio:
         self._addresses: dict[int, tuple[str, str]] = {}
         self.nodes: dict[int, Process] = {}
         self.ids: dict[str, int] = {}
+        self.replicas: dict[int, int] = {}
 
     def form(self) -> None:
         """Start all; the second and third join."""
         self._launch(1)
         for number in (2, 3):
-            token = ask(self.nodes[1], "POST", "/v1/cluster/join-tokens")["token"]
-            self._launch(number, "--join", self.nodes[1].rpc, "--join-token", token)
+            self.join(number)
+
+    def join(self, number: int) -> None:
+        """Let one more node in; returns when the others count on it."""
+        token = ask(self.nodes[1], "POST", "/v1/cluster/join-tokens")["token"]
+        self._launch(number, "--join", self.nodes[1].rpc, "--join-token", token)
         told = ask(self.nodes[1], "GET", "/v1/cluster")["nodes"]
         self.ids = {each["id"]: each["number"] for each in told}
 
@@ -63,7 +69,8 @@ class Trio:
 
     def urls(self, first: int) -> list[str]:
         """Where the API of all nodes is, this one's first."""
-        order = sorted(self._addresses, key=lambda number: (number - first) % 3)
+        count = len(self._addresses)
+        order = sorted(self._addresses, key=lambda number: (number - first) % count)
         return [f"http://{self._addresses[number][0]}" for number in order]
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -91,6 +98,8 @@ class Trio:
         if self.ask("GET", "/v1/cluster")["under_replicated"]:
             return False
         rows = self.ask("GET", "/v1/cluster/vnodes")["items"]
+        holders = [self.ids[each["node"]] for row in rows for each in row["replicas"]]
+        self.replicas = {number: holders.count(number) for number in self.nodes}
         return all(
             row["leader"] is not None
             and ["voter"] * 3 == [each["role"] for each in row["replicas"]]
@@ -101,7 +110,7 @@ class Trio:
     def even(self) -> bool:
         """Whether the nodes lead as many vnodes each, give or take one in ten."""
         led = list(self.leaders().values())
-        counts = [led.count(number) for number in (1, 2, 3)]
+        counts = [led.count(number) for number in self.nodes]
         return max(counts) - min(counts) <= max(1, len(led) // 10)
 
     def wait(self, holds: Callable[[], bool], *, patience_s: float = _PATIENCE_S) -> bool:

@@ -11,12 +11,11 @@ _BALLAST: Final = 1_500
 _BALLAST_BYTES: Final = 8_000
 
 
-def weigh_down(cluster: Cluster) -> None:
+def weigh_down(cluster: Cluster, jobs: int = _BALLAST) -> None:
     """Give the replicas so much to copy that a copy takes a moment. Of these jobs no test asks."""
     meta = "m" * _BALLAST_BYTES
     cluster.create(
-        {"id": f"ballast{number}", "trigger_time": now_ms(), "meta": meta}
-        for number in range(_BALLAST)
+        {"id": f"ballast{number}", "trigger_time": now_ms(), "meta": meta} for number in range(jobs)
     )
 
 

@@ -3,14 +3,19 @@
 A leadership goes where its log is, so it costs next to nothing to move; but everything that a node
 leads is on its processor. After a restart, or when a node has joined, some lead much and others
 nothing, until this has looked.
+
+A vnode whose members are being changed is left alone. Another leader would have to send its image
+from the beginning; and who is to leave would be given what it has just handed over.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from node.calls import Answer, Calls
 from node.env import World
 from node.gathering import Gathering, Reports
+from node.gathering.questions import Group
+from node.overview import VnodeReport
 from node.runtime import Runtime
 from timemachine import codec, limits
 from timemachine.errors import NotLeader, TimeMachineError
@@ -27,6 +32,7 @@ class Balancing:
     """Has leaders moved while this node leads the meta group, and moves those that others ask for.
 
     `others` gives the numbers of all other nodes; `hand_over(vnode, node, done)` moves one.
+    `wanted` gives the ids of the replicas that a vnode is to have.
     `fit` says whether a node should lead more, as long as one that should is a voter; `weights`
     gives how much each is to have beside the others, by its number.
     """
@@ -41,6 +47,7 @@ class Balancing:
         *,
         others: Callable[[], Iterable[int]],
         hand_over: Callable[[Vnode, int, Callable[[bool], None]], None],
+        wanted: Callable[[Group], Collection[int]],
         fit: Callable[[int], bool] = lambda _: True,
         weights: Callable[[], Mapping[int, int]] = dict,
     ) -> None:
@@ -51,6 +58,7 @@ class Balancing:
         self._gathering = gathering
         self._others = others
         self._hand_over = hand_over
+        self._wanted = wanted
         self._fit = fit
         self._weights = weights
         calls.serve(KIND, self._asked)
@@ -84,9 +92,16 @@ class Balancing:
         }
         for group, nodes in voters.items():
             voters[group] = [node for node in nodes if self._fit(node)] or nodes
+            if self._changes(group, reports[group]):
+                voters[group] = [leaders[group]]
         for move in leader_moves(leaders, voters, self._weights())[: limits.BALANCE_MOVES_MAX]:
             body = codec.encode((move.uid, move.index, move.target))
             self._calls.call(move.source, KIND, body, lambda _: None)
+
+    def _changes(self, group: Group, report: VnodeReport) -> bool:
+        """Whether a vnode has other members than it is to have, or some that do not vote."""
+        voting = {member.replica for member in report.replicas if member.voter}
+        return len(voting) < len(report.replicas) or voting != set(self._wanted(group))
 
     def _asked(self, sender: int, body: bytes, answer: Answer) -> None:
         """The node leader wishes that another node leads a vnode."""

@@ -27,7 +27,7 @@ from node.learning import Learning
 from node.leaving import Leaving
 from node.members import Cluster
 from node.membership import Memberships
-from node.moving import Moving
+from node.moving import Moving, placement_of
 from node.quarantine import Quarantine
 from node.reading import Reader
 from node.replicas import Replicas, job_machine
@@ -252,6 +252,7 @@ class Engine(Reader):
             self.gathering,
             others=self.others,
             hand_over=self.hand_over,
+            wanted=self._wanted_replicas,
             fit=self._may_lead_more,
             weights=self._weights,
         )
@@ -687,6 +688,10 @@ class Engine(Reader):
     def _may_lead_more(self, node: int) -> bool:
         """Whether a node that leads more would keep it: it has room, and may go by its clock."""
         return self._has_room(node) and self._clocks.is_right(node)
+
+    def _wanted_replicas(self, group: Group) -> tuple[int, ...]:
+        placement = placement_of(self.meta, group)
+        return () if placement is None else placement.replicas
 
     def _weights(self) -> dict[int, int]:
         """How much each node is to lead beside the others; who leaves leads nothing."""

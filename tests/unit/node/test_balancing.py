@@ -3,11 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from node.balancing import Balancing
+from node.overview import ReplicaReport, VnodeReport
 from tests.unit.node.three import MEMBERS, ThreeNodes
+from timemachine import codec
 from timemachine.replica import meta as m
 
 VNODES = 6
@@ -80,3 +84,47 @@ def test_a_node_whose_clock_is_wrong_is_given_nothing(monkeypatch: pytest.Monkey
     nodes.world.run_for(20_000)
     assert wrong not in tried
     assert wrong not in _leaders(nodes, uid)
+
+
+def _report(index: int, leader: int, *voters: int, learners: tuple[int, ...] = ()) -> VnodeReport:
+    replicas = tuple(ReplicaReport(each, each in voters, 0) for each in (*voters, *learners))
+    return VnodeReport(1, index, leader, 1, replicas, 0, "", 0)
+
+
+def _moved(reports: list[VnodeReport], wanted: dict[int, tuple[int, ...]]) -> set[int]:
+    """The vnodes that a node leader has moved who is told that; nodes 1 to 4 answer."""
+    called: list[int] = []
+
+    def call(_: int, __: str, body: bytes, ___: Any) -> None:
+        called.append(codec.decoder(tuple[int, int, int])(body)[1])
+
+    looks: list[Callable[[], None]] = []
+    nodes = {1, 2, 3, 4}
+    told = {each.group: each for each in reports}, nodes
+    pieces: list[Any] = [
+        SimpleNamespace(call_later=lambda _, look: looks.append(look)),
+        SimpleNamespace(working=True, vnodes={}),
+        SimpleNamespace(serving=True),
+        SimpleNamespace(serve=lambda *_: None, call=call),
+        SimpleNamespace(poll=lambda _, __, done: done(told)),
+    ]
+    Balancing(
+        *pieces,
+        others=lambda: nodes - {1},
+        hand_over=lambda *_: None,
+        wanted=lambda group: wanted[group[1]],
+    ).start()
+    looks.pop()()
+    return set(called)
+
+
+def test_what_is_being_moved_keeps_its_leader() -> None:
+    """Node 1 leads all six. Who gets an image goes on with it; who leaves is not asked back."""
+    still = [_report(index, 1, 1, 2, 3) for index in range(4)]
+    places = dict.fromkeys(range(6), (1, 2, 3))
+    copied, leaving = _report(4, 1, 1, 2, 3, learners=(4,)), _report(5, 1, 1, 2, 3)
+    moved = _moved([*still, copied, leaving], places | {4: (1, 2, 4), 5: (1, 2, 4)})
+    assert moved
+    assert moved <= {0, 1, 2, 3}
+    # Only that holds them: otherwise it is their turn as well.
+    assert 4 <= len(_moved([_report(index, 1, 1, 2, 3) for index in range(6)], places))

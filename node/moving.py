@@ -17,7 +17,7 @@ from timemachine.errors import TimeMachineError
 from timemachine.group import replica_id
 from timemachine.model import Placement, Plan, PlanKind, PlanState
 from timemachine.placement import Move
-from timemachine.rebalancing import is_settled
+from timemachine.rebalancing import Standing, is_settled
 from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine
 from timemachine.vnode import Vnode
 
@@ -175,7 +175,17 @@ def placement_of(meta: MetaMachine, group: Group) -> Placement | None:
     return meta.placement(*group) if group[0] in meta.collections_by_uid else None
 
 
-def waits_for(plan: Plan, moves: Sequence[Move], alive: Callable[[int], bool]) -> Iterable[int]:
-    """The numbers of the nodes that do not answer, and that the next moves of a plan go to."""
-    coming = moves[plan.begun : plan.begun + plan.transfers] if plan.under_way else ()
+def waits_for(
+    plan: Plan,
+    moves: Sequence[Move],
+    standings: Sequence[Standing],
+    alive: Callable[[int], bool],
+) -> Iterable[int]:
+    """The numbers of the nodes that do not answer, and that moves under way or the next go to."""
+    soon = range(plan.begun, plan.begun + plan.transfers) if plan.under_way else ()
+    coming = [
+        move
+        for at, (move, standing) in enumerate(zip(moves, standings, strict=True))
+        if standing is Standing.MOVING or at in soon
+    ]
     return sorted({number for move in coming for number in move.add if not alive(number)})

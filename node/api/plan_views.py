@@ -91,7 +91,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     traffic: TrafficView
     risks: Annotated[list[str], Meta(description="What to think of before confirming it.")]
     waits_for: Annotated[
-        list[str], Meta(description="Nodes that do not answer, and that the next moves go to.")
+        list[str],
+        Meta(description="Nodes that do not answer, and that moves under way or the next go to."),
     ]
     error: str | None
     created_time: Time

@@ -360,7 +360,7 @@ class PlanHandlers:
             risks=list(plan.risks),
             waits_for=[
                 ids.get(number, str(number))
-                for number in waits_for(plan, kept.moves, engine.answers)
+                for number in waits_for(plan, kept.moves, stands, engine.answers)
             ],
             error=plan.error,
             created_time=plan.created_ms,

@@ -1,7 +1,7 @@
 """Leaders are spread, wherever elections have put them."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +91,7 @@ def _report(index: int, leader: int, *voters: int, learners: tuple[int, ...] = (
     return VnodeReport(1, index, leader, 1, replicas, 0, "", 0)
 
 
-def _moved(reports: list[VnodeReport], wanted: dict[int, tuple[int, ...]]) -> set[int]:
+def _moved(reports: list[VnodeReport], wanted: Mapping[int, tuple[int, ...]]) -> set[int]:
     """The vnodes that a node leader has moved who is told that; nodes 1 to 4 answer."""
     called: list[int] = []
 
@@ -123,7 +123,7 @@ def test_what_is_being_moved_keeps_its_leader() -> None:
     still = [_report(index, 1, 1, 2, 3) for index in range(4)]
     places = dict.fromkeys(range(6), (1, 2, 3))
     copied, leaving = _report(4, 1, 1, 2, 3, learners=(4,)), _report(5, 1, 1, 2, 3)
-    moved = _moved([*still, copied, leaving], places | {4: (1, 2, 4), 5: (1, 2, 4)})
+    moved = _moved([*still, copied, leaving], {**places, 4: (1, 2, 4), 5: (1, 2, 4)})
     assert moved
     assert moved <= {0, 1, 2, 3}
     # Only that holds them: otherwise it is their turn as well.

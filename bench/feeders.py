@@ -15,7 +15,7 @@ import uvloop
 from timemachine.client import Client
 from timemachine.errors import ClientError
 
-_DUE_MS = 1_000
+DUE_MS = 1_000
 
 
 def _now_ms() -> float:
@@ -42,7 +42,7 @@ class Feeders:
         while not over.is_set():
             created += 1
             job, began_ms = f"fed-{number}-{created}", _now_ms()
-            due_ms, calls = self.jobs[job] = round(began_ms) + _DUE_MS, []
+            due_ms, calls = self.jobs[job] = round(began_ms) + DUE_MS, []
             creating = client.create_job(
                 "default", "jobs", id=job, trigger_time=due_ms, route="hook", meta={"v": 1}
             )

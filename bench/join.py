@@ -2,17 +2,15 @@
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 from bench.evidence import Evidence
-from bench.tools import COLLECTION, FAR_MS, Process, jobs, push, report
+from bench.feeders import DUE_MS
+from bench.tools import COLLECTION, FAR_MS, Process, jobs, percentile, push, report
 from bench.trio import Trio, trio
 from timemachine.model import Node, Placement
 from timemachine.rebalancing import lower_bound
-from timemachine.ring import vnode_of
 
 _VNODES = 12
 _FEEDERS = 24
@@ -146,10 +144,12 @@ def _judge(name: str, evidence: Evidence, spans: tuple[Span, Span, Span]) -> Non
         figure = f"{share:.2f}: {during:.0f} of {before:.0f}/s"
         report(f"{name}: share of {what} left", figure, ">= 0.5", holds=share >= 0.5)
         report(f"{name}: {what} afterwards", f"{after:.0f}/s", "-", holds=None)
-    for what, seen in (("takes no job", acks), ("fires nothing", arrivals)):
-        before_ms, during_ms = (_longest_pause_ms(seen, span) for span in spans[:2])
-        figure = f"{during_ms:.0f} ms, before {before_ms:.0f}"
-        report(f"{name}: longest a vnode {what}", figure, "-", holds=None)
+    for what, waits_ms in (("call", _calls_ms), ("webhook late", _late_ms)):
+        before_ms, during_ms = (waits_ms(evidence, span) for span in spans[:2])
+        worst = f"{percentile(during_ms, 1.0):.0f} ms, before {percentile(before_ms, 1.0):.0f}"
+        report(f"{name}: longest {what}", worst, "-", holds=None)
+        p99 = f"{percentile(during_ms, 0.99):.0f} ms, before {percentile(before_ms, 0.99):.0f}"
+        report(f"{name}: {what}, p99", p99, "-", holds=None)
 
 
 def _rate(seen: Iterable[tuple[float, str]], span: Span) -> float:
@@ -157,12 +157,15 @@ def _rate(seen: Iterable[tuple[float, str]], span: Span) -> float:
     return count / (span[1] - span[0]) * 1000
 
 
-def _longest_pause_ms(seen: Iterable[tuple[float, str]], span: Span) -> float:
-    """The longest time in which nothing came of some vnode."""
-    times: dict[int, list[float]] = defaultdict(lambda: [span[0]])
-    for at_ms, job in sorted(seen):
-        if span[0] <= at_ms < span[1]:
-            times[vnode_of(job, _VNODES)].append(at_ms)
-    return max(
-        later - earlier for each in times.values() for earlier, later in pairwise([*each, span[1]])
-    )
+def _calls_ms(evidence: Evidence, span: Span) -> list[float]:
+    """How long each call took that was begun in this time: so long its vnode took no job."""
+    return [
+        calls[0][2] - (due_ms - DUE_MS)
+        for due_ms, calls in evidence.jobs.values()
+        if calls and span[0] <= due_ms - DUE_MS < span[1]
+    ]
+
+
+def _late_ms(evidence: Evidence, span: Span) -> list[float]:
+    """How late each job was that became due in this time: so long its vnode fired nothing."""
+    return evidence.late_ms(range(_VNODES), *span)

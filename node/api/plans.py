@@ -47,6 +47,8 @@ _LOOK_S: Final = 1.0
 """Between the two looks at what the cluster does meanwhile."""
 _PATIENCE_MS: Final = 1_000.0
 _EMPTYING: Final = (PlanKind.DRAIN, PlanKind.REMOVE)
+_OVER: Final = (PlanState.DONE, PlanState.FAILED)
+"""With their last move. One that was cancelled may still have moves under way."""
 
 _decode = msgspec.json.Decoder(PlanBody).decode
 
@@ -317,7 +319,7 @@ class PlanHandlers:
         voters: dict[Any, set[int]] = {}
         groups = [
             (move.uid, move.index)
-            for move in kept.moves[: 0 if plan.finished_ms is not None else plan.begun]
+            for move in kept.moves[: plan.begun if plan.state not in _OVER else 0]
             # Of other moves the placements tell how far they are.
             if not move.remove and move.uid in meta.collections_by_uid
         ]

@@ -518,8 +518,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is rebalance, drain, remove or replicate; `state` is proposed, running, paused, done,
     cancelled or failed (with `error`). `risks` are sentences to think of before confirming it,
-    `waits_for` nodes that do not answer and that the next moves go to; `vnodes` are the moves,
-    empty in lists.
+    `waits_for` nodes that do not answer and that moves under way or the next go to; `vnodes` are
+    the moves, empty in lists.
     """
 
     id: str

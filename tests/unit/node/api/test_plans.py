@@ -158,6 +158,28 @@ async def test_another_count_of_replicas(nodes: Three) -> None:
             assert number == (await api.ask("GET", f"{JOBS}/j{number}")).json["meta"]
 
 
+async def test_moves_of_a_cancelled_plan_come_to_their_end(nodes: Three) -> None:
+    """Also those that only add: placements do not tell of them, and they were moving for ever.
+
+    What has begun is done in the end; what has not waits.
+    """
+    api, body = nodes.apis[1], {"kind": "replicate", "db": "default", "collection": "carts"}
+    fewer = await _made(api, {**body, "replicas": 1})
+    await _step(api, fewer, "confirm")
+    assert "done" == (await _ended(api, fewer))["state"]
+    more = await _made(api, {**body, "replicas": 3, "transfers": 1})
+    await _step(api, more, "confirm")
+    while not any(_counts(shown := (await api.ask("GET", f"{PLANS}/{more['id']}")).json)[1:3]):
+        assert "running" == shown["state"], shown
+        await asyncio.sleep(0.01)
+    assert (200, "cancelled") == await _step(api, more, "cancel")
+    while (shown := (await api.ask("GET", f"{PLANS}/{more['id']}")).json)["moves"]["moving"]:
+        await asyncio.sleep(0.02)
+    waiting, moving, done, void = _counts(shown)
+    assert 0 < done
+    assert (more["moves"]["total"], 0, 0) == (waiting + done, moving, void)
+
+
 async def test_a_node_is_removed_when_it_has_nothing_left(nodes: Three) -> None:
     """Also the one that leads the meta group; then it is no member of that either."""
     leader = await nodes.led((0, 0))

@@ -180,6 +180,8 @@ class Growth:
 
         def join(engine: Engine, answer: Done) -> None:
             given_up = replaces is not None and self._members.is_given_up(replaces)
+            if replaces is not None and given_up:
+                self._members.is_replaced(replaces)
             command = m.JoinNode(
                 now_ms=engine.now_ms(),
                 token_id=name,

@@ -24,7 +24,7 @@ from timemachine import limits
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.ratelimit import RateLimit
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
-from timemachine.group import META_GROUP, node_of
+from timemachine.group import META_GROUP, node_of, replica_id
 from timemachine.model import Node, NodeState, Settings
 from timemachine.placement import present
 from timemachine.raft import ConfState
@@ -247,6 +247,7 @@ class Members:
         self.numbers: list[int] = list(range(1, knobs.born_nodes + 1))
         self.retired: set[tuple[Group, int]] = set()
         self._abandoned: list[int] = []
+        self._replaced: set[int] = set()
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
@@ -354,6 +355,8 @@ class Members:
         """
         if number not in self._abandoned:
             return self.members[number].lost
+        if number in self._replaced:
+            return True
         meta = self._meta()
         there = () if meta is None else present(meta.nodes.values())
         if number not in there or self.can_lose(number):
@@ -362,6 +365,10 @@ class Members:
         self.numbers.append(number)
         self.numbers.sort()
         return False
+
+    def is_replaced(self, number: int) -> None:
+        """Somebody has asked that another node takes its place: nobody takes that back."""
+        self._replaced.add(number)
 
     def _is_gone(self, group: Group, replica: int) -> bool:
         number = node_of(replica)
@@ -412,13 +419,20 @@ class Members:
         return bool(members.voters)
 
     def _wanted(self, group: Group) -> Sequence[int]:
-        """The replicas that a group is to have, by the node that knows most."""
+        """The replicas that a group is to have, or may get, by the node that knows most."""
         meta = self._meta()
         if meta is None:
             return ()
+        there = present(meta.nodes.values())
         if group == META_GROUP:
-            return [n.number for n in meta.nodes.values() if n.state is not NodeState.REMOVED]
-        return meta.placement(*group).replicas
+            return sorted(there)
+        placement = meta.placement(*group)
+        has = {node_of(each) for each in placement.replicas}
+        free = sorted(there - has)
+        if len(has & there) < min(meta.collections_by_uid[group[0]].replicas, len(there)):
+            # Any of these may get one as soon as somebody looks.
+            return [*placement.replicas, *[replica_id(each, placement.generation) for each in free]]
+        return placement.replicas
 
     def _meta(self) -> MetaMachine | None:
         metas = [

@@ -35,6 +35,7 @@ from node.router import Router, refuse_full
 from node.runtime import Runtime
 from node.seals import Sealing, Seals
 from node.tasks import Tasks
+from node.traffic import Traffic
 from node.webhook import Prepared, prepare
 from timemachine import limits
 from timemachine.errors import DiskFull, NotLeader, StoreDamaged, TimeMachineError, Unavailable
@@ -227,7 +228,7 @@ class Engine(Reader):
                 self._seals,
                 self.started_ms,
                 number=self.number,
-                writes=lambda: self.runtime.submitted,
+                rates=lambda: self._traffic.rates,
                 unsettled=lambda: self.delivery.in_flight + self.consensus.forwarding.waiting,
             ),
             number=self.number,
@@ -236,6 +237,11 @@ class Engine(Reader):
             alive=self.alive,
         )
         self.tasks.gathering = self.gathering
+        self._traffic = Traffic(
+            world,
+            writes=lambda: self.runtime.submitted,
+            fires=lambda: sum(self.delivery.lateness.counts),
+        )
         self._moving = Moving(
             world,
             self.runtime,
@@ -289,6 +295,7 @@ class Engine(Reader):
         self._bootstrapped = True
         self._expiry.start()
         self._balancing.start()
+        self._traffic.start()
         self._clocks.start()
         self._replicas.erase()
         self.runtime.when_idle(self._started)

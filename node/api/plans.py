@@ -29,7 +29,7 @@ from node.engine import Engine
 from node.gathering import Burdens, Members
 from node.moving import placement_of, waits_for
 from node.overview import node_ids
-from node.planning import cost, traffic
+from node.planning import cost
 from timemachine import limits
 from timemachine.group import node_of
 from timemachine.identifiers import uuid7, uuid8
@@ -43,8 +43,6 @@ _PLANS = "/v1/cluster/plans"
 _PLAN = f"{_PLANS}/{{plan}}"
 _MISSING = "404 plan_not_found"
 _ENDED = "409 plan_ended"
-_LOOK_S: Final = 1.0
-"""Between the two looks at what the cluster does meanwhile."""
 _PATIENCE_MS: Final = 1_000.0
 _EMPTYING: Final = (PlanKind.DRAIN, PlanKind.REMOVE)
 _OVER: Final = (PlanState.DONE, PlanState.FAILED)
@@ -105,11 +103,10 @@ class PlanHandlers:
             collection = find_collection(engine, body.db, body.collection)
         elif (body.db, body.collection, body.replicas) != (None, None, None):
             raise invalid("/collection", "Only replicate takes db, collection and replicas.")
-        begun_ms = engine.now_ms()
         basis = m.basis_of(meta)
         nodes, placements = list(meta.nodes.values()), meta.all_placements()
         collections = dict(meta.collections_by_uid)
-        before, answered = await polled(engine, Burdens(sizes=True), call)
+        burden, answered = await polled(engine, Burdens(sizes=True), call)
         down = present(nodes) - answered - engine.heard()
         draft = Draft(
             kind=kind,
@@ -120,17 +117,12 @@ class PlanHandlers:
         )
         if kind is PlanKind.DRAIN and down.intersection(numbers):
             raise refusal("node_down", "Only `remove` empties a node that does not answer.")
-        found, _ = await asyncio.gather(
-            # A second of computing, where there are very many vnodes.
-            asyncio.to_thread(draft.moves, nodes, collections, placements),
-            asyncio.sleep(_LOOK_S),
-        )
+        # A second of computing, where there are very many vnodes.
+        found = await asyncio.to_thread(draft.moves, nodes, collections, placements)
         moves, left = cut(found)
         if not down.isdisjoint(number for move in moves for number in move.add):
             raise refusal("node_down")
-        after, _ = await polled(engine, Burdens(sizes=False), call)
-        seen = traffic(before, after, engine.now_ms() - begun_ms)
-        costs = cost(moves, dict(before.sizes), body.transfers)
+        costs = cost(moves, dict(burden.sizes), body.transfers)
         key = idempotency_key(call)
         now_ms = engine.now_ms()
         name = uuid7(now_ms, engine.random_bytes(10)) if key is None else uuid8(0, f"plan/{key}", 0)
@@ -148,8 +140,8 @@ class PlanHandlers:
             left=left,
             copied_bytes=sum(costs.copied_bytes),
             estimate_ms=costs.estimate_ms,
-            writes_per_s=seen.writes_per_s,
-            fires_per_s=seen.fires_per_s,
+            writes_per_s=burden.writes_per_s,
+            fires_per_s=burden.fires_per_s,
             risks=tuple(draft.risks(moves, nodes, collections, placements, down)),
         )
         command = m.PutPlan(

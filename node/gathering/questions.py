@@ -17,6 +17,7 @@ from node.listing import FoundJob, JobsPage, Position, count_jobs, list_jobs
 from node.overview import VnodeReport, report
 from node.replicas import job_machine
 from node.selection import Selection
+from node.traffic import Rates
 from timemachine import codec, limits
 from timemachine.model import JobState, Task
 from timemachine.storage.api import Store
@@ -50,19 +51,19 @@ class Sealers(Protocol):
 class Here:
     """What a node answers from.
 
-    `started_ms` is when it began, on the wall clock; `writes` counts creators' commands since then.
+    `started_ms` is when it began, on the wall clock; `rates` tells how busy it is.
     `number` is the node's, and `unsettled` counts what it has sent and nobody has settled yet.
     """
 
     __slots__ = (
         "delivery",
         "number",
+        "rates",
         "seals",
         "started_ms",
         "store",
         "tasks",
         "unsettled",
-        "writes",
     )
 
     def __init__(
@@ -74,7 +75,7 @@ class Here:
         started_ms: int,
         *,
         number: int,
-        writes: Callable[[], int],
+        rates: Callable[[], Rates],
         unsettled: Callable[[], int],
     ) -> None:
         self.store = store
@@ -83,7 +84,7 @@ class Here:
         self.seals = seals
         self.started_ms = started_ms
         self.number = number
-        self.writes = writes
+        self.rates = rates
         self.unsettled = unsettled
 
 
@@ -463,14 +464,15 @@ class Burden(msgspec.Struct, frozen=True, array_like=True):
     """What there is to move, and what is done meanwhile.
 
     sizes   (vnode, about how many bytes of rows), of vnodes that are led
-    writes  commands of creators since nodes began; fires: sends that were begun
+    writes_per_s, fires_per_s
+            creators' commands and sends, over the last few seconds
     unsettled
             (node, how many sends it has begun that are not settled yet)
     """
 
     sizes: list[tuple[Group, int]]
-    writes: int = 0
-    fires: int = 0
+    writes_per_s: float = 0.0
+    fires_per_s: float = 0.0
     unsettled: list[tuple[int, int]] = []
 
 
@@ -491,8 +493,7 @@ class Burdens(_Question, frozen=True, tag=13):
                     yield None
         yield Burden(
             found,
-            here.writes(),
-            sum(here.delivery.lateness.counts),
+            *here.rates(),
             [(here.number, here.unsettled())],
         )
 
@@ -500,8 +501,8 @@ class Burdens(_Question, frozen=True, tag=13):
         """See the module."""
         return Burden(
             [each for part in parts for each in part.sizes],
-            sum(part.writes for part in parts),
-            sum(part.fires for part in parts),
+            sum(part.writes_per_s for part in parts),
+            sum(part.fires_per_s for part in parts),
             [each for part in parts for each in part.unsettled],
         )
 

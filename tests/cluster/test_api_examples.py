@@ -87,7 +87,7 @@ def _plan(node: NodeProcess) -> str:
 
 _MADE = {"task": _task, "plan": _plan}
 _OF_SEVERAL_NODES = {"pause_plan", "resume_plan"}
-"""On one node nothing moves, so a plan ends at once. tests/unit/node/api/test_plans.py has these."""
+"""On one node nothing moves, so a plan ends at once: see tests/unit/node/api/test_plans.py."""
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ PUMPS: Final = frozenset(
         "Forwarding._again",
         "Learning._step",
         "Replicas._erase",
+        "Traffic._look",
     }
 )
 """Timers that ring whether there is work or not: only what they find to do counts."""

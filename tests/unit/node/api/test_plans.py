@@ -6,19 +6,12 @@ from typing import Any
 
 import pytest
 
-from node.api import plans
 from tests.unit.node.api.harness import JOBS, Api
 from tests.unit.node.api.three import COLLECTION, Three, three
 from timemachine import limits
 
 PLANS = "/v1/cluster/plans"
 DRAIN = {"kind": "drain", "nodes": ["n3"]}
-
-
-@pytest.fixture(autouse=True)
-def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two looks at the traffic a second passes; here nobody waits for that."""
-    monkeypatch.setattr(plans, "_LOOK_S", 0.01)
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ from timemachine.vnode import Gate, Vnode
 class Consensus:
     """Feeds the replicas of a node that has peers.
 
-    `on_reformed` hears of a group whose members are others from now on.
+    `on_reformed` hears of a group whose members are others from now on. `nodes_of` tells which
+    nodes have replicas of a group.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Consensus:
         self._started = False
         self.gate = Gate()
         self.on_reformed: Callable[[tuple[int, int]], None] = lambda _: None
+        self.nodes_of: Callable[[tuple[int, int]], Collection[int]] = lambda _: ()
         # The highest number of a node that is known to have been given.
         self._newest = max((peers.number, *peers.others))
         self.dropped = 0
@@ -126,6 +128,8 @@ class Consensus:
 
     def moved(self, vnode: Vnode) -> None:
         """A replica began or ceased to serve."""
+        if vnode.sole:
+            self.sleeping.reformed(vnode)
         if not vnode.is_leader():
             self._images.left(vnode.group)
         self.forwarding.wake(vnode.group)
@@ -189,9 +193,13 @@ class Consensus:
 
     def _forward(self, group: tuple[int, int], number: int, command: Any) -> None:
         vnode = self._runtime.vnodes.get(group)
-        if vnode is not None and vnode.leader in self._peers.others:
-            data = codec.encode([command])
-            self._peers.forward(vnode.leader, Forward(number, *group, data))
+        # Where the replica of this node has moved away, whoever of the others leads takes it.
+        nodes = self.nodes_of(group) if vnode is None else [vnode.leader]
+        known = [node for node in nodes if node in self._peers.others]
+        if known:
+            forward = Forward(number, *group, codec.encode([command]))
+            for node in known:
+                self._peers.forward(node, forward)
             self._peers.flush()
 
     def _take_forward(self, sender: int, forward: Forward) -> None:

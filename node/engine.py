@@ -121,6 +121,7 @@ class Engine(Reader):
         self._meta_changes = self._placed = -1
         self._known_nodes: dict[str, Node] = {}
         self._known_placements: dict[Group, Placement] = {}
+        self._going: frozenset[int] = frozenset()
         self._said: Node | None = None
         self._replicas = Replicas(world, store, overlay, self.runtime, config)
         self._learning = Learning(world, store, overlay, self.runtime)
@@ -167,6 +168,7 @@ class Engine(Reader):
             hand_over=self.hand_over,
         )
         self.consensus.on_reformed = self.memberships.look_at
+        self.consensus.nodes_of = self._nodes_of
         self._clocks = Clocks(
             world,
             self.runtime,
@@ -337,6 +339,10 @@ class Engine(Reader):
         self._reconcile_nodes()
         self.finalising.reconcile()
         self._reconcile_vnodes()
+        going = m.going(self.meta)
+        if going != self._going:
+            self._going = going
+            self.memberships.look_at(self._meta_vnode.group)
         self._moving.look_soon()
         self._reconcile_routes()
         if self.meta.settings != self._known_settings:
@@ -395,7 +401,7 @@ class Engine(Reader):
                 group, vnode = (placement.uid, placement.index), vnodes.get(placement.index)
                 own = self._own_replica(placement)
                 if vnode is not None and vnode.id != own:
-                    self._leave(vnodes.pop(placement.index))
+                    self._lose(vnode)
                     vnode = None
                 if own:
                     kept.add(group)
@@ -442,15 +448,14 @@ class Engine(Reader):
         return vnode
 
     def _lose(self, vnode: Vnode) -> None:
-        """A replica is damaged: it does nothing any more."""
+        """A replica is damaged, or not wanted here any more: it does nothing from now on.
+
+        What became of what it has sent, others want to hear.
+        """
         vnode.resign()
         self._vnodes[vnode.group[0]].pop(vnode.group[1])
-        self.tasks.moved(vnode)
-        self._leave(vnode)
-
-    def _leave(self, vnode: Vnode) -> None:
-        """The group of a replica goes on without it. What was sent here, others want to hear."""
         self.delivery.leave(vnode)
+        self.tasks.moved(vnode)
         self._remove(vnode)
 
     def _remove(self, vnode: Vnode) -> None:

@@ -14,7 +14,7 @@ from timemachine.membership import (
     wanted_in_meta,
     wanted_of,
 )
-from timemachine.replica.meta import MetaMachine, Removed
+from timemachine.replica.meta import MetaMachine, Removed, going
 from timemachine.vnode import Vnode
 
 _LOOK_MS = 100.0
@@ -70,7 +70,7 @@ class Memberships:
 
     def _wanted(self, group: Group) -> Wanted:
         if group == META_GROUP:
-            return wanted_in_meta(self._meta.nodes.values())
+            return wanted_in_meta(self._meta.nodes.values(), going(self._meta))
         return wanted_of(self._meta.placement(*group))
 
     def _settle(self, vnode: Vnode) -> bool:

@@ -14,11 +14,11 @@ from node.gathering import Gathering
 from node.gathering.questions import Burdens, Group, Members
 from node.runtime import Runtime
 from timemachine.errors import TimeMachineError
-from timemachine.group import replica_id
-from timemachine.model import Placement, Plan, PlanKind, PlanState
+from timemachine.group import node_of
+from timemachine.model import NodeState, Placement, Plan, PlanKind, PlanState
 from timemachine.placement import Move
 from timemachine.rebalancing import Standing, is_settled
-from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine
+from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine, going
 from timemachine.vnode import Vnode
 
 _LOOK_MS: Final = 250.0
@@ -120,9 +120,13 @@ class Moving:
                 self._propose(EndPlan(now_ms=now_ms, id=plan.id))
             return
         moves = self._meta.plan_moves[plan.id].moves
+        members = {
+            node.number for node in self._meta.nodes.values() if node.state is NodeState.MEMBER
+        }
         count = 0
         for move in moves[plan.begun : plan.begun + plan.transfers - len(self._open)]:
-            if not all(map(self._alive, move.add)):
+            # Where a node is no member any more the move is void, and nobody waits for that node.
+            if members.issuperset(move.add) and not all(map(self._alive, move.add)):
                 break
             count += 1
         if count > 0:
@@ -132,14 +136,14 @@ class Moving:
     def _may_end(self, plan: Plan) -> bool:
         """Whether the cluster goes on without the nodes that are removed with the end.
 
-        The meta group does once they do not vote in it; and what they have sent must be settled,
+        The meta group does once they do not belong to it; and what they have sent must be settled,
         for nobody hears them afterwards.
         """
         if plan.kind is not PlanKind.REMOVE:
             return True
         members = self._meta_vnode.members
-        voters = {*members.voters, *members.voters_outgoing}
-        if not voters.isdisjoint(map(replica_id, plan.nodes)):
+        ids = {*members.voters, *members.voters_outgoing, *members.learners, *members.learners_next}
+        if not going(self._meta).isdisjoint(map(node_of, ids)):
             return False
         living = [number for number in plan.nodes if self._alive(number)]
         if self._rested.issuperset(living):
@@ -154,15 +158,18 @@ class Moving:
         if not isinstance(found, TimeMachineError):
             burden, _ = found
             self._rested = {node for node, count in burden.unsettled if not count}
-            self.look_soon()
+            if len(self._rested) == len(burden.unsettled):
+                self.look_soon()
 
     def _propose(self, command: AdvancePlan | EndPlan) -> None:
         self._proposing = True
         self._runtime.propose(self._meta_vnode, command, self._answered)
 
-    def _answered(self, _: object) -> None:
+    def _answered(self, result: object) -> None:
         self._proposing = False
-        self.look_soon()
+        if not isinstance(result, TimeMachineError):
+            self.look_soon()
+        # Else it comes with the next look: who hands over refuses at once, again and again.
 
 
 def running(meta: MetaMachine) -> Plan | None:

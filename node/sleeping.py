@@ -43,8 +43,8 @@ class Sleeping:
     def reformed(self, vnode: Vnode) -> None:
         """Another membership of its group is in force for a replica.
 
-        Who is the only member has nobody to hear of, and none who would have to hear of it. Until
-        it leads it is ticked: it may have become the only one because its leader left.
+        Who is the only member, and leads, has nobody to hear of, and none who would have to hear of
+        it. One whose leader has gone away has to stand for election first.
         """
         if vnode.resting:
             self.rouse(vnode)
@@ -95,9 +95,6 @@ class Sleeping:
         awake = self.awake
         for vnode in list(awake):
             if self.leaving and not vnode.is_leader():
-                continue
-            if vnode.sole and vnode.is_leader():
-                del awake[vnode]
                 continue
             vnode.tick(mono_ms)
             if vnode.resting and not vnode.is_leader():

@@ -8,12 +8,13 @@ that can be counted on than before, unless fewer are wanted; and then only while
 that stay is there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from timemachine import limits
 from timemachine.group import replica_id
-from timemachine.model import Node, NodeState, Placement
+from timemachine.model import Node, Placement
+from timemachine.placement import present
 from timemachine.raft import (
     ConfChangeSingle,
     ConfChangeTransition,
@@ -46,17 +47,14 @@ def wanted_of(placement: Placement) -> Wanted:
     return Wanted(placement.replicas)
 
 
-def wanted_in_meta(nodes: Iterable[Node]) -> Wanted:
+def wanted_in_meta(nodes: Iterable[Node], going: Collection[int] = ()) -> Wanted:
     """The members that the meta group is to have: every node, the first of them as voters.
 
-    A node that is leaving does not vote, as long as anybody stays: when it is removed nobody hears
-    it any more, and of two voters the other one could not go on without it.
+    Nodes that are `going` are not to be members: they are about to be removed.
     """
-    nodes = [node for node in nodes if node.present]
-    staying = [node for node in nodes if node.state is NodeState.MEMBER] or nodes
-    voters = sorted(node.number for node in staying)[: limits.META_VOTERS_MAX]
-    learners = sorted({node.number for node in nodes}.difference(voters))
-    return Wanted(tuple(map(replica_id, voters)), tuple(map(replica_id, learners)))
+    ids = [replica_id(number) for number in sorted(present(nodes).difference(going))]
+    first = limits.META_VOTERS_MAX
+    return Wanted(tuple(ids[:first]), tuple(ids[first:]))
 
 
 def settled(wanted: Wanted, members: ConfState) -> bool:

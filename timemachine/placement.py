@@ -95,6 +95,7 @@ def additions(
     A vnode gets replicas on members that have none of it, as far as there are such, until it has
     as many as its collection wants. `placements` are those of all vnodes. A vnode without any
     replica on a node that still belongs to the cluster gets none: there is nothing to copy.
+    Nothing comes to a node from which a replica is still to go: `timemachine.replica.meta.placing`.
     """
     nodes, placements = list(nodes), list(placements)
     there = present(nodes)
@@ -113,7 +114,8 @@ def additions(
         assert spread is not None
         group = placement.uid, placement.index
         taken = [node_of(each) for each in placement.replicas]
-        add = spread.pick(group, taken, min(missing, limits.REPLICAS_MAX - len(taken)))
+        room = min(missing, limits.REPLICAS_MAX - len(taken))
+        add = spread.pick(group, taken, room, leaving=map(node_of, placement.removing))
         if add:
             moves.append(Move(*group, placement.version, add))
     return moves
@@ -215,13 +217,19 @@ class _Spread:
                 if number in self._loads:
                     self._loads[number] += 1
 
-    def pick(self, group: Group, taken: Sequence[int], count: int) -> tuple[int, ...]:
-        """Up to `count` members for replicas of a vnode that has some on the nodes `taken`."""
+    def pick(
+        self, group: Group, taken: Sequence[int], count: int, leaving: Iterable[int] = ()
+    ) -> tuple[int, ...]:
+        """Up to `count` members for replicas of a vnode that has some on the nodes `taken`.
+
+        None of those that it is `leaving`.
+        """
         zones, hosts, loads = self._zones, self._hosts, self._loads
         weights = self._weights
         used_zones = Counter(zones.get(number) for number in taken)
         used_hosts = Counter(hosts.get(number) for number in taken)
-        free = [number for number in loads if number not in taken]
+        not_free = {*taken, *leaving}
+        free = [number for number in loads if number not in not_free]
         picked: list[int] = []
         while free and len(picked) < count:
             keys = [

@@ -329,7 +329,9 @@ class Vnode:
 
     def has_work(self) -> bool:
         """Whether `gather` would do anything."""
-        return bool(self._pending and not self._stalled) or self.core.has_ready()
+        core = self.core
+        # Who has become the only voter takes commands, and may not lead yet: they wait for that.
+        return bool(self._pending and not self._stalled and core.leads) or core.has_ready()
 
     @property
     def newborn(self) -> bool:

@@ -142,17 +142,17 @@ def test_who_is_to_vote_is_taken_in_when_it_votes() -> None:
 
 
 def test_the_first_nodes_vote_in_the_meta_group() -> None:
-    """By their numbers; those that are removed do not count, and those that are leaving learn."""
+    """By their numbers; those that are removed do not count, and those that are leaving do."""
     nodes = [_node(number) for number in (9, 8, 7, 6, 5, 4, 3)]
     nodes += [_node(1, NodeState.REMOVED), _node(2, NodeState.LEAVING)]
-    assert Wanted((3, 4, 5, 6, 7), (2, 8, 9)) == wanted_in_meta(nodes)
+    assert Wanted((2, 3, 4, 5, 6), (7, 8, 9)) == wanted_in_meta(nodes)
 
 
-def test_nodes_that_leave_vote_where_nobody_stays() -> None:
-    """Somebody has to."""
-    leaving = [_node(2, NodeState.LEAVING), _node(1, NodeState.LEAVING)]
-    assert Wanted((1, 2)) == wanted_in_meta(leaving)
-    assert Wanted((3,), (1, 2)) == wanted_in_meta([*leaving, _node(3)])
+def test_nodes_that_are_about_to_be_removed_leave_the_meta_group_first() -> None:
+    """Others vote in their place; nobody hears them once they are removed."""
+    nodes = [_node(number) for number in range(1, 8)]
+    assert Wanted((1, 3, 5, 6, 7)) == wanted_in_meta(nodes, {2, 4})
+    assert Wanted((1,)) == wanted_in_meta(nodes[:2], {2})
 
 
 # --- the twin ------------------------------------------------------------------------------------

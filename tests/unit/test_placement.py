@@ -151,6 +151,15 @@ def test_additions_fill_up_and_move_nothing() -> None:
     assert all(each.remove == () for each in moves)
 
 
+def test_nothing_is_added_where_a_replica_is_still_to_leave() -> None:
+    """It may be the only one that there is, and would be erased for the new one."""
+    placement = Placement(1, 0, (1,), (_ID_2,), (1,), 2, 1)
+    nodes = [_node(number) for number in (1, 2, 3)]
+    (move,) = additions([_collection(num_vnodes=1)], [placement], nodes)
+    assert ((3,), ()) == (move.add, move.remove)
+    assert [] == additions([_collection(num_vnodes=1)], [placement], nodes[:2])
+
+
 def test_additions_keep_hosts_apart_from_what_is_there() -> None:
     """A second replica goes to the other host, be it as full as it may."""
     collection = _collection(replicas=2)

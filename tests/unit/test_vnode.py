@@ -155,3 +155,16 @@ def test_a_log_that_is_damaged_is_refused(fault: str) -> None:
     store.write(store.prepare(rows))
     with pytest.raises(StoreDamaged):
         _Replica(store)
+
+
+def test_the_only_voter_that_does_not_lead_yet_keeps_commands_and_rests() -> None:
+    """It took them for work that could be done, and did nothing else than to look at them."""
+    replica = _Replica(MemoryStore())
+    replica.vnode.resign()
+    replica.cycle()
+    results: list[Any] = []
+    replica.vnode.propose(_put("a"), results.append)
+    assert not replica.vnode.has_work()
+    replica.vnode.campaign()
+    replica.cycle()
+    assert 1 == len(results)

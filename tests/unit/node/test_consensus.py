@@ -530,3 +530,23 @@ def test_who_became_the_only_voter_without_leading_leads_soon() -> None:
     nodes.world.run_for(5_000)
     assert there == nodes.leader(group)
     assert vnode not in nodes.consensus(there).sleeping.awake
+
+
+def test_what_became_of_sends_is_told_by_a_node_whose_replica_has_moved_away() -> None:
+    """It knows who has replicas of the vnode; whoever of them leads takes it."""
+    nodes = ThreeNodes()
+    result = nodes.ask_meta(
+        lambda now_ms: m.PutCollection(
+            now_ms=now_ms, db="default", name="jobs", num_vnodes=1, replicas=2
+        )
+    )
+    assert result.collection is not None
+    group = (result.collection.uid, 0)
+    nodes.world.run_until(lambda: nodes.leader(group) != 0)
+    (other,) = [each for each in MEMBERS if group not in nodes.engines[each].runtime.vnodes]
+    forwarding = nodes.consensus(other).forwarding
+    item = c.SettleItem("gone", b"u" * 16, 1, 1, 1, 0, b"")
+    nodes.engines[other]._late(group, [item])
+    assert 1 == forwarding.waiting
+    nodes.world.run_for(500)
+    assert (0, 0) == (forwarding.waiting, forwarding.dropped)

@@ -307,7 +307,7 @@ def test_a_replica_that_is_removed_during_a_sync_says_nothing_more() -> None:
     vnode = loop.nodes.vnode(loop.follower, loop.group)
     told: list[Any] = []
     engine.runtime._on_effects = lambda *what: told.append(what)
-    engine._leave(vnode)
+    engine._lose(vnode)
     loop.nodes.sent.clear()
     disk.release()
     loop.nodes.world.run_for(50)

@@ -132,3 +132,15 @@ def test_who_slept_under_a_node_that_is_gone_waits_out_its_lease() -> None:
     node.sleeping.set_nodes(())
     assert node.vnode in node.sleeping.awake
     assert ([0], [node.now_ms]) == (elapsed, promised)
+
+
+def test_who_becomes_the_only_member_is_ticked_until_it_leads() -> None:
+    """Its leader has gone: nobody else can wake it, and it has to stand for election."""
+    node = _Node()
+    vnode = node.vnode
+    vnode.sole, vnode.leads = True, False
+    node.sleeping.reformed(vnode)
+    assert vnode in node.sleeping.awake
+    vnode.leads = True
+    node.sleeping.reformed(vnode)
+    assert vnode not in node.sleeping.awake

@@ -47,7 +47,7 @@ from timemachine.replica.meta.commands import (
 )
 from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
 from timemachine.replica.meta.nodes import DEFAULT_DATABASE
-from timemachine.replica.meta.plans import basis_of
+from timemachine.replica.meta.plans import basis_of, going
 from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
 
 __all__ = [
@@ -83,5 +83,6 @@ __all__ = [
     "Retire",
     "SteerPlan",
     "basis_of",
+    "going",
     "read_meta_commands",
 ]

@@ -38,13 +38,19 @@ def do_moves(tables: Tables, moves: Sequence[Move]) -> list[bool]:
 
 
 def _move(tables: Tables, move: Move, members: set[int]) -> bool:
-    """Do one move, unless it is void: made from another version, or from other members."""
+    """Do one move, unless it is void: made from another version, or from other members.
+
+    A replica that is still to go may be the one that all others are to be copied from. Its node
+    takes up no other one before that: it would erase this one.
+    """
     before = _found(tables, move.uid, move.index)
     if before is None or before.version != move.version:
         return False
     stay = {node_of(each) for each in before.replicas if each not in move.remove}
+    leaving = {node_of(each) for each in before.removing}
     if (
         not members.issuperset(move.add)
+        or not leaving.isdisjoint(move.add)
         or not set(before.replicas).issuperset(move.remove)
         or len(stay.union(move.add)) != len(stay) + len(move.add)
         or not 0 < len(stay) + len(move.add) <= limits.REPLICAS_MAX

@@ -22,10 +22,10 @@ from timemachine.replica.meta.tables import Tables
 def put_plan(tables: Tables, command: c.PutPlan) -> MetaResult:
     """Keep a plan; it does nothing before it is confirmed."""
     assert len(command.moves.moves) <= limits.PLAN_MOVES_MAX
-    same = tables.plans.get(command.plan.id)
-    if same is not None and same.under_way:
-        # Made under the same key, so long ago that its answer is forgotten.
-        return MetaResult(kind="unchanged", plan=same)
+    existing = tables.plans.get(command.plan.id)
+    if existing is not None:
+        # Asked for again, with the key of a request whose answer is not kept any more, or late.
+        return MetaResult(kind="unchanged", plan=existing)
     idle = [plan for plan in tables.plans.values() if not plan.under_way]
     void = [plan for plan in idle if not plan.ended and plan.expires_ms <= command.now_ms]
     for plan in void:
@@ -109,6 +109,19 @@ def end_plan(tables: Tables, command: c.EndPlan) -> MetaResult:
         _set_replicas(tables, plan, begins=False)
     state = PlanState.DONE if error is None else PlanState.FAILED
     return _kept(tables, plan, state=state, error=error, finished_ms=command.now_ms)
+
+
+def going(tables: Tables) -> frozenset[int]:
+    """The nodes that are about to be removed: all that they had is elsewhere.
+
+    They leave the meta group before that. Nobody hears them afterwards, and with them it could lose
+    its majority for ever.
+    """
+    for plan in tables.plans.values():
+        if plan.kind is PlanKind.REMOVE and plan.under_way and plan.begun == plan.moves:
+            nodes = set(plan.nodes)
+            return frozenset() if _replicas_on(tables, nodes) else frozenset(nodes)
+    return frozenset()
 
 
 def basis_of(tables: Tables) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from node.gathering.questions import Burden
 from node.moving import Moving, waits_for
 from tests.sim.world import SimWorld
 from timemachine.errors import NotLeader
@@ -28,7 +29,7 @@ class _Cluster:
     """A meta group of nodes 1 to 4 that this node, the first, leads, with a plan that runs.
 
     Its moves lead from node 3 to node 4; with `adds` nothing goes. `voters` is what leaders tell,
-    `refusal` what a proposal is refused with, at once.
+    `refusal` what a proposal is refused with, at once; `unsettled` counts each node's open sends.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class _Cluster:
     ) -> None:
         self.world = SimWorld(1)
         self.silent: set[int] = set()
+        self.unsettled = 0
         self.proposed: list[Any] = []
         self.asked = 0
         self.voters: dict[tuple[int, int], Collection[int]] = {}
@@ -74,7 +76,7 @@ class _Cluster:
 
     def another(self) -> Moving:
         """What looks after the plan on a node that knows nothing of it yet."""
-        gathering: Any = SimpleNamespace(ask=self._ask)
+        gathering: Any = SimpleNamespace(ask=self._ask, poll=self._poll)
         return Moving(
             self.world,
             self.runtime,
@@ -88,6 +90,10 @@ class _Cluster:
         self.asked += 1
         found = [(group, self.voters[group]) for group in groups if group in self.voters]
         self.world.call_later(1.0, lambda: told(found))
+
+    def _poll(self, _: Any, nodes: list[int], told: Callable[[Any], None]) -> None:
+        burden = Burden([], unsettled=[(node, self.unsettled) for node in (1, *nodes)])
+        self.world.call_later(1.0, lambda: told((burden, frozenset(nodes))))
 
     def _propose(self, _: Any, command: Any, done: Callable[[Any], None]) -> None:
         self.proposed.append(command)
@@ -249,6 +255,22 @@ def test_nodes_leave_the_meta_group_before_they_are_removed() -> None:
         cluster.vnode.members = members
         assert [] == cluster.look()
     cluster.vnode.members = ConfState(voters=(1, 2, 4))
+    assert [EndPlan] == cluster.look()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_node_is_removed_when_what_it_has_sent_is_settled(dead: bool) -> None:
+    """Nobody would hear what became of it; of a dead one nothing is to be heard."""
+    cluster = _Cluster(1, kind=PlanKind.REMOVE)
+    cluster.vnode.members = ConfState(voters=(1, 2, 4))
+    cluster.look()
+    cluster.settle(0)
+    cluster.unsettled = 1
+    if dead:
+        cluster.silent = {3}
+    else:
+        assert [] == cluster.look()
+        cluster.unsettled = 0
     assert [EndPlan] == cluster.look()
 
 

@@ -136,6 +136,18 @@ class Membership(NamedTuple):
     leaving: tuple[int, ...] = ()
 
 
+class PlanEnd(NamedTuple):
+    """How a plan of what is to move stood when all was over.
+
+    left  replicas on nodes that it was to empty, and that are to be empty since
+    """
+
+    id: str
+    state: str
+    under_way: bool
+    left: int = 0
+
+
 class Ending(NamedTuple):
     """A job as it was read when all was over: its version and the name of its state."""
 
@@ -158,6 +170,7 @@ class History:
     endings    how jobs were read in the end: None for one that was not there
     groups     the groups that must be alive again after the faults
     members    who belongs to each group in the end
+    plans      how plans of what is to move have ended
     healed_ms  when the last fault ended
     ended_ms   when nobody looked any more
     """
@@ -171,6 +184,7 @@ class History:
     endings: dict[str, Ending | None] = field(default_factory=dict)
     groups: set[tuple[int, int]] = field(default_factory=set)
     members: list[Membership] = field(default_factory=list)
+    plans: list[PlanEnd] = field(default_factory=list)
     healed_ms: float = 0.0
     ended_ms: float = NEVER
 

@@ -1,4 +1,4 @@
-"""The checks C1 to C8, C10 and C11: what TimeMachine promises, judged from a history.
+"""The checks C1 to C8 and C10 to C12: what TimeMachine promises, judged from a history.
 
 Each check takes a history and the rules of the run, and yields one sentence for each promise that
 was broken. C9, the invariants inside a node, are `invariants`' affair. A job that was ever purged
@@ -472,6 +472,18 @@ def _ids(replicas: frozenset[int]) -> list[int]:
     return sorted(replicas)
 
 
+# --- C12 -----------------------------------------------------------------------------------------
+
+
+def carried_out(history: History, rules: Rules) -> Iterator[str]:
+    """C12: in the end no plan is under way, and nodes that one was to empty are empty."""
+    for each in history.plans:
+        if each.under_way:
+            yield f"plan {each.id} has not ended: it is {each.state}"
+        if each.left:
+            yield f"plan {each.id} is {each.state}, and left {each.left} replicas"
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
@@ -485,6 +497,7 @@ CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
     "C8": converged,
     "C10": alive,
     "C11": as_asked,
+    "C12": carried_out,
 }
 
 

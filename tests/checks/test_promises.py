@@ -11,6 +11,7 @@ from tests.checks.history import (
     History,
     Image,
     Membership,
+    PlanEnd,
     Probe,
     Reading,
     Webhook,
@@ -485,6 +486,21 @@ def test_members_that_nobody_asked_for(changed: dict[str, Any], told: str) -> No
     history.members = [_ASKED._replace(**changed)]
     (sentence,) = found(history, "C11")
     assert f"group {GROUP}: {told}" in sentence
+
+
+# --- C12 -----------------------------------------------------------------------------------------
+
+
+def test_plans_end_and_empty_what_they_are_to_empty() -> None:
+    """Whatever has become of them."""
+    history = History(plans=[PlanEnd("p", "done", under_way=False)])
+    assert [] == found(history, "C12")
+    history.plans.append(PlanEnd("q", "paused", under_way=True))
+    history.plans.append(PlanEnd("r", "done", under_way=False, left=2))
+    assert [
+        "plan q has not ended: it is paused",
+        "plan r is done, and left 2 replicas",
+    ] == [each.removeprefix("C12: ") for each in found(history, "C12")]
 
 
 # --- all of them ---------------------------------------------------------------------------------

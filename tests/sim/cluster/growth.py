@@ -22,8 +22,8 @@ from timemachine.model import Node, NodeState
 from timemachine.replica import meta as m
 from timemachine.vnode import Done
 
-_PATIENCE_MS: Final = 60_000.0
-_TRY_MS: Final = 2_000.0
+PATIENCE_MS: Final = 60_000.0
+TRY_MS: Final = 2_000.0
 """Operators wait: the meta group may be slow, and slower with each repeat."""
 _TOKEN_TTL_MS: Final = 3_600_000
 _LATER_TIMES: Final = 5
@@ -87,11 +87,11 @@ class Growth:
                 self._begin(number)
         self._waiting.clear()
         self._members.stop_abandoned()
-        if self.plan:
+        if self.plan or self._knobs.plans:
             for number in list(self._members.numbers):
                 if self._members.disk(number).store.damaged:
                     self._members.lose(number)
-                    self._join(random.Random(f"{self._knobs.seed}/damaged {number}"), number)
+                    self.join(random.Random(f"{self._knobs.seed}/damaged {number}"), number)
 
     # --- steps -----------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Growth:
 
     def _join_new(self, dice: random.Random) -> None:
         self._tell("join")
-        self._join(dice, None)
+        self.join(dice, None)
 
     def _replace(self, dice: random.Random, turn: int = 0) -> None:
         """A disk is lost for good, or an operator believes so; another node takes its place."""
@@ -130,7 +130,7 @@ class Growth:
             self._say(f"the disk of {number} is lost")
             members.lose(number)
         within_ms = dice.choice([0.0, 3.0]) * self._knobs.election_ms * dice.random()
-        self._clock.later(within_ms, lambda: self._join(dice, number))
+        self._clock.later(within_ms, lambda: self.join(dice, number))
 
     def _retire(self, dice: random.Random, turn: int = 0) -> None:
         """A replica is damaged, and the next generation takes its place."""
@@ -160,7 +160,7 @@ class Growth:
 
     # --- joining ---------------------------------------------------------------------------
 
-    def _join(self, dice: random.Random, replaces: int | None) -> None:
+    def join(self, dice: random.Random, replaces: int | None) -> None:
         """With a token of its own, which has to be issued first."""
         self._joins += 1
         name = f"j{self._joins}"
@@ -204,6 +204,10 @@ class Growth:
             answer((result.node.number, tuple(sorted(there))))
 
         def joined(result: Any) -> None:
+            if isinstance(result, m.MetaResult) and result.code == "node_removed":
+                # A plan was done with the lost one meanwhile.
+                self.join(dice, None)
+                return
             assert not isinstance(result, m.MetaResult), f"{name} cannot join: {result.code}"
             number, there = result
             self._say(f"{name} joins as {number}, and knows {there}")
@@ -237,7 +241,7 @@ class Growth:
             else:
                 told(result)
 
-        Conversation(self._members, dice, ask, ended, patience_ms=_PATIENCE_MS, try_ms=_TRY_MS)
+        Conversation(self._members, dice, ask, ended, patience_ms=PATIENCE_MS, try_ms=TRY_MS)
 
 
 _KINDS: Final[dict[str, Callable[[Growth, random.Random], None]]] = {

@@ -22,6 +22,7 @@ from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
 from tests.sim.cluster.overruled import watched
 from tests.sim.cluster.pace import observed
+from tests.sim.cluster.plans import Plans
 from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
@@ -69,6 +70,9 @@ class Harness:
         )
         self.growth = Growth(self.clock, self.members, knobs)
         self.growth.on_step = self.reckoning.changed
+        self.plans = Plans(self.clock, self.members, knobs)
+        self.plans.on_step = self.reckoning.changed
+        self.plans.replace = self.growth.join
         self.creators.proposed = self.nemesis.proposed
         self.nemesis.on_strike = self.reckoning.struck
         self._dice = self.clock.child("harness")
@@ -80,12 +84,14 @@ class Harness:
             in_limits(knobs),
             observed(self.members.begins),
             watched(self.members, self.nemesis.overruled),
+            self.plans.judged(),
         ):
             self.boot()
             self.live()
             self.heal()
             self.drain()
             history = self.reckoning.finish()
+            history.plans = self.plans.ends()
         return Result(
             knobs=knobs,
             trace=self.clock.trace,
@@ -93,7 +99,7 @@ class Harness:
             counts=self.clock.summary(),
             calls=len(history.calls),
             webhooks=len(history.webhooks),
-            faults=self.nemesis.done + self.growth.done,
+            faults=self.nemesis.done + self.growth.done + self.plans.done,
             judgement=judge(history, rules_of(knobs, history)),
         )
 
@@ -117,6 +123,7 @@ class Harness:
         self.creators.start()
         self.nemesis.start()
         self.growth.start()
+        self.plans.start()
         self.clock.run_for(self.knobs.safety_ms)
         self.creators.stop()
 
@@ -124,6 +131,7 @@ class Harness:
         """All faults end; every group is asked to take a write."""
         self.nemesis.heal()
         self.growth.heal()
+        self.plans.heal()
         self.history.healed_ms = self.reckoning.now_ms()
         for group in self.members.groups():
             Prober(self, group)
@@ -202,7 +210,9 @@ class Harness:
 
     def _drained(self) -> bool:
         """Whether no job is pending, on every node that could say so, and all have applied all."""
-        if not self._equal() or self.growth.open or unsettled(self.members):
+        if not self._equal() or self.growth.open or not self.plans.settled:
+            return False
+        if unsettled(self.members):
             return False
         for member in self.members.members.values():
             engine = member.engine

@@ -37,6 +37,7 @@ class Knobs:
     Who belongs to it: `born` (with how many nodes it begins, the others join while there are
     faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
+    `plans` (how many plans operators make of what is to move).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
     `wall_jump_ms_max`, `timer_slack_ms`.
     Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
@@ -61,6 +62,7 @@ class Knobs:
     replicas: int = 0
     losses: int = 0
     retires: int = 0
+    plans: int = 0
     tick_ms: float = 100.0
     election_tick: int = 10
     heartbeat_tick: int = 1
@@ -126,9 +128,10 @@ class Knobs:
     @property
     def moves(self) -> bool:
         """Whether groups change their members, or are not on all nodes."""
-        return (self.born_nodes, self.replicas_wanted, self.losses, self.retires) != (
+        return (self.born_nodes, self.replicas_wanted, self.losses, self.retires, self.plans) != (
             self.nodes,
             self.nodes,
+            0,
             0,
             0,
         )
@@ -245,7 +248,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
         fault_kinds=fault_kinds,
     )
-    knobs = _draw_overruled(_draw_rate(_draw_flight(_draw_members(knobs))))
+    knobs = _draw_plans(_draw_overruled(_draw_rate(_draw_flight(_draw_members(knobs)))))
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -307,6 +310,14 @@ def _draw_overruled(knobs: Knobs) -> Knobs:
         fault_pace_ms=4.0 * election_ms,
         safety_ms=max(knobs.safety_ms, min(60.0 * election_ms, 40_000.0)),
     )
+
+
+def _draw_plans(knobs: Knobs) -> Knobs:
+    """In some seeds operators have replicas moved; nothing else is drawn otherwise for it."""
+    rng = random.Random(f"{knobs.seed}/have plans")
+    if knobs.overruled or rng.random() < 0.8:
+        return knobs
+    return knobs.changed(plans=rng.choice([1, 2, 3, 6]))
 
 
 def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:

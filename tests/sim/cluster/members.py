@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -26,7 +27,7 @@ from timemachine.delivery.ratelimit import RateLimit
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.group import META_GROUP, node_of, replica_id
 from timemachine.model import Node, NodeState, Settings
-from timemachine.placement import present
+from timemachine.placement import Move, present
 from timemachine.raft import ConfState
 from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
@@ -35,6 +36,9 @@ from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 KEY: Final = MasterKey(b"k" * 32)
+
+_TO_COME: Final = 1 << 15
+"""A generation that no replica reaches."""
 
 TICKS: Final = frozenset({"Consensus._tick"})
 PUMPS: Final = frozenset(
@@ -48,6 +52,14 @@ PUMPS: Final = frozenset(
     }
 )
 """Timers that ring whether there is work or not: only what they find to do counts."""
+
+
+@dataclass(slots=True)
+class Planned:
+    """What a plan may do: moves, and nodes that it removes."""
+
+    moves: list[Move] = field(default_factory=list)
+    removed: set[int] = field(default_factory=set)
 
 
 class Member:
@@ -227,6 +239,7 @@ class Members:
     numbers     the nodes that are to run, by their numbers: those that have joined, and not those
                 whose disk is lost, or taken for lost
     retired     replicas that were replaced on their own node: (group, id)
+    planned     what plans may do that were made and have not ended, by their ids
     handed_ms   until when a group may be moving because somebody planned it
     on_moved    called when a node begins or ceases to serve a vnode
     on_crashed  called when a process has died
@@ -249,6 +262,7 @@ class Members:
         self.retired: set[tuple[Group, int]] = set()
         self._abandoned: list[int] = []
         self._replaced: set[int] = set()
+        self.planned: dict[str, Planned] = {}
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
@@ -279,7 +293,7 @@ class Members:
                     self.pace.begins(number, count, limit.period_ms, self.clock.now_ms)
 
     def _is_unlimited(self) -> bool:
-        meta = self._meta()
+        meta = self.meta()
         return meta is not None and any(route.rate.count is None for route in meta.routes.values())
 
     def _shares(self, kind: Kind) -> dict[int, int]:
@@ -346,8 +360,13 @@ class Members:
         """Somebody finds those, and ends them, unless they are needed."""
         for number in list(self._abandoned):
             if self.is_given_up(number):
-                self._abandoned.remove(number)
-                self.lose(number)
+                self.stop(number)
+
+    def stop(self, number: int) -> None:
+        """Somebody ends one of them, if nobody has."""
+        if number in self._abandoned:
+            self._abandoned.remove(number)
+            self.lose(number)
 
     def is_given_up(self, number: int) -> bool:
         """Whether nobody needs what a node has that is lost, or is taken for that.
@@ -358,7 +377,7 @@ class Members:
             return self.members[number].lost
         if number in self._replaced:
             return True
-        meta = self._meta()
+        meta = self.meta()
         there = () if meta is None else present(meta.nodes.values())
         if number not in there or self.can_lose(number):
             return True
@@ -370,6 +389,20 @@ class Members:
     def is_replaced(self, number: int) -> None:
         """Somebody has asked that another node takes its place: nobody takes that back."""
         self._replaced.add(number)
+
+    def plan(self, id: str, moves: Sequence[Move], removed: Sequence[int]) -> None:
+        """A plan is made, perhaps once more: it may move so, and remove these nodes."""
+        planned = self.planned.setdefault(id, Planned())
+        planned.moves.extend(moves)
+        planned.removed.update(removed)
+
+    def can_carry(self, id: str) -> bool:
+        """Whether every group has a majority while a plan is carried out, and afterwards."""
+        planned = self.planned[id]
+        groups = {(move.uid, move.index) for move in planned.moves}
+        if planned.removed:
+            groups.add(META_GROUP)
+        return all(self._can_lose(group, lambda _: False, more=False) for group in sorted(groups))
 
     def _is_gone(self, group: Group, replica: int) -> bool:
         number = node_of(replica)
@@ -393,7 +426,7 @@ class Members:
             group, lambda each: each == replica
         )
 
-    def _can_lose(self, group: Group, goes: Callable[[int], bool]) -> bool:
+    def _can_lose(self, group: Group, goes: Callable[[int], bool], *, more: bool = True) -> bool:
         vnodes = [vnodes[group] for vnodes in self._vnodes() if group in vnodes]
         if not vnodes:
             return False
@@ -405,13 +438,37 @@ class Members:
             # This one leads next, and counts by what it has applied: the end of a change may be in
             # its log, and only those who go know that it is committed.
             views.append(max(staying, key=_log_end))
-        return all(self._has_majority(group, each.members, goes) for each in views)
+        members = [each.members for each in views]
+        members += [ConfState(voters=each) for each in self._planned(group)]
+        return all(self._has_majority(group, each, goes, more=more) for each in members)
 
-    def _has_majority(self, group: Group, members: ConfState, goes: Callable[[int], bool]) -> bool:
+    def _planned(self, group: Group) -> Iterator[tuple[int, ...]]:
+        """The voters that a group may be given by plans."""
+        meta = self.meta()
+        if meta is None:
+            return
+        for planned in self.planned.values():
+            if group == META_GROUP:
+                there = present(meta.nodes.values()) - planned.removed
+                if planned.removed:
+                    yield tuple(sorted(there)[: limits.META_VOTERS_MAX])
+                continue
+            for move in planned.moves:
+                if (move.uid, move.index) == group:
+                    stay = set(meta.placement(*group).replicas).difference(move.remove)
+                    # Ids that nobody has had yet.
+                    yield (*stay, *[replica_id(each, _TO_COME) for each in move.add])
+
+    def _has_majority(
+        self, group: Group, members: ConfState, goes: Callable[[int], bool], *, more: bool
+    ) -> bool:
+        """Whether it has one without those who go; `more` if anybody goes who was there."""
         for half in (members.voters, members.voters_outgoing):
             # Those who are to come may be voters by the next entry, and count although they go.
             coming = [
-                each for each in (*members.learners, *self._wanted(group)) if each not in half
+                each
+                for each in (*members.learners, *self._wanted(group))
+                if more and each not in half
             ]
             gone = [each for each in {*half, *coming} if goes(each) or self._is_gone(group, each)]
             size = len(half) + len([each for each in gone if each not in half])
@@ -421,7 +478,7 @@ class Members:
 
     def _wanted(self, group: Group) -> Sequence[int]:
         """The replicas that a group is to have, or may get, by the node that knows most."""
-        meta = self._meta()
+        meta = self.meta()
         if meta is None:
             return ()
         there = present(meta.nodes.values())
@@ -435,7 +492,8 @@ class Members:
             return [*placement.replicas, *[replica_id(each, placement.generation) for each in free]]
         return placement.replicas
 
-    def _meta(self) -> MetaMachine | None:
+    def meta(self) -> MetaMachine | None:
+        """What the node knows that knows most; None while all are down."""
         metas = [
             member.engine.meta for member in self.members.values() if member.engine is not None
         ]
@@ -443,7 +501,7 @@ class Members:
 
     def _known(self) -> list[Group]:
         """All groups that there are, also those that no node has now."""
-        meta = self._meta()
+        meta = self.meta()
         if meta is None:
             return [META_GROUP]
         placements = meta.all_placements()

@@ -25,6 +25,7 @@ from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 _ROWS_MAX: Final = 1_000_000
+_PLANNED: Final = frozenset({"join", "plan"})
 _JOB_ID: Final = re.compile(rb"\r\nTimeMachine-Job-Id: (.*)\r\n")
 _TRIGGER: Final = re.compile(rb"\r\nTimeMachine-Trigger-Time: (.*)\r\n")
 _read_log_state = codec.decoder(LogState)
@@ -74,10 +75,10 @@ class Reckoning:
         self.history.faults.append(Fault(now_ms, until_ms, fault.kind, planned=planned))
 
     def changed(self, step: str) -> None:
-        """Somebody changes who belongs to the cluster; a node that joins disturbs nobody."""
+        """Somebody changes who belongs to the cluster; what is planned disturbs nobody."""
         now_ms = self.now_ms()
         until_ms = now_ms + lasting_ms(self._members.knobs)
-        self.history.faults.append(Fault(now_ms, until_ms, step, planned=step == "join"))
+        self.history.faults.append(Fault(now_ms, until_ms, step, planned=step in _PLANNED))
 
     # --- replicas --------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ with the line that runs it again.
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,22 @@ from tests.sim.runs import Order, Run, commit, fresh_seed, run_many, run_seed
 SEEDS = 300
 PART = 30
 FRESH = fresh_seed()
+_ANY = Order()
 _LIST = Path(__file__).with_name("failed_seeds.txt")
-FAILED = [int(line.split()[0]) for line in _LIST.read_text().splitlines() if line[:1] != "#"]
+_KNOB = re.compile(r"([a-z_]+)=(\d+)")
 
 
-def _told(runs: list[Run]) -> list[str]:
-    order = Order()
+def _failed(line: str) -> tuple[int, Order]:
+    """A seed, the knobs that are fixed for it, and a sentence."""
+    seed, *words = line.split()
+    fixed = [found for found in map(_KNOB.fullmatch, words) if found]
+    return int(seed), Order(knobs=tuple((each[1], int(each[2])) for each in fixed))
+
+
+FAILED = [_failed(line) for line in _LIST.read_text().splitlines() if line[:1] != "#"]
+
+
+def _told(runs: list[Run], order: Order = _ANY) -> list[str]:
     return [
         f"seed {run.seed}, commit {commit()}: {'; '.join(run.found[:3])}\n{order.again(run.seed)}"
         for run in runs
@@ -46,7 +57,7 @@ def test_seeds_that_nobody_has_run(part: int) -> None:
     assert [] == _told(_part(FRESH + part))
 
 
-@pytest.mark.parametrize("seed", FAILED)
-def test_seeds_that_once_failed(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "order"), FAILED)
+def test_seeds_that_once_failed(seed: int, order: Order) -> None:
     """Each found something."""
-    assert [] == _told([run_seed(Order(), seed)])
+    assert [] == _told([run_seed(order, seed)], order)

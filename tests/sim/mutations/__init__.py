@@ -17,6 +17,7 @@ from tests.sim.mutations import (
     leases,
     lending,
     membership,
+    plans,
     snapshots,
 )
 from tests.sim.mutations.counted import FIRST_FOUND
@@ -30,6 +31,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **snapshots.MUTATIONS,
     **membership.MUTATIONS,
     **growth.MUTATIONS,
+    **plans.MUTATIONS,
     **lending.MUTATIONS,
 }
 

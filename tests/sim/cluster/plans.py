@@ -227,11 +227,18 @@ class Plans:
         self._members.plan(made.id, moves, wish.nodes if wish.kind is PlanKind.REMOVE else ())
         kept = m.PlanMoves(made.id, tuple(moves), (0,) * len(moves))
         if wish.kind in _EMPTYING:
-            there = present(meta.nodes.values())
-            made.whole = made.whole and all(
-                changeable(place, wish.lost) and there.issuperset(map(node_of, place.replicas))
-                for place in placements
-                if any(node_of(each) in wish.nodes for each in place.replicas)
+            nodes = meta.nodes.values()
+            there = present(nodes)
+            # The last ones have nobody to give to.
+            takers = {node.number for node in nodes if node.state is NodeState.MEMBER}
+            made.whole = (
+                made.whole
+                and bool(takers.difference(wish.nodes))
+                and all(
+                    changeable(place, wish.lost) and there.issuperset(map(node_of, place.replicas))
+                    for place in placements
+                    if any(node_of(each) in wish.nodes for each in place.replicas)
+                )
             )
         engine.propose_meta(m.PutPlan(now_ms=now_ms, plan=plan, moves=kept), answer)
 
@@ -347,6 +354,9 @@ class Plans:
     def _follow(self, made: _Made, meta: MetaMachine) -> None:
         plan, wish = meta.plans.get(made.id), made.wish
         if plan is not None and not plan.ended:
+            if plan.state is PlanState.PAUSED and not self._active and not self.open:
+                # A pause that was asked for in vain came late.
+                self._steer(made, PlanState.RUNNING)
             return
         self._drop(made)
         self._say(f"{made.id}: {'forgotten' if plan is None else plan.state}")

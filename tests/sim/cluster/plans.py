@@ -399,7 +399,15 @@ class Plans:
             made = self._made[plan.id]
             left = 0
             if plan.state is PlanState.DONE and _empties(plan, whole=made.whole):
-                left = _replicas_on(meta.all_placements(), leaving.intersection(plan.nodes))
+                # What has been done with a node since then is another matter.
+                since = {
+                    number
+                    for each in meta.plans.values()
+                    if (each.confirmed_ms or 0) > (plan.confirmed_ms or 0)
+                    for number in each.nodes
+                }
+                emptied = leaving.intersection(plan.nodes) - since
+                left = _replicas_on(meta.all_placements(), emptied)
             found.append(PlanEnd(plan.id, plan.state.value, plan.under_way, left))
         return found
 

@@ -158,8 +158,9 @@ class Moving:
         if not isinstance(found, TimeMachineError):
             burden, _ = found
             self._rested = {node for node, count in burden.unsettled if not count}
-            if len(self._rested) == len(burden.unsettled):
-                self.look_soon()
+            if len(self._rested) == len(burden.unsettled) and self._timer is not None:
+                self._timer.cancel()
+                self._timer = self._world.call_later(0.0, self._look)
 
     def _propose(self, command: AdvancePlan | EndPlan) -> None:
         self._proposing = True

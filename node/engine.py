@@ -12,15 +12,18 @@ import msgspec
 from node.balancing import Balancing
 from node.calls import Calls
 from node.clocks import Clocks
+from node.compacting.leading import CompactionLead
+from node.compacting.reports import CompactionReport
+from node.compacting.working import Compacting
 from node.consensus import Consensus
 from node.delivery import Delivery
 from node.delivery.credits import Neighbours
-from node.env import Disk, World
+from node.env import Aside, Disk, InTurn, World
 from node.example import send_example
 from node.expiry import Expiry
 from node.finalising import Finalising
-from node.gathering import Gathering
-from node.gathering.questions import Group, Here
+from node.gathering import Asking, Gathering
+from node.gathering.questions import Group, Here, LogsHeld
 from node.healing import Healing
 from node.images import Images
 from node.learning import Learning
@@ -84,7 +87,9 @@ class Engine(Reader):
         on_nodes: Callable[[list[Node]], None] = lambda _: None,
         on_quarantine: Callable[[Group, StoreDamaged], None] = lambda _group, _error: None,
         on_newer_format: Callable[[int, int], None] = lambda _newest, _finalised: None,
+        on_compacted: Callable[[CompactionReport], None] = lambda _: None,
         cluster: Cluster,
+        aside: Aside | None = None,
     ) -> None:
         super().__init__(store)
         self._world = world
@@ -219,6 +224,19 @@ class Engine(Reader):
             self.meta,
             reconciled=lambda: self.meta.changes == self._meta_changes,
         )
+        self._compacting = Compacting(
+            world,
+            store,
+            overlay,
+            self.runtime,
+            self.meta,
+            self._replicas,
+            aside or InTurn(world),
+            number=self.number,
+            space_low=lambda: self.space_low,
+            ask_held=self._ask_held,
+            told=on_compacted,
+        )
         self.gathering = Gathering(
             world,
             self.runtime,
@@ -228,6 +246,7 @@ class Engine(Reader):
                 self.delivery,
                 self.tasks,
                 self._seals,
+                self._compacting,
                 self.started_ms,
                 number=self.number,
                 rates=lambda: self._traffic.rates,
@@ -245,6 +264,14 @@ class Engine(Reader):
             fires=lambda: sum(self.delivery.lateness.counts),
         )
         self._moving = Moving(
+            world,
+            self.runtime,
+            self._meta_vnode,
+            self.meta,
+            self.gathering,
+            alive=self.answers,
+        )
+        self._compaction_lead = CompactionLead(
             world,
             self.runtime,
             self._meta_vnode,
@@ -344,6 +371,8 @@ class Engine(Reader):
             self._going = going
             self.memberships.look_at(self._meta_vnode.group)
         self._moving.look_soon()
+        self._compaction_lead.look_soon()
+        self._compacting.reconcile()
         self._reconcile_routes()
         if self.meta.settings != self._known_settings:
             self._known_settings = self.meta.settings
@@ -506,6 +535,7 @@ class Engine(Reader):
         if vnode is self._meta_vnode:
             self._healing.look_soon()
             self._moving.look_soon()
+            self._compaction_lead.look_soon()
             if vnode.serving and not self.meta.databases:
                 command = m.Bootstrap(
                     now_ms=self.now_ms(),
@@ -684,13 +714,19 @@ class Engine(Reader):
 
     def _crowded(self) -> None:
         """The disk is nearly full: others take creators' jobs, where they have room."""
-        self._leaving.relieve(self._has_room)
+        self._leaving.relieve(self.has_room)
 
-    def _has_room(self, node: int) -> bool:
+    def has_room(self, node: int) -> bool:
         """Whether the disk of a node has room, as far as is known here."""
         if node == self.number:
             return not self.space_low
         return self._clocks.has_room(node)
+
+    def _ask_held(self, groups: Sequence[Group], done: Callable[[Any], None]) -> Asking:
+        """Ask up to where all members of vnodes have their logs; who does not answer is missing."""
+        return self.gathering.ask(
+            LogsHeld(), groups, done, partly=True, patience_ms=limits.GATHER_TIMEOUT_MS
+        )
 
     def _clock_stepped(self) -> None:
         """The wall clock has jumped: whether anything may fire by it is judged at once."""
@@ -699,7 +735,7 @@ class Engine(Reader):
 
     def _may_lead_more(self, node: int) -> bool:
         """Whether a node that leads more would keep it: it has room, and may go by its clock."""
-        return self._has_room(node) and self._clocks.is_right(node)
+        return self.has_room(node) and self._clocks.is_right(node)
 
     def _wanted_replicas(self, group: Group) -> tuple[int, ...]:
         placement = placement_of(self.meta, group)
@@ -799,6 +835,9 @@ class Engine(Reader):
             "snapshots_sent_bytes": self._images.outgoing.sent_bytes,
             "quarantined": len(self._replicas.quarantined),
             "level0_files": self._store.pressure(),
+            "compaction_steps": self._compacting.steps_done,
+            "compacted_bytes": self._store.compacted_bytes(),
+            "disk_bytes": self._store.disk_bytes(),
         }
 
     # --- sending without a job -------------------------------------------------------------

@@ -6,7 +6,7 @@ clock nor dice, and runs the same in both.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from timemachine.errors import StoreError
 from timemachine.storage.api import Prepared
@@ -46,6 +46,32 @@ class Disk(Protocol):
 
     def write(self, prepared: Prepared, done: Callable[[StoreError | None], None]) -> None:
         """Write and sync; then call `done` on the caller's thread, with the error if it failed."""
+
+
+class Aside(Protocol):
+    """Does what takes long and writes nothing, one piece after the other, beside the caller."""
+
+    def do(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Do `work`; then call `done` on the caller's thread, with what it gave, or StoreError."""
+
+
+class InTurn:
+    """An `Aside` without a thread: the work is done in a turn of the loop, as in the simulator."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def do(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """See Aside."""
+
+        def turn() -> None:
+            try:
+                result = work()
+            except StoreError as error:
+                result = error
+            done(result)
+
+        self._world.call_soon(turn)
 
 
 class Network(Protocol):

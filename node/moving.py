@@ -65,6 +65,8 @@ class Moving:
         plan = running(self._meta)
         if plan is None or not self._runtime.working or not self._meta_vnode.serving:
             return
+        if plan.kind is PlanKind.COMPACT:
+            return  # it moves nothing: see `node.compacting`
         self._follow(plan)
         self._close({})
         self._ask()

@@ -222,6 +222,18 @@ class Replicas:
         self._overlay.delete(quarantine_key(*group))
         self._runtime.write_soon()
 
+    @property
+    def next_incarnation(self) -> int:
+        """The number of the range that the next new replica gets: all there are have less."""
+        return self._next_incarnation
+
+    @property
+    def erasing(self) -> bool:
+        """Whether ranges are left that are to be erased."""
+        marks = self._store.scan(ERASE_START, ERASE_STOP, len(self._staged) + 1)
+        left = [key for key, _ in marks if int.from_bytes(key[-4:], "big") not in self._staged]
+        return bool(left or self._erasing)
+
     def erase(self) -> None:
         """Erase what is to be erased, some rows at a time, also what a crash has left."""
         self._erase_after(0.0)

@@ -32,6 +32,9 @@ METRICS = {
     "timemachine_credits_borrowed": "Borrowed of others' shares, by `limit` (max_in_flight, rate).",
     "timemachine_vnodes": "Replicas on this node, the meta group included.",
     "timemachine_level0_files": "LevelDB's level-0 files; writers slow down from 6 on.",
+    "timemachine_disk_bytes": "What the node's store takes on its disk.",
+    "timemachine_compacted_bytes": "Bytes that LevelDB has read and written to compact.",
+    "timemachine_compaction_steps": "Steps of confirmed compactions that this node has done.",
     "timemachine_http_requests": "API requests by status.",
     "timemachine_http_requests_open": "API requests that are being answered.",
     "timemachine_http_connections": "Open connections of the API.",
@@ -94,6 +97,8 @@ class _Numbers(Collector):
             ("timemachine_rows", "rows"),
             ("timemachine_sends", "sends"),
             ("timemachine_snapshots_sent_bytes", "snapshots_sent_bytes"),
+            ("timemachine_compacted_bytes", "compacted_bytes"),
+            ("timemachine_compaction_steps", "compaction_steps"),
         ):
             yield CounterMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         for name, key in (
@@ -101,6 +106,7 @@ class _Numbers(Collector):
             ("timemachine_routes_waiting", "routes_waiting"),
             ("timemachine_vnodes", "vnodes"),
             ("timemachine_level0_files", "level0_files"),
+            ("timemachine_disk_bytes", "disk_bytes"),
             ("timemachine_http_requests_open", "http_requests_open"),
             ("timemachine_http_connections", "http_connections"),
             ("timemachine_loop_delay_max_seconds", "loop_delay_max_s"),

@@ -20,6 +20,7 @@ from node.admission import Admission
 from node.api.certificate import Certificate
 from node.api.credentials import Credentials
 from node.api.server import ApiServer
+from node.aside import AsideThread
 from node.clock import RealWorld
 from node.config import RPC_DEFAULT, RPC_PORT, Config, split_address
 from node.disk import CommitThread
@@ -64,6 +65,7 @@ _CORE = (
     "node.balancing",
     "node.calls",
     "node.clocks",
+    "node.compacting",
     "node.consensus",
     "node.delivery",
     "node.engine",
@@ -240,6 +242,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         loop.add_signal_handler(number, stop)
 
     disk = CommitThread(loop, store)
+    aside = AsideThread(loop)
     host, port = split_address(config.http, "http", default_port=8001)
     listeners = frozenset({(host, port), (rpc_host, rpc_port)})
     settings = Settings(allowed_private_cidrs=config.allow_private)
@@ -301,6 +304,14 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
             newest=newest,
             finalised=finalised,
         ),
+        on_compacted=lambda report: log.info(
+            "this node has compacted its store",
+            error=report.error,
+            steps=report.steps_done,
+            compacted_bytes=report.compacted_bytes,
+            disk_bytes=report.disk_bytes,
+        ),
+        aside=aside,
         cluster=Cluster(
             number=identity.number,
             members=(1,) if identity.number == 1 else (),
@@ -383,7 +394,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         say(f"ready http={address} rpc={shown(rpc_host, rpc_port)} node={identity.node_id}")
         sys.stdout.flush()
     await stopping.wait()
-    await _stop(engine, server, sender, rpc, disk, store, failed=bool(failures))
+    await _stop(engine, server, sender, rpc, disk, aside, store, failed=bool(failures))
     if not failures:
         return EXIT_OK
     return EXIT_STORE if isinstance(failures[0], StoreDamaged) else EXIT_FAILED
@@ -427,6 +438,7 @@ async def _stop(
     sender: PooledSender,
     rpc: Rpc,
     disk: CommitThread,
+    aside: AsideThread,
     store: LevelDBStore,
     *,
     failed: bool,
@@ -449,6 +461,8 @@ async def _stop(
     await rpc.stop()
     # The commit thread before the store: it may still hold the last batch.
     await asyncio.to_thread(disk.close)
+    # A step of a compaction comes to its end: a store must not be closed under it.
+    await asyncio.to_thread(aside.close)
     store.close()
     log.info("stopped")
 

@@ -242,10 +242,10 @@ class LogRows:
             return
         base_index = self.base[0]
         config = self._config
-        storage, fresh = self.storage, self._fresh
+        fresh = self._fresh
         # Of what is in memory, for that is where the term is known; and only as far as it stays
         # there, for what is written in this cycle may have taken the place of the rest.
-        stop = fresh[0].index if fresh else storage.last_index() + 1
+        stop = fresh[0].index if fresh else self.storage.last_index() + 1
         index = min(base_index + (applied_index - base_index + 1) // 2, stop - 1)
         if (
             applied_index - base_index <= limits.LOG_NEEDED_FACTOR * config.log_entries_max
@@ -253,9 +253,24 @@ class LogRows:
         ):
             index = min(index, needed_index)
         if index > base_index:
-            self.begin_behind(index, storage.term(index))
-            kept = storage.entries(index + 1, stop, 1 << 62)
-            self._bytes = sum([len(entry.data) for entry in [*kept, *fresh]])
+            self._drop_to(index, stop)
+
+    def drop_to(self, index: int) -> bool:
+        """Drop the log up to an entry that is applied; False if nothing is dropped."""
+        fresh, storage = self._fresh, self.storage
+        # As in `drop_older`: what is in memory, and stays there.
+        stop = fresh[0].index if fresh else storage.last_index() + 1
+        index = min(index, stop - 1)
+        if index <= self.base[0] or index < storage.first_index():
+            return False
+        self._drop_to(index, stop)
+        return True
+
+    def _drop_to(self, index: int, stop: int) -> None:
+        storage = self.storage
+        self.begin_behind(index, storage.term(index))
+        kept = storage.entries(index + 1, stop, 1 << 62)
+        self._bytes = sum([len(entry.data) for entry in [*kept, *self._fresh]])
 
     def change_members(self, members: ConfState) -> None:
         """An entry that is applied in this cycle has changed the membership."""

@@ -416,7 +416,7 @@ class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PlanKind(StrEnum):
-    """What a plan changes about where replicas are."""
+    """What a plan changes: where replicas are, or how much space they take."""
 
     REBALANCE = "rebalance"
     """All nodes get their shares."""
@@ -426,6 +426,8 @@ class PlanKind(StrEnum):
     """As drained; then they are no part of the cluster any more. Also for those that are dead."""
     REPLICATE = "replicate"
     """A collection gets another count of replicas."""
+    COMPACT = "compact"
+    """Nothing moves: nodes give the space of what was deleted back to their disks."""
 
 
 class PlanState(StrEnum):
@@ -439,6 +441,43 @@ class PlanState(StrEnum):
     FAILED = "failed"
 
 
+class CompactionPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node does for a plan that compacts.
+
+    range_bytes   about how much there was to compact when the plan was made
+    before_bytes  what the whole store of the node took on its disk then; None if it did not answer
+    after_bytes   and when its part had ended
+    steps, compacted_bytes
+                  in how many steps that was, and how much its store read and wrote for that
+    begun, ended  whether the node leader has had it begin, and has heard that it is done
+    error         why it came to nothing
+    """
+
+    node: int
+    range_bytes: int = 0
+    before_bytes: int | None = None
+    after_bytes: int | None = None
+    steps: int = 0
+    compacted_bytes: int = 0
+    begun: bool = False
+    ended: bool = False
+    error: str | None = None
+
+
+class Compaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan compacts, and how fast. Each node that has any of it has a part.
+
+    uid          the collection, 0 for all that nodes have
+    indexes      its vnodes; none given are all
+    bytes_per_s  that a node reads and writes for it at most, on average
+    """
+
+    uid: int = 0
+    indexes: tuple[int, ...] = ()
+    bytes_per_s: int = limits.COMPACT_RATE_BYTES_DEFAULT
+    parts: tuple[CompactionPart, ...] = ()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Moves of replicas that somebody has asked for, and that run once they are confirmed.
 
@@ -446,7 +485,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nodes      the numbers of the nodes that are emptied; of a rebalance, of those taken back
     marked     which of them are leaving because it was confirmed
     uid        the collection that gets another count of `replicas`
-    transfers  how many vnodes change at once
+    transfers  how many vnodes change at once; of a plan that compacts, how many nodes do
     moves      how many moves it has; they are stored beside it
     left       how many more there would be, for another plan
     begun      how many of its moves were begun, in their order
@@ -455,6 +494,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                what was known when it was made: how much is copied, how long that may take, how
                busy the cluster was, and what to think of before
     error      why it failed
+    compaction
+               what it compacts, if it does
     """
 
     id: str
@@ -480,6 +521,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     confirmed_ms: int | None = None
     finished_ms: int | None = None
     error: str | None = None
+    compaction: Compaction | None = None
 
     @property
     def under_way(self) -> bool:

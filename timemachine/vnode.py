@@ -327,6 +327,19 @@ class Vnode:
 
     # --- how it stands ---------------------------------------------------------------------
 
+    def drop_log(self, held_index: int) -> bool:
+        """Drop the part of the log that all members have, up to that index; False for nothing.
+
+        Between two cycles, into the batch that the next one writes.
+        """
+        if self.sole or self._staged is not None or self.core.installing is not None:
+            return False
+        index = min(held_index, self.machine.applied_index, self.kept_from(self.group))
+        dropped = self._log.drop_to(index)
+        if dropped:
+            self._log.put_state(self._hard_state)
+        return dropped
+
     def has_work(self) -> bool:
         """Whether `gather` would do anything."""
         core = self.core

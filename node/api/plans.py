@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from node.api.compactions import compaction_plan, compaction_view, compaction_waits_for, plan_id
 from node.api.conventions import (
     Answer,
     Call,
@@ -32,7 +33,6 @@ from node.overview import node_ids
 from node.planning import cost
 from timemachine import limits
 from timemachine.group import node_of
-from timemachine.identifiers import uuid7, uuid8
 from timemachine.model import Node, NodeState, Plan, PlanKind, PlanState
 from timemachine.placement import present
 from timemachine.rebalancing import Draft, Standing, copies, cut, standings
@@ -75,6 +75,8 @@ class PlanHandlers:
         refusals=[
             "404 collection_not_found",
             "404 database_not_found",
+            "404 node_not_found",
+            "404 vnode_not_found",
             "409 node_down",
             "409 no_node_left",
         ],
@@ -86,21 +88,24 @@ class PlanHandlers:
         Nothing moves before the plan is confirmed. `rebalance`: each node gets its share by
         weight. `drain`: what some nodes have goes to others. `remove`: as well, and then they are
         no part of the cluster any more; also nodes that are dead. `replicate`: the vnodes of a
-        collection get another count of replicas.
+        collection get another count of replicas. `compact`: nothing moves; nodes give the space of
+        what was deleted back to their disks.
         """
         body = decoded(_decode, call.body)
         engine, meta = self._engine, self._engine.meta
-        if body.kind not in set(PlanKind):
-            raise invalid("/kind", f"This is one of {', '.join(PlanKind)}.")
+        _check(body)
         kind = PlanKind(body.kind)
-        check_range("/transfers", body.transfers, 1, limits.PLAN_TRANSFERS_MAX)
-        check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
+        if kind is not PlanKind.COMPACT and (body.vnodes or body.bytes_per_s is not None):
+            raise invalid("/vnodes", "Only compact takes vnodes and bytes_per_s.")
         numbers = self._numbers(body.nodes, kind)
         collection = None
         if kind is PlanKind.REPLICATE:
             if body.db is None or body.collection is None or body.replicas is None:
                 raise invalid("/replicas", "replicate takes db, collection and replicas.")
             collection = find_collection(engine, body.db, body.collection)
+        elif kind is PlanKind.COMPACT:
+            plan = await compaction_plan(engine, call, body, numbers)
+            return await self._put(call, plan, m.PlanMoves(plan.id, (), ()))
         elif (body.db, body.collection, body.replicas) != (None, None, None):
             raise invalid("/collection", "Only replicate takes db, collection and replicas.")
         basis = m.basis_of(meta)
@@ -122,12 +127,11 @@ class PlanHandlers:
         moves, left = cut(found)
         if not down.isdisjoint(number for move in moves for number in move.add):
             raise refusal("node_down")
-        costs = cost(moves, dict(burden.sizes), body.transfers)
-        key = idempotency_key(call)
+        transfers = body.transfers or limits.PLAN_TRANSFERS_DEFAULT
+        costs = cost(moves, dict(burden.sizes), transfers)
         now_ms = engine.now_ms()
-        name = uuid7(now_ms, engine.random_bytes(10)) if key is None else uuid8(0, f"plan/{key}", 0)
         plan = Plan(
-            id=name,
+            id=plan_id(engine, call, now_ms),
             kind=kind,
             basis=basis,
             created_ms=now_ms,
@@ -135,7 +139,7 @@ class PlanHandlers:
             nodes=numbers,
             uid=draft.uid,
             replicas=draft.replicas,
-            transfers=body.transfers,
+            transfers=transfers,
             moves=len(moves),
             left=left,
             copied_bytes=sum(costs.copied_bytes),
@@ -144,13 +148,18 @@ class PlanHandlers:
             fires_per_s=burden.fires_per_s,
             risks=tuple(draft.risks(moves, nodes, collections, placements, down)),
         )
+        return await self._put(call, plan, m.PlanMoves(plan.id, tuple(moves), costs.copied_bytes))
+
+    async def _put(self, call: Call, plan: Plan, moves: m.PlanMoves) -> Answer:
+        """Keep a plan, unless the same request has made one before."""
+        content = encode_content(("plan", call.body))
         command = m.PutPlan(
-            now_ms=now_ms,
+            now_ms=plan.created_ms,
             plan=plan,
-            moves=m.PlanMoves(name, tuple(moves), costs.copied_bytes),
-            request=request_of(key, "plans", encode_content(("plan", call.body))),
+            moves=moves,
+            request=request_of(idempotency_key(call), "plans", content),
         )
-        result = await ask_meta(engine, command)
+        result = await ask_meta(self._engine, command)
         headers = {"Location": f"{_PLANS}/{result.plan.id}", **replayed(result)}
         return json_answer(await self._view(result.plan), 201, headers)
 
@@ -326,10 +335,11 @@ class PlanHandlers:
                 )
             )
             voters = dict(found)
+        compaction = await compaction_view(engine, plan)
         stands = standings(plan, kept.moves, partial(placement_of, meta), voters)
         ids = node_ids(meta)
         of = meta.collections_by_uid
-        collection = of.get(plan.uid)
+        collection = of.get(plan.uid if plan.compaction is None else plan.compaction.uid)
         return PlanView(
             id=plan.id,
             kind=plan.kind.value,
@@ -354,7 +364,10 @@ class PlanHandlers:
             risks=list(plan.risks),
             waits_for=[
                 ids.get(number, str(number))
-                for number in waits_for(plan, kept.moves, stands, engine.answers)
+                for number in (
+                    *waits_for(plan, kept.moves, stands, engine.answers),
+                    *compaction_waits_for(plan, engine.answers),
+                )
             ],
             error=plan.error,
             created_time=plan.created_ms,
@@ -374,7 +387,18 @@ class PlanHandlers:
                 for move, size, standing in zip(kept.moves, kept.copied_bytes, stands, strict=True)
                 if whole
             ],
+            compaction=compaction,
         )
+
+
+def _check(body: PlanBody) -> None:
+    """Refuse words and numbers that are none of those that may be."""
+    if body.kind not in list(PlanKind):
+        raise invalid("/kind", f"This is one of {', '.join(PlanKind)}.")
+    check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
+    check_range("/transfers", body.transfers, 1, limits.PLAN_TRANSFERS_MAX)
+    least, most = limits.COMPACT_RATE_BYTES_MIN, limits.COMPACT_RATE_BYTES_MAX
+    check_range("/bytes_per_s", body.bytes_per_s, least, most)
 
 
 def _named(nodes: list[Node], name: str, at: int) -> Node:
@@ -382,6 +406,7 @@ def _named(nodes: list[Node], name: str, at: int) -> Node:
         node for node in nodes if node.name == name
     ]
     if len(found) != 1:
-        why = "Several nodes have this name: give an id." if found else "There is no such node."
-        raise invalid(f"/nodes/{at}", why)
+        if not found:
+            raise refusal("node_not_found", f"/nodes/{at}: there is no such node.")
+        raise invalid(f"/nodes/{at}", "Several nodes have this name: give an id.")
     return found[0]

@@ -56,6 +56,8 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
         "A newer format is finalised already; there is no way back.",
     ),
     "nodes_behind": (errors.Conflict, "Not every node knows this format yet."),
+    "node_not_found": (errors.NotFound, "There is no such node."),
+    "vnode_not_found": (errors.NotFound, "There is no such vnode."),
     "node_down": (errors.Conflict, "A node that would get replicas does not answer."),
     "no_node_left": (errors.Conflict, "No member would be left to have anything."),
     "plan_not_found": (errors.NotFound, "There is no such plan."),

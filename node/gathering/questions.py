@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Protocol
 import msgspec
 
 from node.attempts import AttemptsPage, RouteAttempt, RoutePosition, newest_first, route_attempts
+from node.compacting.reports import CompactionReport, CompactionSize
 from node.delivery import Delivery
 from node.forecast import forecast
 from node.listing import FoundJob, JobsPage, Position, count_jobs, list_jobs
@@ -48,6 +49,16 @@ class Sealers(Protocol):
         """Which of these vnodes are sealed; the others are to be."""
 
 
+class Compactors(Protocol):
+    """What questions about compactions ask of a node; see `node.compacting.working.Compacting`."""
+
+    def report(self, plan_id: str) -> CompactionReport | None:
+        """How far its part of a plan is."""
+
+    def size(self, uid: int, indexes: Sequence[int]) -> CompactionSize | None:
+        """How much there is to compact."""
+
+
 class Here:
     """What a node answers from.
 
@@ -56,6 +67,7 @@ class Here:
     """
 
     __slots__ = (
+        "compacting",
         "delivery",
         "number",
         "rates",
@@ -72,6 +84,7 @@ class Here:
         delivery: Delivery,
         tasks: Crews,
         seals: Sealers,
+        compacting: Compactors,
         started_ms: int,
         *,
         number: int,
@@ -82,6 +95,7 @@ class Here:
         self.delivery = delivery
         self.tasks = tasks
         self.seals = seals
+        self.compacting = compacting
         self.started_ms = started_ms
         self.number = number
         self.rates = rates
@@ -507,6 +521,58 @@ class Burdens(_Question, frozen=True, tag=13):
         )
 
 
+class CompactionSizes(_Question, frozen=True, tag=20):
+    """How much nodes have to compact of a collection, or of all (uid 0); of all vnodes or these."""
+
+    uid: int
+    indexes: tuple[int, ...]
+
+    TIMEOUT_MS: ClassVar[int] = limits.GATHER_COUNT_TIMEOUT_MS
+
+    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[list[CompactionSize]]:
+        """See the module."""
+        size = here.compacting.size(self.uid, self.indexes)
+        yield [] if size is None else [size]
+
+    def merge(self, parts: Sequence[list[CompactionSize]]) -> dict[int, CompactionSize]:
+        """By the numbers of the nodes that have any of it."""
+        return {size.node: size for part in parts for size in part}
+
+
+class CompactionReports(_Question, frozen=True, tag=21):
+    """How far nodes are with their parts of a plan that compacts."""
+
+    plan_id: str
+
+    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[list[CompactionReport]]:
+        """See the module."""
+        report = here.compacting.report(self.plan_id)
+        yield [] if report is None else [report]
+
+    def merge(self, parts: Sequence[list[CompactionReport]]) -> dict[int, CompactionReport]:
+        """By the numbers of the nodes that are at work."""
+        return {report.node: report for part in parts for report in part}
+
+
+class LogsHeld(_Question, frozen=True, tag=22):
+    """Up to which index all members of these vnodes have the log, as their leaders know."""
+
+    def steps(
+        self, here: Here, vnodes: Sequence[Vnode]
+    ) -> Iterator[list[tuple[Group, int]] | None]:
+        """See the module."""
+        found = []
+        for number, vnode in enumerate(vnodes, 1):
+            found.append((vnode.group, vnode.core.held_index))
+            if number % _VNODES_BETWEEN_YIELDS == 0:
+                yield None
+        yield found
+
+    def merge(self, parts: Sequence[list[tuple[Group, int]]]) -> list[tuple[Group, int]]:
+        """See the module."""
+        return [each for part in parts for each in part]
+
+
 def _size(store: Store, vnode: Vnode) -> int:
     """About how many bytes an image of a vnode has: what is not in tables yet, by its jobs."""
     jobs = sum(job_machine(vnode).state.counts)
@@ -516,10 +582,18 @@ def _size(store: Store, vnode: Vnode) -> int:
 
 
 Summed = (
-    Counts | CountJobs | Forecast | RouteCounts | TaskOrder | RunningTasks | SealVnodes | Members
+    Counts
+    | CountJobs
+    | Forecast
+    | RouteCounts
+    | TaskOrder
+    | RunningTasks
+    | SealVnodes
+    | Members
+    | LogsHeld
 )
 Listed = ListJobs | ListAttempts
-Polled = Reports | RouteSends | Burdens
+Polled = Reports | RouteSends | Burdens | CompactionSizes | CompactionReports
 Question = Summed | Listed | Polled
 
 PARTS: Final[dict[type, Any]] = {
@@ -534,6 +608,9 @@ PARTS: Final[dict[type, Any]] = {
     SealVnodes: codec.decoder(list[Group]),
     Members: codec.decoder(list[tuple[Group, set[int]]]),
     Burdens: codec.decoder(Burden),
+    CompactionSizes: codec.decoder(list[CompactionSize]),
+    CompactionReports: codec.decoder(list[CompactionReport]),
+    LogsHeld: codec.decoder(list[tuple[Group, int]]),
     ListJobs: codec.decoder(JobsPage),
     ListAttempts: codec.decoder(AttemptsPage),
 }

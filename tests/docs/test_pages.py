@@ -20,6 +20,7 @@ PLAYED: Final = (
     ROOT / "docs" / "reference" / "original.md",
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
     ROOT / "docs" / "operate" / "cluster.md",
+    ROOT / "docs" / "operate" / "compaction.md",
     ROOT / "docs" / "operate" / "network.md",
     ROOT / "docs" / "operate" / "plans.md",
 )

@@ -314,3 +314,32 @@ def test_a_replica_of_a_version_before_stays_the_only_voter(voters: tuple[int, .
         return
     with pytest.raises(StoreDamaged, match="only voter"):
         LogRows(GROUP, KEYS, overlay, store, GroupConfig(id=1, voters=voters))
+
+
+def test_what_all_members_have_may_go_at_once() -> None:
+    """However short the log is; memory and the next start begin where the rows begin."""
+    rows = Rows(LONG)
+    rows.cycle(_entries(1, 9, 9, 9, 9, 9, 9), 6)
+    assert rows.log.drop_to(4)
+    assert not rows.log.drop_to(4)
+    assert not rows.log.drop_to(3)
+    rows.log.put_state(HardState(9, 2, 6))
+    rows.cycle([], 6)
+    assert [5, 6] == rows.kept()
+    assert (4, 9) == rows.log.base
+
+
+def test_entries_on_their_way_stay() -> None:
+    """What is written in the cycle under way may take the place of what memory has."""
+    rows = Rows(LONG)
+    rows.cycle(_entries(1, 8, 8, 8), 2)
+    replaced = _entries(3, 9, 9)
+    rows.log.write(replaced)
+    assert rows.log.drop_to(4)
+    assert 2 == rows.log.base[0]
+    state = HardState(9, 2, 4)
+    rows.log.put_state(state)
+    rows.sync()
+    rows.log.written(None, replaced, state, (4, 9))
+    rows.log.forget(2)
+    assert [3, 4] == rows.kept()

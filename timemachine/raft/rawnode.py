@@ -415,6 +415,17 @@ class RawNode:
         return index
 
     @property
+    def held_index(self) -> int:
+        """Up to where each member has stored the log, as its leader knows; 0 where it does not.
+
+        Unlike `needed_index` it waits for those that are silent or get a snapshot.
+        """
+        raft = self._raft
+        if raft.role is not _LEADER:
+            return 0
+        return min(each.match for each in raft.tracker.progress.values())
+
+    @property
     def replicated(self) -> bool:
         """Whether a leader has committed its whole log, and knows who has all of it as well.
 

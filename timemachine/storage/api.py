@@ -118,7 +118,21 @@ class Store(Protocol):
         """About how many bytes on disk the keys `start <= key < stop` take."""
 
     def compact(self, start: bytes, stop: bytes) -> None:
-        """Give back the space of deleted rows between two explicit bounds. Blocks."""
+        """Give back the space of deleted rows between two explicit bounds.
+
+        Blocks, and may run in a thread beside the one that writes. What LevelDB has in the lowest
+        level that has any of the range stays as it is, unless rows above reach over it: see
+        `timemachine.storage.compacting`.
+        """
+
+    def flush(self) -> None:
+        """Have what was written in tables, and no more in the log. Blocks, as `compact` does."""
+
+    def compacted_bytes(self) -> int:
+        """About how many bytes compactions have read and written since the store was opened."""
+
+    def disk_bytes(self) -> int:
+        """How many bytes the store takes on its disk."""
 
     def close(self) -> None:
         """Close the handle; harmless when repeated."""

@@ -60,6 +60,9 @@ _OPTIONS: dict[str, Any] = {
     "paranoid_checks": True,
 }
 _BYTES_UNBOUNDED = 1 << 62
+_BEHIND_ALL = b"\xff" * 8
+_STATS = 6
+_MIB = 1024 * 1024
 # Beginning a walk costs as much as several reads, and where keys lie apart it is in vain.
 _WALK_FROM_KEYS = 16
 _WALK_TRIAL_ROWS = 8
@@ -309,6 +312,23 @@ class LevelDBStore:
     def compact(self, start: bytes, stop: bytes) -> None:
         """See Store."""
         self._database.compact_range(start=start, stop=stop)
+
+    def flush(self) -> None:
+        """See Store."""
+        # Of a range behind all keys there is nothing to compact.
+        self._database.compact_range(start=_BEHIND_ALL, stop=_BEHIND_ALL)
+
+    def compacted_bytes(self) -> int:
+        """See Store."""
+        stats = self._database.get_property(b"leveldb.stats") or b""
+        levels = [line.split() for line in stats.splitlines()]
+        # Level, files, size, time, read, written: in MiB.
+        rows = [row for row in levels if len(row) == _STATS and row[0].isdigit()]
+        return sum(int(row[4]) + int(row[5]) for row in rows) * _MIB
+
+    def disk_bytes(self) -> int:
+        """See Store."""
+        return self._smoother.disk_bytes()
 
     def close(self) -> None:
         """See Store."""

@@ -154,6 +154,17 @@ class MemoryStore:
     def compact(self, start: bytes, stop: bytes) -> None:
         """See Store."""
 
+    def flush(self) -> None:
+        """See Store."""
+
+    def compacted_bytes(self) -> int:
+        """See Store."""
+        return 0
+
+    def disk_bytes(self) -> int:
+        """See Store."""
+        return sum(len(key) + len(value) for key, value in self._rows.items())
+
     def close(self) -> None:
         """See Store."""
         self._closed = True

@@ -61,6 +61,18 @@ class Smoother:
             self._thread.join()
         self._remove(self._linked)
 
+    def disk_bytes(self) -> int:
+        """What the store takes on its disk, with files that LevelDB has deleted a moment ago."""
+        sizes: dict[str, int] = {}
+        for directory in (self._store, self._links):
+            # What is deleted meanwhile takes nothing any more.
+            with suppress(OSError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name not in sizes:
+                        with suppress(OSError):
+                            sizes[entry.name] = entry.stat().st_size
+        return sum(sizes.values())
+
     def _run(self) -> None:
         with suppress(OSError):
             self._link()

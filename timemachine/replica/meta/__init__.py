@@ -13,14 +13,17 @@ predecessor, a re-created collection not its vnodes. The numbers of nodes are su
     nodes       the first nodes, nodes that join, their tokens, the format of all
     placing     which replicas each vnode is to have
     plans       moves of replicas that admins have confirmed
+    compactions plans that compact: who has begun, who has ended
     tasks       bulk tasks, as far as meta remembers them
     machine     applies the log
 """
 
 from timemachine.replica.meta.commands import (
+    AdvanceCompaction,
     AdvancePlan,
     AnyMetaCommand,
     Bootstrap,
+    CompactionEnd,
     ConfirmPlan,
     DeleteCollection,
     DeleteDatabase,
@@ -52,9 +55,11 @@ from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
 
 __all__ = [
     "DEFAULT_DATABASE",
+    "AdvanceCompaction",
     "AdvancePlan",
     "AnyMetaCommand",
     "Bootstrap",
+    "CompactionEnd",
     "ConfirmPlan",
     "DeleteCollection",
     "DeleteDatabase",

@@ -219,6 +219,24 @@ class AdvancePlan(Command, frozen=True, tag=123):
     count: int
 
 
+class CompactionEnd(msgspec.Struct, frozen=True):
+    """A node has ended its part of a plan that compacts; `error` says why it came to nothing."""
+
+    node: int
+    after_bytes: int | None = None
+    steps: int = 0
+    compacted_bytes: int = 0
+    error: str | None = None
+
+
+class AdvanceCompaction(Command, frozen=True, tag=125):
+    """The node leader has nodes begin their parts of a plan, or heard that some have ended."""
+
+    id: str
+    begun: tuple[int, ...] = ()
+    ended: tuple[CompactionEnd, ...] = ()
+
+
 class EndPlan(Command, frozen=True, tag=124):
     """The node leader has seen that all moves of a plan have come to their end."""
 
@@ -250,5 +268,6 @@ AnyMetaCommand = (
     | ConfirmPlan
     | SteerPlan
     | AdvancePlan
+    | AdvanceCompaction
     | EndPlan
 )

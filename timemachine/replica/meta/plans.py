@@ -13,6 +13,7 @@ from timemachine.group import node_of
 from timemachine.model import NodeState, Plan, PlanKind, PlanState
 from timemachine.rebalancing import basis
 from timemachine.replica.meta import commands as c
+from timemachine.replica.meta.compactions import failed_parts, has_open_parts
 from timemachine.replica.meta.nodes import forget_removed
 from timemachine.replica.meta.placing import do_moves
 from timemachine.replica.meta.records import MetaResult, refused
@@ -97,7 +98,9 @@ def end_plan(tables: Tables, command: c.EndPlan) -> MetaResult:
     plan = tables.plans.get(command.id)
     if plan is None or plan.state is not PlanState.RUNNING or plan.begun < plan.moves:
         return refused("version_moved")
-    error = None
+    if has_open_parts(plan):
+        return refused("version_moved")
+    error = failed_parts(plan)
     if plan.kind is PlanKind.REMOVE:
         left = _replicas_on(tables, set(plan.nodes))
         if left:
@@ -142,6 +145,8 @@ def _drop(tables: Tables, plan: Plan) -> None:
 
 def _mark(tables: Tables, plan: Plan) -> tuple[int, ...]:
     """Nodes that are emptied get nothing new; returns those that are leaving from now on."""
+    if plan.kind is PlanKind.COMPACT:
+        return ()  # it changes nothing about what its nodes may have
     if plan.kind not in (PlanKind.DRAIN, PlanKind.REMOVE):
         _set_states(tables, plan.nodes, NodeState.MEMBER)
         return ()

@@ -50,7 +50,6 @@ def _counts(shown: Any) -> tuple[int, ...]:
     [
         ({}, "/kind"),
         ({"kind": "shuffle"}, "/kind"),
-        ({"kind": "rebalance", "nodes": ["nobody"]}, "/nodes/0"),
         ({"kind": "drain"}, "/nodes"),
         ({"kind": "remove", "nodes": []}, "/nodes"),
         ({"kind": "replicate", "db": "default", "collection": "carts"}, "/replicas"),
@@ -230,3 +229,10 @@ async def test_plans_are_listed_in_pages(nodes: Three) -> None:
         seen += [each["id"] for each in page["items"]]
         cursor = page["next_cursor"]
     assert made[:0:-1] == seen
+
+
+async def test_a_node_that_is_not_there_is_not_found(nodes: Three) -> None:
+    """By id or by name."""
+    reply = await nodes.apis[1].ask("POST", PLANS, {"kind": "drain", "nodes": ["n1", "nobody"]})
+    assert (404, "node_not_found") == (reply.status, reply.json["code"])
+    assert reply.json["detail"].startswith("/nodes/1")

@@ -7,7 +7,7 @@ from typing import Any, Final
 from node.api.conventions import Call, asked, idempotency_key, polled
 from node.api.lookups import find_collection
 from node.api.plan_views import CompactionNodeView, CompactionView, PlanBody
-from node.api.problems import invalid
+from node.api.problems import invalid, refusal
 from node.compacting.reports import CompactionReport, CompactionSize
 from node.compacting.standing import standing_of
 from node.engine import Engine

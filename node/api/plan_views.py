@@ -12,11 +12,11 @@ from timemachine import limits
 from timemachine.model import PlanKind, PlanState
 from timemachine.rebalancing import Standing
 
-_NULL: Final = {"type": "null"}
-_TEXT: Final = {"type": "string"}
-_EMPTY: Final = {"maxItems": 0}
-_NO_COMPACTION: Final = {"vnodes": _EMPTY, "bytes_per_s": _NULL}
-_NO_COLLECTION: Final = {"db": _NULL, "collection": _NULL, "replicas": _NULL}
+_NULL: Final[dict[str, Any]] = {"type": "null"}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_EMPTY: Final[dict[str, Any]] = {"maxItems": 0}
+_NO_COMPACTION: Final[dict[str, Any]] = {"vnodes": _EMPTY, "bytes_per_s": _NULL}
+_NO_COLLECTION: Final[dict[str, Any]] = {"db": _NULL, "collection": _NULL, "replicas": _NULL}
 
 
 def _takes(*kinds: PlanKind, required: Sequence[str] = (), **members: Any) -> dict[str, Any]:

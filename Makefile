@@ -82,7 +82,7 @@ LOCK := $(PYTHON) -m piptools compile --quiet --generate-hashes --allow-unsafe -
 	--no-emit-options
 
 lock: setup ## write requirements/*.lock for what pyproject.toml asks
-	@$(LOCK) --extra node --extra dev --build-deps-for editable $(ARGS) \
+	@$(LOCK) --extra node --extra s3 --extra dev --build-deps-for editable $(ARGS) \
 		--output-file requirements/dev.lock pyproject.toml
 	@$(LOCK) --extra node --build-deps-for wheel --constraint requirements/dev.lock \
 		--output-file requirements/node.lock pyproject.toml

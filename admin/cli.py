@@ -1,4 +1,4 @@
-"""The commands of an admin: those that look, the token for a node that joins, upgrades, salvage."""
+"""The commands of an admin: those that look, join tokens, upgrades, backups, salvage."""
 
 from functools import partial
 from typing import Final
@@ -21,9 +21,16 @@ class _Admin(LazyGroup, Group):
 
 
 _PLACES: Final = {
+    "backup": Place(
+        "admin.commands.backup", "backup", "Backups: take them, look at them, check them."
+    ),
+    "past-due": Place(
+        "admin.commands.restore", "past_due", "Decide on the jobs that restores hold."
+    ),
     "plan": Place(
         "admin.commands.plan", "plan", "Plans: what is to move when nodes come, go or change."
     ),
+    "restore": Place("admin.commands.restore", "restore", "Restore a backup into this cluster."),
     "salvage": Place(
         "admin.commands.salvage", "salvage", "Take the jobs out of what a stopped node has left."
     ),

@@ -6,12 +6,15 @@ What is asked about many vnodes is gathered, see `node/gathering/`.
 from collections.abc import Iterable
 
 from node.replicas import job_machine
-from timemachine.model import AttemptRecord, Collection, JobRecord, JobState
+from timemachine.model import AttemptRecord, Collection, JobRecord, JobState, Queue
+from timemachine.replica.commands import PendingItem
 from timemachine.replica.records import read_attempt, read_job, read_meta
 from timemachine.ring import vnode_of
-from timemachine.storage.api import Store
+from timemachine.storage.api import Store, View
 from timemachine.storage.keys import u32
 from timemachine.vnode import Vnode
+
+_TIME_BYTES = 8
 
 
 class Reader:
@@ -25,6 +28,29 @@ class Reader:
         self._collections: dict[int, Collection] = {}
         # By collection, and there by index: those that this node has a replica of.
         self._vnodes: dict[int, dict[int, Vnode]] = {}
+
+    def view(self) -> View:
+        """What is durable on this node now; whoever asks closes it."""
+        return self._store.view()
+
+    def held_by_restore(
+        self, vnode: Vnode, after: bytes, rows_max: int
+    ) -> tuple[list[PendingItem], bytes | None]:
+        """The jobs among some held ones of a vnode that a restore holds.
+
+        Also what to pass as `after` for the next ones, None if there are none.
+        """
+        start, stop = vnode.keys.state_range(JobState.HELD)
+        rows = self._store.scan(start + after + b"\0" if after else start, stop, rows_max)
+        items = []
+        for key, _ in rows:
+            raw_id = key[len(start) + _TIME_BYTES :]
+            data = self._store.get(vnode.keys.job + raw_id)
+            record = None if data is None else read_job(data)
+            if record is not None and record.queue == Queue.PARKED:
+                seen = PendingItem(raw_id.decode(), record.uid, record.version, record.attempts)
+                items.append(seen)
+        return items, rows[-1][0][len(start) :] if len(rows) == rows_max else None
 
     def _of(self, uid: int) -> Iterable[Vnode]:
         """The vnodes here of the collection of that uid."""

@@ -261,6 +261,25 @@ assert GATHER_TIMEOUT_MS < GATHER_PATIENCE_MS < GATHER_COUNT_TIMEOUT_MS < RELAY_
 assert GATHER_PAGE_BYTES + LIST_LIMIT_MAX * ATTEMPT_RECORD_BYTES_MAX < CALL_BODY_BYTES_MAX
 assert TASK_SAMPLE_JOBS * COMMAND_BYTES_MAX < CALL_BODY_BYTES_MAX
 
+# --- backups -----------------------------------------------------------------------------------
+BACKUP_PAGE_BYTES = 1024 * 1024  # of jobs, metas and attempts each in one page, about
+BACKUP_PAGE_JOBS_MAX = 10_000
+BACKUP_SCAN_BYTES = 128 * 1024  # read from the store before the loop gets its turn
+BACKUP_VIEWS_MAX = 16  # open on one node; each keeps the store from giving space back
+BACKUP_VIEW_MS = 60_000  # kept for its next page
+RESTORE_UPLOAD_BYTES = 4 * 1024 * 1024  # of jobs in one request, about
+RESTORE_COMMAND_BYTES = 256 * 1024  # of jobs in one command, about
+RESTORE_ATTEMPTS_BYTES_MAX = 256 * 1024  # of one job; the oldest beyond are not restored
+RESTORE_ROUTES_BYTES = 256 * 1024  # of routes in one command, about
+RESTORES_KEPT_MAX = 100  # beyond, the oldest that has ended is forgotten
+
+# A job with all that it brings stays below an entry.
+assert (
+    RESTORE_COMMAND_BYTES + RESTORE_ATTEMPTS_BYTES_MAX + ATTEMPT_RECORD_BYTES_MAX + META_BYTES_MAX
+    < ENTRY_BYTES_MAX
+)
+assert RESTORE_UPLOAD_BYTES + 2 * COMMAND_BYTES_MAX < REQUEST_BODY_BYTES_MAX
+
 # --- formats -----------------------------------------------------------------------------------
 FORMAT_MAX = 255  # hard: one byte before each record names it
 

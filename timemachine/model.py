@@ -23,7 +23,7 @@ class JobState(IntEnum):
     RETRYING = 2
     """An attempt failed; the next one has a time."""
     HELD = 3
-    """Due, but its route is paused or disabled."""
+    """Due, but its route is paused or disabled, or it was past due when it was restored."""
     DELIVERED = 4
     """A recipient answered 2xx."""
     DEAD = 5
@@ -119,6 +119,8 @@ class Queue(IntEnum):
     """The due index, which the delivery's cursor reads."""
     WAITING = 2
     """Its route's waiting index, out of the offset's way."""
+    PARKED = 3
+    """None: it was past due when it was restored, and an admin is to say what becomes of it."""
 
 
 class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -168,6 +170,9 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     meta            the creator's bytes, if they are few; None where they have a row of their own
     delivering      the AttemptRecord of the latest attempt, encoded, if it has delivered the job
                     and is short; empty where all attempts have rows of their own
+    restored        the restore epoch in which it came out of a backup, until it is changed (0: it
+                    was made here). Its next version gets a uid of its own: the cluster that was
+                    backed up may have had such a version too, with another content
     """
 
     uid: bytes
@@ -196,6 +201,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     born_index: int = 0
     meta: bytes | None = None
     delivering: bytes = b""
+    restored: int = 0
 
 
 class AttemptStatus(StrEnum):
@@ -337,6 +343,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed_private_cidrs: tuple[str, ...] = ()
     restore_epoch: int = 1
+
+
+class PastDue(StrEnum):
+    """What becomes of jobs that are past due when they are restored."""
+
+    HOLD = "hold"
+    """They are held until an admin says what becomes of them."""
+    FIRE = "fire"
+    """They are sent at once."""
+    DROP = "drop"
+    """They end as dead, reason expired; they can be redriven."""
+
+
+class Restore(msgspec.Struct, frozen=True, array_like=True):
+    """A backup that is restored here, or was.
+
+    backup      the id of the backup
+    epoch       the restore epoch that began with it
+    cut_ms      when it began: what is due until then is past due
+    """
+
+    id: str
+    backup: str
+    epoch: int
+    cut_ms: int
+    past_due: PastDue
+    finished_ms: int | None = None
 
 
 class NodeState(StrEnum):

@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from node.api import operations
 from node.api.attempts import AttemptHandlers
+from node.api.backups import BackupHandlers
 from node.api.batch import BatchHandlers
 from node.api.cluster import ClusterHandlers
 from node.api.conventions import Answer, Call
@@ -19,6 +20,7 @@ from node.api.operations import Operation, operations_of, place_of
 from node.api.original import OriginalHandlers
 from node.api.plans import PlanHandlers
 from node.api.problems import NoSuchMethod, invalid
+from node.api.restores import RestoreHandlers
 from node.api.route_reports import RouteReportHandlers
 from node.api.route_store import CheckTarget, RouteStore
 from node.api.routes import RouteHandlers
@@ -48,6 +50,8 @@ HANDLERS = (
     DatabaseHandlers,
     ClusterHandlers,
     PlanHandlers,
+    BackupHandlers,
+    RestoreHandlers,
     DocumentHandlers,
     OriginalHandlers,
 )
@@ -99,6 +103,8 @@ class Dispatch:
             databases,
             ClusterHandlers(engine),
             PlanHandlers(engine),
+            BackupHandlers(engine),
+            RestoreHandlers(engine),
             DocumentHandlers(OPERATIONS),
             OriginalHandlers(engine, databases, routes, jobs),
         )

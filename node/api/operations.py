@@ -93,6 +93,22 @@ PATH_PARAMETERS: Final = {
             example="0197c2f0-7d5e-7c3e-9d2b-3c8a5a1f9e10",
         ),
         Parameter(
+            name="restore",
+            description="The restore's id.",
+            schema={"type": "string", "minLength": 1},
+            example="0197c2f0-7d5e-7c3e-9d2b-3c8a5a1f9e12",
+        ),
+        Parameter(
+            name="vnode",
+            description="The vnode's number in its collection, from 0 on.",
+            schema={
+                "type": "integer",
+                "minimum": 0,
+                "maximum": limits.VNODES_PER_COLLECTION_MAX - 1,
+            },
+            example=0,
+        ),
+        Parameter(
             name="plan",
             description="The plan's id.",
             schema={"type": "string", "minLength": 1},

@@ -68,6 +68,20 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
         errors.Conflict,
         "The cluster has changed since the plan was made; make another one.",
     ),
+    "backup_view_gone": (
+        errors.Conflict,
+        "The view that the page would come from is gone; begin the vnode anew.",
+    ),
+    "restore_not_found": (errors.NotFound, "There is no such restore."),
+    "restore_ended": (errors.Conflict, "The restore has ended."),
+    "restore_conflict": (
+        errors.Conflict,
+        "Collections or routes of the backup are here already; a restore overwrites nothing.",
+    ),
+    "sealed_with_another_key": (
+        errors.Conflict,
+        "The secrets of the backup are sealed with a master key that this cluster does not have.",
+    ),
     "plan_not_confirmed": (errors.Conflict, "The plan does not run yet; confirm it."),
     "attempt_not_found": (errors.NotFound, "There is no such attempt of this job."),
     "task_not_found": (errors.NotFound, "There is no such task."),

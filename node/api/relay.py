@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from multidict import CIMultiDict
 
-from node.api.conventions import Answer, Call, ask, stale
+from node.api.conventions import DIGITS, Answer, Call, ask, stale
 from node.api.dispatch import OPERATIONS, Dispatch, Handler
 from node.api.operations import Operation
 from node.calls import Answer as Tell
@@ -37,8 +37,8 @@ from timemachine.group import META_GROUP
 from timemachine.replica.meta import DEFAULT_DATABASE
 
 Group = tuple[int, int]
-Job = tuple[str, str, str]
-"""Database, collection and id."""
+Job = tuple[str, str, str | int]
+"""Database, collection and id; a number stands for the vnode itself."""
 
 KIND: Final = "request"
 """The kind of these calls."""
@@ -47,7 +47,9 @@ _AGAIN_MS: Final = 50
 _LOOK_MS: Final = 250
 _HEADERS: Final = ("Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
 """What handlers look at."""
-_NOT_THERE: Final = frozenset({"database_not_found", "collection_not_found", "route_not_found"})
+_NOT_THERE: Final = frozenset(
+    {"database_not_found", "collection_not_found", "route_not_found", "restore_not_found"}
+)
 """Refusals that a node may come to because it is behind."""
 
 
@@ -60,6 +62,7 @@ class Where(Enum):
     FRESH = "the same, once it knows what meta says now"
     NODE_LEADER = "by the node leader"
     JOB_LEADER = "by the leader of the job's vnode"
+    VNODE_LEADER = "by the leader of the vnode that is named"
 
 
 def where(operation: Operation) -> Where:
@@ -69,6 +72,8 @@ def where(operation: Operation) -> Where:
         return Where.JOB_LEADER
     if not path.startswith(("/v1/", "/route")) or operation.id in _HERE:
         return Where.HERE
+    if path.endswith("/{db}/{collection}/{vnode}"):
+        return Where.VNODE_LEADER
     if path.startswith(("/v1/tasks", "/v1/cluster/plans")):
         return Where.NODE_LEADER  # it conducts them, and knows how far they are
     if operation.method == "GET" or operation.id in _READING:
@@ -84,9 +89,11 @@ _HERE: Final = frozenset(
         "list_jobs",
         "post_batch",
         "post_job",
+        "restore_jobs",
         "version_of_api",
     }
 )
+_OF_VNODES: Final = frozenset({Where.JOB_LEADER, Where.VNODE_LEADER})
 _READING: Final = frozenset({"send_example"})
 """They change nothing, whatever their method."""
 
@@ -166,7 +173,8 @@ class Relay:
         self, handler: Handler, operation: Operation, call: Call, request_id: str
     ) -> Answer:
         place = WHERE[operation.id]
-        if place is Where.HERE or (place is not Where.JOB_LEADER and stale(call)):
+        of_vnode = place in _OF_VNODES
+        if place is Where.HERE or (not of_vnode and stale(call)):
             return await self._checked(handler, call)
         if place is Where.FRESH:
             await ask(self._router.read_meta)
@@ -240,7 +248,11 @@ class Relay:
         """The vnode of a job; None while its collection is not known here."""
         db, collection, job_id = job
         found = self._engine.meta.collections.get((db, collection))
-        return None if found is None else (found.uid, self._engine.vnode_of(found, job_id))
+        if found is None:
+            return None
+        if isinstance(job_id, int):
+            return (found.uid, job_id) if job_id < found.num_vnodes else None
+        return found.uid, self._engine.vnode_of(found, job_id)
 
     async def _group_of(self, job: Job | None) -> Group | None:
         """The same; None only where there is no such collection, or no job is named."""
@@ -334,7 +346,7 @@ class Relay:
     ) -> None:
         try:
             group: Group | None = META_GROUP
-            if WHERE[operation.id] is Where.JOB_LEADER:
+            if WHERE[operation.id] in _OF_VNODES:
                 group = await self._group_of(_job_of(operation, call))
             if group is not None:
                 if not self._router.leads(group):
@@ -363,6 +375,9 @@ class Relay:
 def _job_of(operation: Operation, call: Call) -> Job | None:
     """The job that a request names; None for one of the original's that leaves that to the node."""
     names = call.names
+    if WHERE[operation.id] is Where.VNODE_LEADER:
+        db, collection, vnode = names
+        return (db, collection, int(vnode)) if DIGITS.fullmatch(vnode) else None
     if operation.path.startswith("/job/"):
         if operation.method == "POST":
             try:

@@ -4,6 +4,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from email.message import Message
+from itertools import count
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ _DB = "/v1/dbs/default"
 _JOBS = f"{_DB}/collections/carts/jobs"
 _CLOSED = "http://127.0.0.1:1/hook"
 _FAR = 4_000_000_000_000
+_numbers = count()
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,12 @@ def _plan(node: NodeProcess) -> str:
     return str(_must(node, "POST", "/v1/cluster/plans", {"kind": "rebalance"})["id"])
 
 
-_MADE = {"task": _task, "plan": _plan}
+def _restore(node: NodeProcess) -> str:
+    body = {"backup": f"b{next(_numbers)}"}
+    return str(_must(node, "POST", "/v1/cluster/restore", body)["id"])
+
+
+_MADE = {"task": _task, "plan": _plan, "restore": _restore}
 _OF_SEVERAL_NODES = {"pause_plan", "resume_plan"}
 """On one node nothing moves, so a plan ends at once: see tests/unit/node/api/test_plans.py."""
 

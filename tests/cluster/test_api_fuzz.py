@@ -32,7 +32,9 @@ from node.api import openapi
 from node.api.dispatch import OPERATIONS
 from node.api.route_views import MASK
 from tests.cluster.process import JOBS, NodeProcess
-from timemachine import limits
+from tests.unit.backup.test_fates import ROUTE
+from timemachine import codec, limits
+from timemachine.backup.uploads import Upload, written_upload
 
 _CLOSED = "http://127.0.0.1:1/hook"
 _CONFIG = {
@@ -81,6 +83,10 @@ schemathesis.openapi.format(
         max_size=limits.SECRET_BYTES_MAX,
     ).map(lambda key: "whsec_" + b64encode(key).decode()),
 )
+schemathesis.openapi.format(
+    "backup-jobs", st.just(b64encode(written_upload(Upload(0, 0, {}, []))).decode())
+)
+schemathesis.openapi.format("backup-route", st.just(b64encode(codec.encode(ROUTE)).decode()))
 schemathesis.openapi.format("uri", st.sampled_from([_CLOSED, "http://u:p@127.0.0.1:1/?a=b"]))
 
 

@@ -92,6 +92,11 @@ def test_examples(example: str, world: Terminal, node: NodeProcess) -> None:
         with NodeProcess(Path("data-2")) as stopped:
             stopped.start().set_up("http://127.0.0.1:1/", num_vnodes=1)
             stopped.stop()
+    if {"list", "check", "delete", "restore"} & set(words) and "backups" in words:
+        taken = world("admin", "backup", "create", "backups", "--json").json
+        words = [taken["id"] if word == "ID" else word for word in words]
+    if "restore" in words:
+        _empty(node)
     text = Path(source).read_bytes() if source else None
     done = world(*words, text=text)
     assert done.out or done.err
@@ -127,6 +132,14 @@ def test_examples_of_plans(example: str, pair: Terminal) -> None:
     if words[2] in ("pause", "resume", "cancel"):
         show = ("admin", "plan", "show", words[-1], "--json")
         wait_until(lambda: not pair(*show).json["moves"]["moving"], "what was begun does not end")
+
+
+def _empty(node: NodeProcess) -> None:
+    """Have nothing there that a backup would overwrite."""
+    for row in node.ask("GET", "/v1/dbs")[1]["items"]:
+        if row["name"] != "default":
+            status, answer = node.ask("DELETE", f"/v1/dbs/{row['name']}?force=true")
+            assert 200 == status, answer
 
 
 def test_the_first_commands_of_the_manual(node: NodeProcess, tmp_path: Path) -> None:

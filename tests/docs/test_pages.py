@@ -21,6 +21,7 @@ PLAYED: Final = (
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
     ROOT / "docs" / "operate" / "cluster.md",
     ROOT / "docs" / "operate" / "compaction.md",
+    ROOT / "docs" / "operate" / "backup.md",
     ROOT / "docs" / "operate" / "network.md",
     ROOT / "docs" / "operate" / "plans.md",
 )

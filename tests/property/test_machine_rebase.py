@@ -13,7 +13,9 @@ from timemachine.model import (
     Database,
     JoinToken,
     Node,
+    PastDue,
     Placement,
+    Restore,
     Route,
     Settings,
     Task,
@@ -230,6 +232,28 @@ META = st.one_of(
     st.builds(m.Removed, now_ms=st.just(16), uid=UIDS, index=st.just(0), replica=st.integers(1, 3)),
     st.builds(m.Retire, now_ms=st.just(17), uid=UIDS, index=st.just(0), replica=st.integers(1, 3)),
     st.builds(m.Finalise, now_ms=st.just(18), version=st.integers(0, 2)),
+    st.builds(
+        m.BeginRestore,
+        now_ms=st.just(19),
+        restore=st.builds(
+            Restore, NAMES, NAMES, st.integers(1, 9), st.just(19), st.sampled_from(PastDue)
+        ),
+        databases=st.lists(NAMES, max_size=2),
+        collections=st.lists(
+            st.builds(
+                m.RestoredCollection, NAMES, NAMES, st.integers(1, 3), st.just(1), st.just(9)
+            ),
+            max_size=1,
+        ),
+        request=REQUESTS,
+    ),
+    st.builds(
+        m.RestoreRoutes,
+        now_ms=st.just(20),
+        id=NAMES,
+        routes=st.lists(st.builds(_route, NAMES, NAMES, st.booleans()), max_size=2),
+    ),
+    st.builds(m.EndRestore, now_ms=st.just(21), id=NAMES, request=REQUESTS),
 )
 
 
@@ -255,7 +279,7 @@ class Meta:
         """Everything that is read from the machine, and not from its rows."""
         names = (
             "state databases collections collections_by_uid routes routes_by_uid nodes settings"
-            " tasks tokens placements"
+            " tasks tokens placements restores"
         ).split()
         return {name: getattr(self.machine, name) for name in names}
 

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timemachine import codec
-from timemachine.model import AttemptRecord, JobState, Queue
+from timemachine.backup.fates import fate
+from timemachine.model import (
+    AttemptRecord,
+    JobRecord,
+    JobState,
+    PastDue,
+    Queue,
+    Restore,
+    Route,
+)
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.records import RouteCounts, read_attempt, read_job
@@ -107,6 +116,8 @@ class Bench:
                 assert self.store.get(start + u32(job.serial)) is None, "an attempt is kept twice"
             if job.queue == Queue.DUE:
                 due.add(u64(job.due_ms) + raw)
+            if job.queue == Queue.PARKED:
+                assert job.state == JobState.HELD
             if job.queue == Queue.WAITING:
                 waiting.add(u64(job.route_uid) + u64(job.due_ms) + raw)
             if not terminal:
@@ -144,7 +155,7 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
         " unclaim wait release give_up offset purge_old late orphan handover bulk"
-        " forget_content".split()
+        " forget_content restore unpark".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -186,6 +197,15 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 shift_ms=time - 20,
                 route_uid=choice,
             )
+        case "restore":
+            # Any job as a backup may have it, under this id.
+            jobs = sorted(bench.jobs().items())
+            before = jobs[time % len(jobs)][1] if jobs else None
+            found = [] if before is None else [_restored(job_id, before, time, choice)]
+            number = now if choice else bench.index  # sometimes a repeat
+            return c.RestoreJobs(now_ms=now, restore="s", part=0, number=number, items=found)
+        case "unpark":
+            return c.Unpark(now_ms=now, items=seen, drop=choice > 1)
         case "forget_content":
             return c.ForgetContent(now_ms=now, job_id=job_id, attempt=1 + choice % 2)
         case "delete" | "purge":
@@ -243,6 +263,25 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             return c.MoveOffset(now_ms=now, due_ms=low, job_id="", seen_index=seen_index)
         case _:
             return c.Purge(now_ms=now, before_ms=now - choice, job_ids=list(IDS))
+
+
+def _restored(job_id: str, before: JobRecord, time: int, choice: int) -> c.RestoreItem:
+    route = Route(
+        uid=choice,
+        db="d",
+        name="r",
+        version=1,
+        webhook_url="http://hook.example/",
+        created_ms=1,
+        updated_ms=1,
+        secrets=(),
+        delivery="at_most_once" if choice > 2 else "at_least_once",
+    )
+    restore = Restore("s", "b", 7, time, list(PastDue)[choice % 3])
+    found = fate(before, route if choice else None, restore)
+    attempts = [] if found.opened is None else [found.opened]
+    record = msgspec.structs.replace(found.record, meta=b"1")
+    return c.RestoreItem(job_id, record, b"", attempts)
 
 
 def _record(attempt: int, version: int, status: str, *, fence: int) -> bytes:

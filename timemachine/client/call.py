@@ -19,7 +19,7 @@ class Call(Generic[T]):
     """One operation of the API and the type of its answer.
 
     method, path     the path is percent-encoded
-    answer           what the JSON of a 2xx is; type(None) when nobody cares
+    answer           what the JSON of a 2xx is; bytes where it is none, type(None) when nobody cares
     query            pairs, in order
     body             what the JSON of the request is made from, None for no body
     headers          further headers

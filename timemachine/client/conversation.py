@@ -174,6 +174,8 @@ def _value(call: Call[T], raw: RawAnswer) -> T:
         raise _error(raw)
     if call.answer is type(None):
         return None
+    if call.answer is bytes:
+        return raw.body  # type: ignore[return-value]
     try:
         return msgspec.json.decode(raw.body, type=call.answer)
     except msgspec.DecodeError as error:

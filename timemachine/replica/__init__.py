@@ -11,6 +11,7 @@ The job machine hands each command to the module of its role:
     creators   put, patch, delete, run, redrive, forget what a recipient answered
     claims     claim, settle, un-claim
     waiting    wait, release, give up
+    restoring  the steps of a restore; what becomes of jobs that it holds
     bulk       the steps of bulk tasks
     expiry     purge, forget
 

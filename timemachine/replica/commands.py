@@ -9,6 +9,8 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from timemachine.model import JobRecord
+
 
 class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Identity of a write, so that a repeat is answered and not done again.
@@ -287,6 +289,43 @@ class Seal(Command, frozen=True, tag=19):
     meta_index: int
 
 
+class RestoreItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A job out of a backup as it is to be here, but for `born_index`.
+
+    `meta` are its bytes where they have a row of their own; `attempts` are its encoded
+    AttemptRecords by their serials.
+    """
+
+    job_id: str
+    record: JobRecord
+    meta: bytes = b""
+    attempts: list[tuple[int, bytes]] = []
+
+
+class RestoreJobs(Command, frozen=True, tag=20):
+    """One step of a restore in one vnode: jobs of a `part` of the backup.
+
+    The steps of a part come in the order of their `number`, with gaps. A step that is not behind
+    the last one is a repeat, and changes nothing: so what has been restored, sent and purged does
+    not come back. A job whose id is there already is left alone.
+    """
+
+    restore: str
+    part: int
+    number: int
+    items: list[RestoreItem]
+
+
+class Unpark(Command, frozen=True, tag=21):
+    """An admin has said what becomes of jobs that were past due when they were restored.
+
+    They are scheduled or retrying, or with `drop` end as dead.
+    """
+
+    items: list[PendingItem]
+    drop: bool
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -307,6 +346,8 @@ AnyCommand = (
     | ForgetContent
     | Handover
     | Seal
+    | RestoreJobs
+    | Unpark
 )
 
 VERDICT_DELIVERED = 0

@@ -8,7 +8,8 @@ byte for byte.
 Invariants, each asserted here or held by a property test against a dumb twin:
 
 * a job moves only along `model.JOB_TRANSITIONS`;
-* every pending job stands in exactly one of the due and the waiting index, every other in none;
+* every pending job stands in exactly one of the due and the waiting index, every other in none,
+  nor a job that an admin holds after a restore;
 * every job stands exactly once in the listing by state (while firing under the state it was
   claimed from), in the listing by route, and in the listing by tag for each of its tags;
 * no row of the due index lies below the offset;
@@ -24,7 +25,7 @@ from typing import Any, Final, get_args
 
 from timemachine import codec
 from timemachine.errors import ReplicaStopped
-from timemachine.replica import bulk, claims, creators, expiry, waiting
+from timemachine.replica import bulk, claims, creators, expiry, restoring, waiting
 from timemachine.replica import commands as c
 from timemachine.replica.results import Effect
 from timemachine.replica.rows import JobRows
@@ -51,7 +52,12 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.BulkForget: bulk.bulk_forget,
     c.Purge: expiry.purge,
     c.Forget: expiry.forget,
+    c.RestoreJobs: restoring.restore_jobs,
+    c.Unpark: restoring.unpark,
 }
+_QUIET: Final = frozenset({c.MoveOffset, c.Forget, c.Seal, c.BulkForget})
+"""Commands that change no job."""
+
 assert set(get_args(c.AnyCommand)) == set(_HANDLERS), "every command of the log has its effect"
 
 
@@ -82,6 +88,10 @@ class JobMachine(JobRows):
         results = [handlers[type(command)](self, command) for command in batch]
         state.applied_index = index
         state.applied_term = term
+        for command in batch:
+            if type(command) not in _QUIET:
+                state.changed_index = index
+                break
         return results
 
     def take_effects(self) -> list[Effect]:

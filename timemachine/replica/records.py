@@ -18,7 +18,8 @@ NEVER_MS: Final = 1 << 62
 class MachineState(msgspec.Struct, array_like=True):
     """What a machine remembers beside its rows; written with every batch that changes it.
 
-    `sealed` is the entry of the meta group that a leader must know to fire.
+    `sealed` is the entry of the meta group that a leader must know to fire. `changed_index` is the
+    last entry that may have changed a job: what is read of jobs is the same until another one does.
     """
 
     applied_index: int = 0
@@ -31,6 +32,7 @@ class MachineState(msgspec.Struct, array_like=True):
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(JobState))
     requests: int = 0
     sealed: int = 0
+    changed_index: int = 0
 
 
 class RouteCounts(msgspec.Struct, array_like=True):

@@ -27,6 +27,7 @@ from timemachine.replica.states import (
     DUE,
     FIRING,
     MOVES,
+    PARKED,
     SCHEDULED,
     TERMINAL,
     WAITING,
@@ -169,6 +170,40 @@ class JobRows:
         self.state.counts[SCHEDULED] += 1
         self._count_route(record.route_uid, 1, 0)
         self._announce(job_id, record, due_row)
+
+    def restore(
+        self,
+        job_id: str,
+        raw_id: bytes,
+        record: JobRecord,
+        meta: bytes,
+        attempts: list[tuple[int, bytes]],
+    ) -> None:
+        """Write the rows of a job that was not there, and comes in any state but firing."""
+        assert record.state != FIRING, "what becomes of an open attempt is said before"
+        keys = self.keys
+        trigger = u64(record.trigger_ms)
+        rows: dict[bytes, bytes | None] = {
+            keys.job + raw_id: _encode(record),
+            keys.state_listing + bytes((record.state,)) + trigger + raw_id: b"",
+            keys.route + u64(record.route_uid) + trigger + raw_id: b"",
+        }
+        if record.meta is None:
+            rows[keys.meta + raw_id] = meta
+        for serial, attempt in attempts:
+            rows[keys.attempts + raw_id + b"\0" + u32(serial)] = attempt
+        if record.finished_ms:
+            rows[keys.finished + u64(record.finished_ms) + raw_id] = b""
+        if record.queue == DUE:
+            value = _queue_value(record)
+            rows[self._queue_key(raw_id, record)] = value
+            self.due_counts.add(record.due_ms, raw_id)
+            self._announce(job_id, record, value)
+        self.overlay.put_all(rows)
+        self._list_tags(raw_id, record)
+        self.state.counts[record.state] += 1
+        if record.state not in TERMINAL:
+            self._count_route(record.route_uid, 1, 0)
 
     def store(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
         """Write a job and every index row that differs from before."""
@@ -319,9 +354,10 @@ class JobRows:
                 self._leave_queue(raw_id, before)
                 self.effects.append(JobTouched(job_id))
             return
+        assert after.queue != PARKED, "only a restore parks"
         new_key = self._queue_key(raw_id, after)
         new_value = _queue_value(after)
-        if before.queue:
+        if before.queue and before.queue != PARKED:
             old_key = self._queue_key(raw_id, before)
             if old_key == new_key and _queue_value(before) == new_value:
                 # An un-claimed job: its row never left, but the delivery forgot about it.
@@ -344,6 +380,8 @@ class JobRows:
         return self.keys.waiting + u64(record.route_uid) + u64(record.due_ms) + raw_id
 
     def _leave_queue(self, raw_id: bytes, before: JobRecord) -> None:
+        if before.queue == PARKED:
+            return
         self.overlay.delete(self._queue_key(raw_id, before))
         if before.queue == DUE:
             self.due_counts.remove(before.due_ms, raw_id)

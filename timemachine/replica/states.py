@@ -21,6 +21,7 @@ TERMINAL: Final = (DELIVERED, DEAD, CANCELLED)
 NO_QUEUE: Final = int(Queue.NONE)
 DUE: Final = int(Queue.DUE)
 WAITING: Final = int(Queue.WAITING)
+PARKED: Final = int(Queue.PARKED)
 
 MOVES: Final = frozenset((int(a), int(b)) for a, b in ALLOWED_MOVES if a is not None)
 

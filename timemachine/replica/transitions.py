@@ -3,8 +3,12 @@
 Nothing is written here. `model.JOB_TRANSITIONS` lists the moves; `JobRows.store` asserts each.
 """
 
+import hashlib
+from typing import Final
+
 import msgspec
 
+from timemachine.identifiers import UID_BYTES
 from timemachine.model import ClaimMark, DeadReason, JobRecord
 from timemachine.replica import commands as c
 from timemachine.replica.states import (
@@ -20,6 +24,7 @@ from timemachine.replica.states import (
 )
 
 _replace = msgspec.structs.replace
+_RESTORED_DOMAIN: Final = b"timemachine restored uid\0"
 
 
 # --- by its creator ------------------------------------------------------------------------
@@ -50,7 +55,7 @@ def next_version(
     else:
         outcome = "replaced"
     record = JobRecord(
-        uid=uid if new_life else before.uid,
+        uid=uid if new_life else _uid_of_next(before),
         version=before.version + 1,
         state=SCHEDULED,
         trigger_ms=trigger_ms,
@@ -67,6 +72,18 @@ def next_version(
         meta=meta,
     )
     return record, (before.version, outcome)
+
+
+def _uid_of_next(before: JobRecord) -> bytes:
+    """The uid of the version that follows.
+
+    What came out of a backup gets another one: the cluster that was backed up may have sent a
+    version of that number since, and its webhook-id must not stand for two contents.
+    """
+    if not before.restored:
+        return before.uid
+    seed = _RESTORED_DOMAIN + before.restored.to_bytes(8, "big") + before.uid
+    return hashlib.sha256(seed).digest()[:UID_BYTES]
 
 
 def deleted(before: JobRecord, now_ms: int) -> tuple[JobRecord, str]:

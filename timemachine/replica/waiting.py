@@ -14,7 +14,7 @@ _replace = msgspec.structs.replace
 def wait(rows: JobRows, command: c.Wait) -> None:
     """Move due jobs to their route's waiting index."""
     for item in command.items:
-        before = _as_seen(rows, item)
+        before = as_seen(rows, item)
         if before is None:
             continue
         state = HELD if command.held else before.state
@@ -28,7 +28,7 @@ def wait(rows: JobRows, command: c.Wait) -> None:
 def release(rows: JobRows, command: c.Release) -> None:
     """Held jobs whose route is open again are scheduled or retrying once more."""
     for item in command.items:
-        before = _as_seen(rows, item)
+        before = as_seen(rows, item)
         if before is None or before.state != HELD:
             continue
         after = _replace(before, state=RETRYING if before.attempts else SCHEDULED)
@@ -38,7 +38,7 @@ def release(rows: JobRows, command: c.Release) -> None:
 def give_up(rows: JobRows, command: c.GiveUp) -> None:
     """End pending jobs as dead without an attempt."""
     for item in command.items:
-        before = _as_seen(rows, item)
+        before = as_seen(rows, item)
         if before is None:
             continue
         after = dead(before, before.tries, command.reason, command.error, command.now_ms)
@@ -50,7 +50,7 @@ def seal(rows: JobRows, command: c.Seal) -> None:
     rows.state.sealed = max(rows.state.sealed, command.meta_index)
 
 
-def _as_seen(rows: JobRows, item: c.PendingItem) -> JobRecord | None:
+def as_seen(rows: JobRows, item: c.PendingItem) -> JobRecord | None:
     """The job, if it still is pending and just as the leader saw it."""
     before = rows.read(item.job_id)
     if (

@@ -28,6 +28,7 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     q  requests          request hash (16)                       stored answer
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
+    o  restores          restore id + NUL + part (4)             how far a part is restored here
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
 characters, so NUL ends them. Scans of the due index start at the offset, never at the prefix:
@@ -132,6 +133,7 @@ class ReplicaKeys:
         "record",
         "request",
         "request_age",
+        "restore",
         "route",
         "route_attempts",
         "route_counters",
@@ -164,6 +166,7 @@ class ReplicaKeys:
         self.request = prefix + b"q"
         self.request_age = prefix + b"x"
         self.route_counters = prefix + b"n"
+        self.restore = prefix + b"o"
         self.route_attempts = prefix + b"y"
         self.tag = prefix + b"t"
         self.task = prefix + b"k"

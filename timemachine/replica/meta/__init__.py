@@ -15,6 +15,7 @@ predecessor, a re-created collection not its vnodes. The numbers of nodes are su
     plans       moves of replicas that admins have confirmed
     compactions plans that compact: who has begun, who has ended
     tasks       bulk tasks, as far as meta remembers them
+    restores    backups that are restored here
     machine     applies the log
 """
 
@@ -22,6 +23,7 @@ from timemachine.replica.meta.commands import (
     AdvanceCompaction,
     AdvancePlan,
     AnyMetaCommand,
+    BeginRestore,
     Bootstrap,
     CompactionEnd,
     ConfirmPlan,
@@ -30,6 +32,7 @@ from timemachine.replica.meta.commands import (
     DeleteRoute,
     DisableRoute,
     EndPlan,
+    EndRestore,
     EndTask,
     Finalise,
     ForgetRequests,
@@ -45,6 +48,8 @@ from timemachine.replica.meta.commands import (
     PutSettings,
     PutTask,
     Removed,
+    RestoredCollection,
+    RestoreRoutes,
     Retire,
     SteerPlan,
 )
@@ -58,6 +63,7 @@ __all__ = [
     "AdvanceCompaction",
     "AdvancePlan",
     "AnyMetaCommand",
+    "BeginRestore",
     "Bootstrap",
     "CompactionEnd",
     "ConfirmPlan",
@@ -66,6 +72,7 @@ __all__ = [
     "DeleteRoute",
     "DisableRoute",
     "EndPlan",
+    "EndRestore",
     "EndTask",
     "Finalise",
     "ForgetRequests",
@@ -85,6 +92,8 @@ __all__ = [
     "PutSettings",
     "PutTask",
     "Removed",
+    "RestoreRoutes",
+    "RestoredCollection",
     "Retire",
     "SteerPlan",
     "basis_of",

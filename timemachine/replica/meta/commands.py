@@ -5,7 +5,7 @@ As in `timemachine.replica.commands`: the tags are stored, a number is never reu
 
 import msgspec
 
-from timemachine.model import Node, Plan, PlanState, Route, Settings, Task, TaskState
+from timemachine.model import Node, Plan, PlanState, Restore, Route, Settings, Task, TaskState
 from timemachine.placement import Move
 from timemachine.replica.commands import Command, Request
 from timemachine.replica.meta.records import PlanMoves
@@ -243,6 +243,43 @@ class EndPlan(Command, frozen=True, tag=124):
     id: str
 
 
+class RestoredCollection(msgspec.Struct, frozen=True, array_like=True):
+    """A collection as a restore makes it."""
+
+    db: str
+    name: str
+    num_vnodes: int
+    replicas: int
+    history_retention_ms: int
+
+
+class BeginRestore(Command, frozen=True, tag=126):
+    """Begin a restore: its databases and collections are made, and its epoch begins.
+
+    Refused where one of the collections is there. A repeat of one that runs is answered with that
+    one as it is.
+    """
+
+    restore: Restore
+    databases: list[str]
+    collections: list[RestoredCollection]
+    request: Request | None = None
+
+
+class RestoreRoutes(Command, frozen=True, tag=127):
+    """Make routes of a restore that runs; those whose names are there are left as they are."""
+
+    id: str
+    routes: list[Route]
+
+
+class EndRestore(Command, frozen=True, tag=128):
+    """All of a restore is done."""
+
+    id: str
+    request: Request | None = None
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -270,4 +307,7 @@ AnyMetaCommand = (
     | AdvancePlan
     | AdvanceCompaction
     | EndPlan
+    | BeginRestore
+    | RestoreRoutes
+    | EndRestore
 )

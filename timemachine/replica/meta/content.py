@@ -162,8 +162,13 @@ def disable_route(tables: Tables, command: c.DisableRoute) -> MetaResult:
 
 
 def put_settings(tables: Tables, command: c.PutSettings) -> MetaResult:
-    """Replace the settings."""
-    if command.settings == tables.settings:
+    """Replace the settings.
+
+    The restore epoch never goes back: who proposed this may not have heard of a restore.
+    """
+    epoch = max(command.settings.restore_epoch, tables.settings.restore_epoch)
+    settings = msgspec.structs.replace(command.settings, restore_epoch=epoch)
+    if settings == tables.settings:
         return MetaResult(kind="unchanged")
-    tables.keep(command.settings)
+    tables.keep(settings)
     return MetaResult(kind="replaced")

@@ -7,7 +7,15 @@ from timemachine import codec
 from timemachine.errors import ReplicaStopped
 from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.meta import commands as c
-from timemachine.replica.meta import compactions, content, nodes, placing, plans, tasks
+from timemachine.replica.meta import (
+    compactions,
+    content,
+    nodes,
+    placing,
+    plans,
+    restores,
+    tasks,
+)
 from timemachine.replica.meta.records import MetaResult, refused
 from timemachine.replica.meta.tables import Tables
 
@@ -57,6 +65,9 @@ _HANDLERS: Final[dict[type, Callable[[Tables, Any], MetaResult]]] = {
     c.AdvancePlan: plans.advance_plan,
     c.EndPlan: plans.end_plan,
     c.AdvanceCompaction: compactions.advance_compaction,
+    c.BeginRestore: restores.begin_restore,
+    c.RestoreRoutes: restores.restore_routes,
+    c.EndRestore: restores.end_restore,
 }
 assert set(get_args(c.AnyMetaCommand)) == set(_HANDLERS), "every command of the log has its effect"
 

@@ -13,6 +13,7 @@ from timemachine.model import (
     Node,
     Placement,
     Plan,
+    Restore,
     Route,
     Settings,
     Task,
@@ -30,7 +31,7 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
            too_many_tokens, token_unknown, token_used, token_expired, format_unknown, node_known,
            node_unknown, node_removed; of placement: sole_replica, no_majority; of formats:
            format_finalised, nodes_behind; of plans: plan_ended, plan_expired, plan_running,
-           plan_outdated, plan_not_confirmed
+           plan_outdated, plan_not_confirmed; of restores: restore_conflict, restore_ended
     node   who joined, with its number
     token  what was issued
     """
@@ -45,6 +46,7 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     node: Node | None = None
     token: JoinToken | None = None
     plan: Plan | None = None
+    restore: Restore | None = None
 
 
 class PlanMoves(msgspec.Struct, frozen=True, array_like=True):
@@ -66,6 +68,7 @@ MetaRecord = (
     | Placement
     | Plan
     | PlanMoves
+    | Restore
 )
 
 
@@ -98,6 +101,7 @@ _READERS: Final[dict[bytes, Callable[[bytes], MetaRecord]]] = {
     b"p": codec.decoder(Placement),
     b"q": codec.decoder(Plan),
     b"m": codec.decoder(PlanMoves),
+    b"b": codec.decoder(Restore),
 }
 
 
@@ -124,6 +128,8 @@ def row_of(record: MetaRecord) -> bytes:
             return b"q" + id.encode()
         case PlanMoves(id=id):
             return b"m" + id.encode()
+        case Restore(id=id):
+            return b"b" + id.encode()
 
 
 def read_record(row: bytes, value: bytes) -> MetaRecord:

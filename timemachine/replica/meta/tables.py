@@ -8,6 +8,7 @@ from timemachine.model import (
     Node,
     Placement,
     Plan,
+    Restore,
     Route,
     Settings,
     Task,
@@ -34,7 +35,7 @@ class Tables:
 
     `databases`, `collections` and `routes` are by name, the two `..._by_uid` by uid, `nodes` by
     id, `tokens` by the part that is no secret, `placements` by group: (collection uid, index);
-    `plans` and `plan_moves` are by the id of the plan.
+    `plans` and `plan_moves` are by the id of the plan, `restores` by their own.
     """
 
     def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
@@ -53,6 +54,7 @@ class Tables:
         self.placements: dict[tuple[int, int], Placement] = {}
         self.plans: dict[str, Plan] = {}
         self.plan_moves: dict[str, PlanMoves] = {}
+        self.restores: dict[str, Restore] = {}
         self.changes = 0
         self.placed = 0
 
@@ -81,6 +83,7 @@ class Tables:
             self.placements,
             self.plans,
             self.plan_moves,
+            self.restores,
         ):
             table.clear()
         self.settings = Settings()
@@ -152,6 +155,8 @@ class Tables:
                 self.plans[record.id] = record
             case PlanMoves():
                 self.plan_moves[record.id] = record
+            case Restore():
+                self.restores[record.id] = record
 
     def keep(self, record: MetaRecord) -> None:
         """Have a record in memory and in its row."""
@@ -187,4 +192,6 @@ class Tables:
                 del self.plans[record.id]
             case PlanMoves():
                 del self.plan_moves[record.id]
+            case Restore():
+                del self.restores[record.id]
         self.overlay.delete(self.keys.record + row_of(record))

@@ -46,10 +46,14 @@ def test_where_each_operation_is_answered() -> None:
         by_place[place].add(operation.removeprefix("original_").removesuffix("_short"))
     jobs = {"put_job", "patch_job", "get_job", "delete_job", "run_job", "redrive_job"}
     assert jobs | {"list_attempts", "remove_content", "post_job"} == by_place[Where.JOB_LEADER]
+    assert {"read_backup_page", "decide_past_due"} == by_place[Where.VNODE_LEADER]
     about_the_node = {"healthz", "readyz", "metrics", "version", "version_of_api"}
     documents = {"get_openapi", "get_docs"}
     reads = {"list_jobs", "forecast", "get_cluster", "get_vnodes"}
-    assert about_the_node | documents | reads | {"post_job", "post_batch"} == by_place[Where.HERE]
+    assert (
+        about_the_node | documents | reads | {"post_job", "post_batch", "restore_jobs"}
+        == by_place[Where.HERE]
+    )
     assert {
         *("get_route", "list_routes", "get_secret", "send_example", "get_stats"),
         *("list_route_attempts", "list_databases", "get_database", "list_collections"),
@@ -63,6 +67,7 @@ def test_where_each_operation_is_answered() -> None:
         *("put_settings", "issue_join_token", "finalise", "post_route"),
         *("make_plan", "get_plan", "list_plans"),
         *("confirm_plan", "pause_plan", "resume_plan", "cancel_plan"),
+        *("describe_backup", "begin_restore", "restore_routes", "end_restore"),
     } == by_place[Where.NODE_LEADER]
 
 

@@ -1,0 +1,1 @@
+"""What a backup is, and what becomes of its jobs."""

@@ -1,0 +1,88 @@
+"""Restores: what they make of meta, and that they began and ended."""
+
+import msgspec
+
+from timemachine import limits
+from timemachine.replica.meta import commands as c
+from timemachine.replica.meta.content import put_collection, put_database
+from timemachine.replica.meta.records import MetaResult, refused
+from timemachine.replica.meta.tables import Tables
+
+
+def begin_restore(tables: Tables, command: c.BeginRestore) -> MetaResult:
+    """Make the databases and collections of a backup, and begin its epoch."""
+    wanted = command.restore
+    known = tables.restores.get(wanted.id)
+    if known is not None:
+        # Whoever goes on with it must mean the same.
+        same = (known.backup, known.past_due) == (wanted.backup, wanted.past_due)
+        if known.finished_ms is not None or not same:
+            return refused("restore_ended" if same else "restore_conflict")
+        return MetaResult(kind="unchanged", restore=known)
+    if any((each.db, each.name) in tables.collections for each in command.collections):
+        return refused("restore_conflict")
+    new = {*command.databases, *(each.db for each in command.collections)} - set(tables.databases)
+    vnodes = sum(each.num_vnodes for each in tables.collections.values())
+    vnodes += sum(each.num_vnodes for each in command.collections)
+    if (
+        len(tables.databases) + len(new) > limits.DATABASES_MAX
+        or len(tables.collections) + len(command.collections) > limits.COLLECTIONS_MAX
+        or vnodes > limits.VNODES_PER_CLUSTER_MAX
+    ):
+        return refused("limit_reached")
+    old = None
+    if len(tables.restores) >= limits.RESTORES_KEPT_MAX:
+        ended = [each for each in tables.restores.values() if each.finished_ms is not None]
+        if not ended:
+            return refused("limit_reached")
+        old = min(ended, key=lambda each: (each.cut_ms, each.id))
+    for name in sorted(new):
+        put_database(tables, c.PutDatabase(now_ms=command.now_ms, name=name))
+    for each in command.collections:
+        made = put_collection(
+            tables,
+            c.PutCollection(
+                now_ms=command.now_ms,
+                db=each.db,
+                name=each.name,
+                num_vnodes=each.num_vnodes,
+                replicas=each.replicas,
+                history_retention_ms=each.history_retention_ms,
+            ),
+        )
+        assert made.kind == "created", "what could refuse it was looked at before"
+    epoch = max(tables.settings.restore_epoch + 1, wanted.epoch)
+    tables.keep(msgspec.structs.replace(tables.settings, restore_epoch=epoch))
+    restore = msgspec.structs.replace(wanted, epoch=epoch)
+    if old is not None:
+        tables.drop(old)
+    tables.keep(restore)
+    return MetaResult(kind="created", restore=restore)
+
+
+def restore_routes(tables: Tables, command: c.RestoreRoutes) -> MetaResult:
+    """Make those of the routes that are not there."""
+    restore = tables.restores.get(command.id)
+    if restore is None:
+        return refused("not_found")
+    if restore.finished_ms is not None:
+        return refused("restore_ended")
+    missing = [each for each in command.routes if (each.db, each.name) not in tables.routes]
+    if len(tables.routes) + len(missing) > limits.ROUTES_MAX:
+        return refused("limit_reached")
+    for each in missing:
+        if each.db in tables.databases:
+            tables.keep(msgspec.structs.replace(each, uid=tables.new_uid()))
+    return MetaResult(kind="created" if missing else "unchanged", restore=restore)
+
+
+def end_restore(tables: Tables, command: c.EndRestore) -> MetaResult:
+    """Remember that all of it is done."""
+    restore = tables.restores.get(command.id)
+    if restore is None:
+        return refused("not_found")
+    if restore.finished_ms is not None:
+        return MetaResult(kind="unchanged", restore=restore)
+    restore = msgspec.structs.replace(restore, finished_ms=command.now_ms)
+    tables.keep(restore)
+    return MetaResult(kind="replaced", restore=restore)

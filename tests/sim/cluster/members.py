@@ -1,6 +1,7 @@
 """The nodes of a simulated cluster: production's engine in each, started and crashed at will."""
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,6 +136,7 @@ class Member:
             self._hear_handovers(engine)
             self.port.receive = engine.receive
             self._hear_moves(engine)
+            self._hear_shares(engine)
             engine.start(Settings(), self._started)
         except StoreError as error:
             self.check_reason(error)
@@ -151,6 +153,27 @@ class Member:
 
     def _started(self) -> None:
         self.ready = True
+
+    def _hear_shares(self, engine: Engine) -> None:
+        """Hear of every change of what this node owns of the routes' limits, however short."""
+        delivery, cluster = engine.delivery, self._cluster
+        set_members, route_changed = delivery.set_members, delivery.route_changed
+
+        def look() -> None:
+            now_ms = cluster.clock.now_ms
+            cluster.flight.look(now_ms)
+            cluster.pace.look(now_ms)
+
+        def watched_members(number: int, members: AbstractSet[int]) -> None:
+            set_members(number, members)
+            look()
+
+        def watched_route(uid: int) -> None:
+            route_changed(uid)
+            look()
+
+        delivery.set_members = watched_members  # type: ignore[method-assign]
+        delivery.route_changed = watched_route  # type: ignore[method-assign]
 
     def _hear_moves(self, engine: Engine) -> None:
         """Hear of every vnode that this node begins or ceases to serve."""

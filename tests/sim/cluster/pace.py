@@ -44,6 +44,10 @@ class Pace:
         self._begun: list[_Begun] = []
         self.most = 0
 
+    def look(self, now_ms: float) -> None:
+        """The shares may have changed."""
+        self._owned.look(now_ms)
+
     def begins(self, node: int, count: int, period_ms: int, now_ms: float) -> None:
         """A node begins so many. Raises Violation."""
         generations = self._generations()
@@ -55,7 +59,7 @@ class Pace:
             and generations.get(each.node, each.generation) == each.generation
         ]
         self._begun.append(_Begun(node, generations.get(node, 0), now_ms, count))
-        self._owned.look(now_ms)
+        self.look(now_ms)
         total = sum(each.attempts for each in self._begun)
         self.most = max(self.most, total)
         allowed = self._owned.since(now_ms - 2 * blocked_ms(period_ms))

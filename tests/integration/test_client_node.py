@@ -345,7 +345,9 @@ def test_plans_of_a_node(ask: Ask, tmp_path: Path) -> None:
         assert begun.confirmed_time is not None
         with SyncClient(url(node)) as tm:
             wait_until(lambda: "done" == tm.get_plan(plan).state, "the plan does not end")
-        for act in ("confirm_plan", "pause_plan", "resume_plan", "cancel_plan"):
+        (ended,) = ask([url(node)], lambda tm: tm.confirm_plan(plan))
+        assert "done" == ended.state, "whoever did not hear the answer asks again"
+        for act in ("pause_plan", "resume_plan", "cancel_plan"):
             with pytest.raises(ApiConflict) as caught:
                 ask([url(node)], lambda tm, act=act: getattr(tm, act)(plan.id))
             assert "plan_ended" == caught.value.code

@@ -351,7 +351,7 @@ def test_plans_of_a_node(ask: Ask, tmp_path: Path) -> None:
             with pytest.raises(ApiConflict) as caught:
                 ask([url(node)], lambda tm, act=act: getattr(tm, act)(plan.id))
             assert "plan_ended" == caught.value.code
-        with pytest.raises(ApiInvalid, match="no such node"):
+        with pytest.raises(ApiNotFound, match="no such node"):
             ask([url(node)], lambda tm: tm.make_plan("drain", nodes=[plan.id]))
 
 

@@ -17,18 +17,23 @@ from timemachine import codec, limits
 from timemachine.backup.fates import Outcome, fate
 from timemachine.backup.pages import Page
 from timemachine.errors import CodecError
-from timemachine.model import JobRecord, Restore, Route
+from timemachine.identifiers import UID_BYTES
+from timemachine.model import ClaimMark, JobRecord, Restore, Route
 from timemachine.replica import commands as c
-from timemachine.replica.records import read_job
+from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.states import CANCELLED, FIRING, TERMINAL
 from timemachine.ring import vnode_of
 
-_JOBS_MAX: Final = 10_000
 _COMMANDS_MAX: Final = 1 << 16
 _UPLOADS_MAX: Final = 1 << 12
 _SERIAL_BYTES: Final = 4
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME_MS_MAX: Final = 1 << 53
 """Retries may be due later than any trigger time."""
+_COUNT_MAX: Final = 1 << 31
+"""Of versions and attempts: rows hold them in four bytes, and they still rise."""
+_SERIAL_MAX: Final = 1 << 22
+"""A job that is purged has each of its attempts deleted by number, whether it is there or not."""
 
 
 class UploadedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,7 +77,7 @@ def read_upload(data: bytes) -> Upload:
     upload: Upload = _read_upload(data)
     if not 0 <= upload.number < 1 << 63 or not 0 <= upload.part < 1 << 32:
         raise CodecError("An upload has a number that no backup has.")
-    if len(upload.jobs) > _JOBS_MAX:
+    if len(upload.jobs) > limits.RESTORE_UPLOAD_JOBS_MAX:
         raise CodecError("An upload has too many jobs.")
     return upload
 
@@ -95,7 +100,8 @@ def uploads_of(page: Page, part: int, routes: Mapping[int, str]) -> Iterator[Upl
         at = bisect_left(attempts, raw_id + b"\1", lo=start, key=_key_of)
         kept = _newest(attempts[start:at])
         job = UploadedJob(raw_id, row, metas.get(raw_id, b""), kept)
-        if jobs and (size + job.size > limits.RESTORE_UPLOAD_BYTES or len(jobs) == _JOBS_MAX):
+        full = len(jobs) == limits.RESTORE_UPLOAD_JOBS_MAX
+        if jobs and (full or size + job.size > limits.RESTORE_UPLOAD_BYTES):
             yield upload()
             jobs, size, count = [], 0, count + 1
         jobs.append(job)
@@ -139,7 +145,8 @@ def commands_of(
         vnode = vnode_of(item.job_id, num_vnodes)
         lists = steps.setdefault(vnode, [[]])
         size = sizes.get(vnode, 0) + job.size
-        if lists[-1] and size > limits.RESTORE_COMMAND_BYTES:
+        full = len(lists[-1]) == limits.RESTORE_COMMAND_JOBS_MAX
+        if lists[-1] and (full or size > limits.RESTORE_COMMAND_BYTES):
             lists.append([])
             size = job.size
         sizes[vnode] = size
@@ -182,20 +189,48 @@ def _item(
 
 
 def _check(job_id: str, job: UploadedJob, record: JobRecord) -> None:
-    """Refuse what no vnode can have held: it would break what holds of all jobs."""
+    """Refuse what no vnode can have held: it would break what holds of all jobs.
+
+    Above all what cannot be applied: such an entry would stop each replica of its vnode, for ever.
+    """
+    times = (record.due_ms, record.finished_ms, record.first_claim_ms)
     sound = (
         1 <= len(job.id) <= limits.JOB_ID_BYTES_MAX
         and not _CONTROL.search(job_id)
-        and len(record.uid) == 16
+        and len(job.record) <= limits.COMMAND_BYTES_MAX
+        and len(record.uid) == UID_BYTES
+        and 0 < record.version < _COUNT_MAX
+        and 0 <= record.attempts < _COUNT_MAX
+        and 0 <= record.tries < _COUNT_MAX
         and 0 <= record.trigger_ms <= limits.TIME_MS_MAX
-        and 0 <= record.due_ms <= _TIME_MS_MAX
-        and 0 <= record.finished_ms <= _TIME_MS_MAX
-        and 0 <= record.state <= 6
-        and 0 <= record.serial < 1 << 31
+        and all(0 <= each <= _TIME_MS_MAX for each in times)
+        and 0 <= record.state <= CANCELLED
+        and (record.state in TERMINAL or not record.finished_ms)
+        and 0 <= record.serial < _SERIAL_MAX
         and 0 < len(job.meta if record.meta is None else record.meta) <= limits.META_BYTES_MAX
-        and (record.state == 1) == (record.claim is not None)
-        and all(0 < serial <= record.serial for serial, _ in job.attempts)
+        and (record.state == FIRING) == (record.claim is not None)
+        and (record.claim is None or _is_sound_claim(record.claim, record))
+        and len(record.tags) <= limits.TAGS_COUNT_MAX
         and all(tag and len(tag) < 1024 and not _CONTROL.search(tag) for tag in record.tags)
+        and (not record.delivering or _is_attempt(record.delivering))
+        and all(0 < serial <= record.serial and _is_attempt(row) for serial, row in job.attempts)
+        and sum([len(row) for _, row in job.attempts]) <= limits.RESTORE_ATTEMPTS_BYTES_MAX
     )
     if not sound:
         raise CodecError("A job of the backup is none that a vnode can have held.")
+
+
+def _is_sound_claim(claim: ClaimMark, record: JobRecord) -> bool:
+    return (
+        0 < claim.serial <= record.serial
+        and 0 < claim.attempt <= record.attempts
+        and 0 <= claim.claimed_ms <= _TIME_MS_MAX
+    )
+
+
+def _is_attempt(row: bytes) -> bool:
+    try:
+        read_attempt(row)
+    except CodecError:
+        return False
+    return True

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from tests.unit.backup.test_fates import ROUTE, job
+from tests.unit.backup.test_fates import CLAIM, ROUTE, job
 from timemachine import codec, limits
 from timemachine.backup.pages import Page
 from timemachine.backup.uploads import (
@@ -58,6 +58,16 @@ def test_numbers_rise_from_page_to_page() -> None:
     assert first.number + (1 << 16) <= later.number
 
 
+def test_jobs_are_few_at_once() -> None:
+    """Named regression: small jobs came 10,000 in a request, and held up all sends of a node."""
+    page = _page(5_000, b"1")
+    uploads = list(uploads_of(page, 0, {2: "hello"}))
+    assert [2_000, 2_000, 1_000] == [len(each.jobs) for each in uploads]
+    commands, _ = commands_of(uploads[0], RESTORE, 1, lambda _: ROUTE, 7)
+    assert [500] * 4 == [len(step.items) for step in commands[0]]
+    assert [each.number for each in uploads] == sorted({each.number for each in uploads})
+
+
 def test_the_newest_attempts_are_kept() -> None:
     """As many as fit beside the job in one command."""
     page = _page(1, b"1", attempts=9)
@@ -79,11 +89,43 @@ def test_the_newest_attempts_are_kept() -> None:
         job(JobState.SCHEDULED, 5, meta=None),
         job(JobState.SCHEDULED, 5, tags=("\0",)),
         job(JobState.SCHEDULED, 5, serial=-1),
+        job(JobState.SCHEDULED, 5, finished_ms=60),
+        job(JobState.SCHEDULED, 5, delivering=b"none"),
+        job(JobState.SCHEDULED, 5, tags=("t",) * 1_000),
     ],
 )
 def test_what_no_vnode_can_have_held_is_refused(record: JobRecord) -> None:
     """It would break what holds of all jobs."""
     upload = Upload(0, 0, {}, [UploadedJob(b"a", codec.encode(record), b"", [])])
+    with pytest.raises(CodecError):
+        commands_of(upload, RESTORE, 3, lambda _: None, 7)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        job(JobState.SCHEDULED, 5, version=1 << 32),
+        job(JobState.SCHEDULED, 5, version=0),
+        job(JobState.SCHEDULED, 5, attempts=1 << 32),
+        job(JobState.SCHEDULED, 5, attempts=-1),
+        job(JobState.SCHEDULED, 5, tries=(1 << 64) - 1),
+        job(JobState.SCHEDULED, 5, serial=(1 << 31) - 1),
+        job(JobState.SCHEDULED, 5, first_claim_ms=(1 << 64) - 1),
+        job(JobState.FIRING, 5, claim=replace(CLAIM, serial=1 << 32)),
+        job(JobState.FIRING, 5, claim=replace(CLAIM, serial=-1)),
+    ],
+)
+def test_what_cannot_be_applied_does_not_get_into_a_log(record: JobRecord) -> None:
+    """Named regression: the rows have no room for such numbers, and no replica got past it."""
+    upload = Upload(0, 0, {}, [UploadedJob(b"a", codec.encode(record), b"", [])])
+    with pytest.raises(CodecError):
+        commands_of(upload, RESTORE, 3, lambda _: None, 7)
+
+
+def test_attempts_are_read_before_they_are_restored() -> None:
+    """Named regression: whoever asked for the job's attempts would have got an error for ever."""
+    row = codec.encode(job(JobState.DEAD))
+    upload = Upload(0, 0, {}, [UploadedJob(b"a", row, b"", [(1, b"none")])])
     with pytest.raises(CodecError):
         commands_of(upload, RESTORE, 3, lambda _: None, 7)
 

@@ -23,6 +23,7 @@ from node.api.conventions import (
     Nothing,
     ask,
     ask_meta,
+    checked_name,
     decoded,
     encode_content,
     idempotency_key,
@@ -33,13 +34,15 @@ from node.api.conventions import (
 from node.api.lookups import find_collection
 from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, Example, Told, operation
 from node.api.problems import invalid, refusal
+from node.api.route_checks import check_header_name, check_ranges
 from node.engine import Engine
 from node.secrets import open_value
 from timemachine import codec, limits
 from timemachine.backup.uploads import Upload, commands_of, read_upload, written_upload
-from timemachine.errors import CodecError, SealError
+from timemachine.errors import CodecError, InvalidRequest, SealError
 from timemachine.identifiers import UUID7_RANDOM_BYTES, uuid7, uuid8
 from timemachine.model import Restore, Route
+from timemachine.outbound import parse_target
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 
@@ -143,6 +146,9 @@ class RestoreHandlers:
     def _check(self, body: RestoreBody) -> None:
         """Refuse what would overwrite something, or could not be sent."""
         meta = self._engine.meta
+        names = {(each.db, each.name) for each in body.collections}
+        if len(names) < len(body.collections):
+            raise invalid("/collections", "A collection is named twice.")
         for collection in body.collections:
             if (collection.db, collection.name) in meta.collections:
                 raise refusal(
@@ -200,6 +206,10 @@ class RestoreHandlers:
             route: Route = _read_route(record)
         except CodecError:
             raise invalid(f"/routes/{at}", "This is no route of a backup.") from None
+        try:
+            _check_route(route)
+        except InvalidRequest as error:
+            raise invalid(f"/routes/{at}", error.detail) from None
         sealed = [*(each.sealed for each in route.secrets), *route.headers.values()]
         sealed += [each for each in (route.basic_auth, route.client_key_pem) if each is not None]
         try:
@@ -354,6 +364,16 @@ class RestoreHandlers:
         return json_answer(
             PastDueStepView(jobs=len(items), after=None if following is None else following.hex())
         )
+
+
+def _check_route(route: Route) -> None:
+    """Refuse what no node can have stored: whoever sends to it relies on these."""
+    checked_name(route.db, "database")
+    checked_name(route.name, "route")
+    check_ranges(route)
+    for name in route.headers:
+        check_header_name(name, "/headers")
+    parse_target(route.webhook_url)
 
 
 def _size(item: c.RestoreItem) -> int:

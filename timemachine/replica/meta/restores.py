@@ -19,7 +19,8 @@ def begin_restore(tables: Tables, command: c.BeginRestore) -> MetaResult:
         if known.finished_ms is not None or not same:
             return refused("restore_ended" if same else "restore_conflict")
         return MetaResult(kind="unchanged", restore=known)
-    if any((each.db, each.name) in tables.collections for each in command.collections):
+    names = {(each.db, each.name) for each in command.collections}
+    if len(names) < len(command.collections) or not names.isdisjoint(tables.collections):
         return refused("restore_conflict")
     new = {*command.databases, *(each.db for each in command.collections)} - set(tables.databases)
     vnodes = sum(each.num_vnodes for each in tables.collections.values())
@@ -67,7 +68,8 @@ def restore_routes(tables: Tables, command: c.RestoreRoutes) -> MetaResult:
         return refused("not_found")
     if restore.finished_ms is not None:
         return refused("restore_ended")
-    missing = [each for each in command.routes if (each.db, each.name) not in tables.routes]
+    named = {(each.db, each.name): each for each in command.routes}
+    missing = [each for name, each in named.items() if name not in tables.routes]
     if len(tables.routes) + len(missing) > limits.ROUTES_MAX:
         return refused("limit_reached")
     for each in missing:

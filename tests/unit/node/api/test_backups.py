@@ -6,15 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from node.api.conventions import ask
+from tests.unit.backup.test_fates import ROUTE as SENT_TO
 from tests.unit.backup.test_fates import job
 from tests.unit.node.api.harness import ROUTE, Api, Reply
 from tests.unit.node.api.three import Three, three
 from timemachine import codec, limits
 from timemachine.backup.pages import Page, read_page
 from timemachine.backup.uploads import Upload, UploadedJob, written_upload
-from timemachine.model import JobState
+from timemachine.model import JobState, Rate, Retry
 from timemachine.replica import commands as c
 from timemachine.sealing import MasterKey, seal
 
@@ -171,6 +173,37 @@ async def test_another_master_key_is_refused(api: Api) -> None:
         "sealed_with_another_key"
         == (await api.ask("POST", f"{RESTORE}/{restore}/routes", body)).code
     )
+
+
+async def test_a_collection_is_named_once(api: Api) -> None:
+    """Named regression: no node got past that entry of the meta group."""
+    reply = await _begin(api, collections=[COLLECTION, {**COLLECTION, "num_vnodes": 2}])
+    assert (400, "invalid_request") == (reply.status, reply.code)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "../x"},
+        {"db": "a b"},
+        {"max_in_flight": 0},
+        {"rate": Rate(count=0, period_ms=0)},
+        {"delivery": "at_times"},
+        {"headers": {"x\r\ny": b""}},
+        {"headers": {"Host": b""}},
+        {"webhook_url": "file:///etc/passwd"},
+        {"retry": Retry(max_attempts=-1)},
+    ],
+)
+async def test_a_route_that_no_node_can_have_stored(api: Api, more: dict[str, Any]) -> None:
+    """Named regression: a backup that somebody made up could bring a rate of nothing in no time."""
+    restore = (await _begin(api)).json["id"]
+    record = codec.encode(replace(SENT_TO, **more))
+    body = {"routes": [base64.b64encode(record).decode()]}
+    reply = await api.ask("POST", f"{RESTORE}/{restore}/routes", body)
+    assert (400, "invalid_request") == (reply.status, reply.code)
+    good = {"routes": [base64.b64encode(codec.encode(SENT_TO)).decode()]}
+    assert 200 == (await api.ask("POST", f"{RESTORE}/{restore}/routes", good)).status
 
 
 async def test_a_restore_goes_on(api: Api) -> None:

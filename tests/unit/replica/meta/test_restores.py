@@ -38,6 +38,28 @@ def test_a_restore_makes_databases_and_collections() -> None:
     assert 5 == len(machine.placements_of(made))
 
 
+def test_a_collection_that_is_named_twice_is_refused() -> None:
+    """Named regression: no node got past that entry of the meta group."""
+    meta = DrivenMeta(1)
+    command = BeginRestore(
+        now_ms=1_000,
+        restore=RESTORE,
+        databases=[],
+        collections=[CARTS, RestoredCollection("shop", "carts", 6, 2, 77)],
+    )
+    assert "restore_conflict" == meta.apply(command).code
+    assert {} == meta.machine.restores
+
+
+def test_a_route_that_comes_twice_is_made_once() -> None:
+    """Named regression: the first one stayed among the routes by uid."""
+    meta = DrivenMeta(1)
+    _begin(meta)
+    route = replace(ROUTE, db="shop")
+    meta.apply(RestoreRoutes(now_ms=5, id="r", routes=[route, route]))
+    assert 1 == len(meta.machine.routes) == len(meta.machine.routes_by_uid)
+
+
 def test_the_epoch_only_rises() -> None:
     """The fence of every send rises over those of the backup and of all that was here."""
     meta = DrivenMeta(1)

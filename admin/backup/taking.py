@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
@@ -11,7 +12,7 @@ import zstandard
 
 from admin.backup import calls
 from admin.backup.places import Place
-from admin.backup.reading import THREADS, Told, manifest_of
+from admin.backup.reading import THREADS, Damaged, Told
 from admin.session import Session
 from timemachine.backup.files import frame
 from timemachine.backup.manifest import (
@@ -68,6 +69,7 @@ class Taking:
         self._base = base
         self._pace = _Pace(bytes_per_s)
         self._told = told
+        self._known: dict[str, Part] = {}
         self.read = self.kept = 0
 
     def take(self) -> Manifest:
@@ -83,13 +85,11 @@ class Taking:
             raise
 
     def _take(self, begun: calls.Described) -> Manifest:
-        known = {} if self._base is None else self._base.unchanged(begun.cluster_id)
+        if self._base is not None:
+            self._known = self._base.unchanged(begun.cluster_id)
         with ThreadPoolExecutor(THREADS) as pool:
             futures = [
-                [
-                    pool.submit(self._part, begun.id, each, index, known)
-                    for index in range(each.num_vnodes)
-                ]
+                [pool.submit(self._part, begun.id, each, index) for index in range(each.num_vnodes)]
                 for each in begun.collections
             ]
             try:
@@ -131,16 +131,25 @@ class Taking:
             allowed_private_cidrs=ended.allowed_private_cidrs,
             base=None if self._base is None or not uses else self._base.id,
         )
+        self._still_there([part for each in collections for part in each.parts])
         with self._place.write(f"{begun.id}/{MANIFEST}") as file:
             file.write(written_manifest(manifest))
         return manifest
 
-    def _part(
-        self, view: str, collection: calls.DescribedCollection, index: int, known: dict[str, Part]
-    ) -> Part | None:
+    def _still_there(self, parts: Sequence[Part]) -> None:
+        """Look for the files of the earlier backup: it may have been deleted meanwhile."""
+        for part in parts:
+            if part is self._known.get(part.content) and self._lacks(part):
+                raise Damaged(f"Somebody has deleted {part.file} meanwhile; take it again.")
+
+    def _lacks(self, part: Part) -> bool:
+        return self._place.size(part.file) != part.size_bytes
+
+    def _part(self, view: str, collection: calls.DescribedCollection, index: int) -> Part | None:
         """One vnode; None where its collection is gone."""
+        known = self._known
         unless = _position(known, collection.uid, index)
-        if unless is not None and self._place.size(known[unless].file) != known[unless].size_bytes:
+        if unless is not None and self._lacks(known[unless]):
             unless = None
         file = f"{view}/{collection.db}/{collection.name}/{index}.zst"
         for left in reversed(range(_TRIES)):
@@ -239,10 +248,3 @@ def _checked(data: bytes, number: int) -> Page:
 def _position(known: dict[str, Part], uid: int, index: int) -> str | None:
     start = f"{uid}.{index}."
     return next((position for position in known if position.startswith(start)), None)
-
-
-def base_of(place: Place, cluster_id: str) -> Manifest | None:
-    """The newest backup of a cluster in a place, whose files another one may use."""
-    found = [manifest_of(place, each) for each in place.backups()]
-    usable = [each for each in found if each.cluster_id == cluster_id]
-    return max(usable, key=lambda each: (each.created_ms, each.id), default=None)

@@ -1,16 +1,18 @@
 """`timemachine admin backup`: taken, listed, checked, deleted."""
 
 import json
+from contextlib import suppress
 
 import click
 
 from admin import output
 from admin.ask import confirm, yes_option
 from admin.backup import calls
+from admin.backup.kept import base_of, files_of, kept_in
 from admin.backup.places import place_of
 from admin.backup.reading import Damaged, check, manifest_of, newest
 from admin.backup.shown import own_bytes, progress, row, show_backups
-from admin.backup.taking import Taking, base_of
+from admin.backup.taking import Taking
 from admin.command import Group
 from admin.given import Given
 from admin.session import Session
@@ -71,11 +73,10 @@ def create(given: Given, place: str, full: bool, max_bytes_per_s: int | None) ->
 @click.pass_obj
 def list_(given: Given, place: str) -> None:
     """List the complete backups in PLACE."""
-    target = place_of(place)
-    found = [manifest_of(target, name) for name in target.backups()]
-    found.sort(key=lambda each: (each.created_ms, each.id))
-    used = {file.partition("/")[0] for each in found for file in each.files}
-    for name in sorted(set(target.folders()) - used - {each.id for each in found}):
+    found, damaged, partial = kept_in(place_of(place))
+    for error in damaged:
+        click.echo(error.message, err=True)
+    for name in partial:
         # It may be under way. Programs see what is complete.
         click.echo(f"Not complete: {name}; `backup delete` removes what is there of it.", err=True)
     if given.as_json:
@@ -115,23 +116,19 @@ def delete(given: Given, place: str, id: str, yes: bool) -> None:
     target = place_of(place)
     manifest = None
     if id in target.backups():
-        manifest = manifest_of(target, id)
-        confirm(f"Delete the backup {id} with {manifest.jobs} jobs?", yes=yes)
-    elif id in target.folders():
+        with suppress(Damaged):
+            manifest = manifest_of(target, id)
+        jobs = "whose manifest cannot be read" if manifest is None else f"with {manifest.jobs} jobs"
+        confirm(f"Delete the backup {id} {jobs}?", yes=yes)
+    elif id in kept_in(target).partial:
         confirm(f"Delete what is there of {id}, which is not complete?", yes=yes)
     else:
         raise Damaged(f"There is no backup {id} in {target.name}.")
-    others = [manifest_of(target, name) for name in target.backups() if name != id]
-    used = {file for each in others for file in each.files}
+    files = files_of(target, id, manifest)
     # The manifest goes first: what is left of a crash is no backup.
     target.delete(f"{id}/{MANIFEST}")
-    files = set() if manifest is None else manifest.files
-    folders = {id, *(file.partition("/")[0] for file in files)}
-    alive = {each.id for each in others}
-    for folder in sorted(folders - alive):
-        for name in target.files(folder):
-            if name not in used:
-                target.delete(name)
+    for name in files:
+        target.delete(name)
     if given.as_json:
         click.echo(json.dumps({"id": id} if manifest is None else row(manifest)))
     else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -288,9 +289,14 @@ def test_vnodes_that_have_not_changed_are_not_read_again(tmp_path: Path) -> None
         terminal("admin", "backup", "delete", str(place), second["id"], "--yes")
         assert [] == [path for path in place.rglob("*") if second["id"] in str(path)]
         assert [] == [path for path in place.rglob("*") if first["id"] in str(path)]
-        (place / "broke-off" / "default").mkdir(parents=True)
-        (place / "broke-off" / "default" / "0.zst.partial").write_bytes(b"half")
-        assert "broke-off" in terminal("admin", "backup", "list", str(place)).err
-        terminal("admin", "backup", "delete", str(place), "broke-off", "--yes")
-        assert not (place / "broke-off").exists()
-        terminal("admin", "backup", "delete", str(place), "broke-off", "--yes", code=1)
+        broken = str(uuid4())
+        for name in (broken, "of-others"):
+            (place / name / "default").mkdir(parents=True)
+            (place / name / "default" / "0.zst.partial").write_bytes(b"half")
+        listed = terminal("admin", "backup", "list", str(place)).err
+        assert (True, False) == (broken in listed, "of-others" in listed)
+        terminal("admin", "backup", "delete", str(place), broken, "--yes")
+        assert not (place / broken).exists()
+        terminal("admin", "backup", "delete", str(place), broken, "--yes", code=1)
+        terminal("admin", "backup", "delete", str(place), "of-others", "--yes", code=1)
+        assert (place / "of-others" / "default" / "0.zst.partial").exists()

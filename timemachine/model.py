@@ -362,6 +362,8 @@ class Restore(msgspec.Struct, frozen=True, array_like=True):
     backup      the id of the backup
     epoch       the restore epoch that began with it
     cut_ms      when it began: what is due until then is past due
+    scope       names which collections it makes, and with how many vnodes: whoever goes on with it
+                must mean the same, or it would end with some of them empty
     """
 
     id: str
@@ -370,6 +372,7 @@ class Restore(msgspec.Struct, frozen=True, array_like=True):
     cut_ms: int
     past_due: PastDue
     finished_ms: int | None = None
+    scope: str = ""
 
 
 class NodeState(StrEnum):

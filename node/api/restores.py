@@ -1,6 +1,7 @@
 """Restores: what a backup held is made again, and jobs that were past due are decided on."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -105,6 +106,7 @@ class RestoreHandlers:
         body = decoded(_decode_restore, call.body)
         key = idempotency_key(call)
         engine, meta = self._engine, self._engine.meta
+        scope = _scope(body)
         for known in meta.restores.values():
             if known.backup == body.backup and known.finished_ms is None:
                 if known.past_due is not body.past_due:
@@ -112,6 +114,12 @@ class RestoreHandlers:
                         "restore_conflict",
                         "This backup is being restored, with another choice for what is past due:"
                         f" {known.past_due.value}.",
+                    )
+                if known.scope != scope:
+                    raise refusal(
+                        "restore_conflict",
+                        "This backup is being restored, with other collections or another number of"
+                        " vnodes: it goes on when all is as it was at first.",
                     )
                 return json_answer(_view(known, resumed=True))
         self._check(body)
@@ -125,6 +133,7 @@ class RestoreHandlers:
             epoch=max(body.restore_epoch + 1, now_ms // 1_000),
             cut_ms=now_ms,
             past_due=body.past_due,
+            scope=scope,
         )
         if body.dry_run:
             return json_answer(_view(restore))
@@ -364,6 +373,13 @@ class RestoreHandlers:
         return json_answer(
             PastDueStepView(jobs=len(items), after=None if following is None else following.hex())
         )
+
+
+def _scope(body: RestoreBody) -> str:
+    """Names the collections of a restore; see `Restore`."""
+    made = sorted((each.db, each.name, each.num_vnodes) for each in body.collections)
+    content = _encode_json([sorted(set(body.databases)), made])
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_route(route: Route) -> None:

@@ -3,6 +3,7 @@
 import msgspec
 
 from timemachine import limits
+from timemachine.model import PastDue, Restore
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.content import put_collection, put_database
 from timemachine.replica.meta.records import MetaResult, refused
@@ -15,7 +16,7 @@ def begin_restore(tables: Tables, command: c.BeginRestore) -> MetaResult:
     known = tables.restores.get(wanted.id)
     if known is not None:
         # Whoever goes on with it must mean the same.
-        same = (known.backup, known.past_due) == (wanted.backup, wanted.past_due)
+        same = _meant(known) == _meant(wanted)
         if known.finished_ms is not None or not same:
             return refused("restore_ended" if same else "restore_conflict")
         return MetaResult(kind="unchanged", restore=known)
@@ -59,6 +60,10 @@ def begin_restore(tables: Tables, command: c.BeginRestore) -> MetaResult:
         tables.drop(old)
     tables.keep(restore)
     return MetaResult(kind="created", restore=restore)
+
+
+def _meant(restore: Restore) -> tuple[str, PastDue, str]:
+    return restore.backup, restore.past_due, restore.scope
 
 
 def restore_routes(tables: Tables, command: c.RestoreRoutes) -> MetaResult:

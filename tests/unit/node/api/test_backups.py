@@ -207,12 +207,19 @@ async def test_a_route_that_no_node_can_have_stored(api: Api, more: dict[str, An
 
 
 async def test_a_restore_goes_on(api: Api) -> None:
-    """The same backup, with the same choice, is the same restore until it has ended."""
+    """The same backup, with the same choices, is the same restore until it has ended.
+
+    Named regression: with fewer databases it ended, and the collections of the others stayed empty.
+    """
     first = await _begin(api)
     again = await _begin(api)
     assert (201, 200) == (first.status, again.status)
     assert again.json == {**first.json, "resumed": True}
     assert "restore_conflict" == (await _begin(api, past_due="fire")).code
+    assert "restore_conflict" == (await _begin(api, collections=[])).code
+    assert "restore_conflict" == (await _begin(api, databases=["default"])).code
+    more = {**COLLECTION, "num_vnodes": 4}
+    assert "restore_conflict" == (await _begin(api, collections=[more])).code
     assert 200 == (await api.ask("POST", f"{RESTORE}/{first.json['id']}/end")).status
     assert "restore_conflict" == (await _begin(api)).code
     upload = {"data": base64.b64encode(written_upload(Upload(0, 0, {}, []))).decode()}

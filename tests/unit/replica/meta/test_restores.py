@@ -88,6 +88,7 @@ def test_a_repeat_goes_on_with_what_began() -> None:
     again = _begin(meta, replace(RESTORE, cut_ms=9_000, epoch=90))
     assert ("unchanged", RESTORE) == (again.kind, again.restore)
     assert "restore_conflict" == _begin(meta, replace(RESTORE, past_due=PastDue.FIRE)).code
+    assert "restore_conflict" == _begin(meta, replace(RESTORE, scope="other")).code
     meta.apply(EndRestore(now_ms=5, id="r"))
     assert "restore_ended" == _begin(meta).code
 
@@ -157,6 +158,6 @@ def test_the_bytes_of_the_commands() -> None:
     restore = Restore("r", "b", 5, 6, PastDue.HOLD)
     carts = RestoredCollection("d", "c", 2, 3, 4)
     begin = BeginRestore(now_ms=1, restore=restore, databases=["d"], collections=[carts])
-    expected = "0191967e96a172a1620506a4686f6c64c091a1649195a164a163020304c001"
+    expected = "0191967e97a172a1620506a4686f6c64c0a091a1649195a164a163020304c001"
     assert bytes.fromhex(expected) == codec.encode([begin])
     assert bytes.fromhex("019194cc80a172c001") == codec.encode([EndRestore(now_ms=1, id="r")])

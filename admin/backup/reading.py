@@ -23,6 +23,8 @@ from timemachine.errors import CodecError
 
 THREADS: Final = 4
 _READ_BYTES: Final = 1 << 18
+_MANIFEST_BYTES_MAX: Final = 1 << 29
+"""Of all vnodes and routes that a cluster may have, with room to spare."""
 
 Told = Callable[[int], None]
 """Hears of jobs that are done, for a progress bar."""
@@ -36,7 +38,10 @@ def manifest_of(place: Place, name: str) -> Manifest:
     """The manifest of a backup. Raises Damaged."""
     try:
         with place.read(f"{name}/{MANIFEST}") as file:
-            manifest = read_manifest(file.read())
+            data = file.read(_MANIFEST_BYTES_MAX + 1)
+        if len(data) > _MANIFEST_BYTES_MAX:
+            raise CodecError("Its manifest is larger than any.")
+        manifest = read_manifest(data)
     except FileNotFoundError:
         raise Damaged(f"There is no backup {name} in {place.name}.") from None
     except CodecError as error:

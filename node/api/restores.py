@@ -54,6 +54,8 @@ _ENDED = "409 restore_ended"
 _SEALED = "409 sealed_with_another_key"
 _COMMAND_BYTES: Final = 256
 _ROWS: Final = 500
+_ROUTES_IN_TURN: Final = 100
+"""Each has its secrets opened; then others have their turn."""
 _FIRE, _DROP = "fire", "drop"
 
 _decode_restore = msgspec.json.Decoder(RestoreBody).decode
@@ -197,7 +199,11 @@ class RestoreHandlers:
         """
         body = decoded(_decode_routes, call.body)
         restore = self._find(call.names[0])
-        routes = [self._route(record, at) for at, record in enumerate(body.routes)]
+        routes = []
+        for at, record in enumerate(body.routes):
+            if at % _ROUTES_IN_TURN == 0:
+                await asyncio.sleep(0)
+            routes.append(self._route(record, at))
         size = 0
         some: list[Route] = []
         for route, record in zip(routes, body.routes, strict=True):

@@ -7,15 +7,19 @@ of the file as it lies there, compressed; each page has a checksum of its own be
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from timemachine import limits
 from timemachine.backup.pages import Page, read_page
 from timemachine.errors import CodecError
 
 _LENGTH_BYTES: Final = 4
-_PAGE_BYTES_MAX: Final = 1 << 30
+_PAGE_BYTES_MAX: Final = 2 * limits.CALL_BODY_BYTES_MAX
+"""More than any node sends: a made-up file must not fill the memory of who reads it."""
 
 
 def frame(page: bytes) -> bytes:
-    """A page as it stands in a file."""
+    """A page as it stands in a file. Raises CodecError for one that nobody would read again."""
+    if len(page) > _PAGE_BYTES_MAX:
+        raise CodecError(f"A page has {len(page)} bytes.")
     return len(page).to_bytes(_LENGTH_BYTES, "big") + page
 
 

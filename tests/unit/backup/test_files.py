@@ -52,6 +52,21 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
                 _read(damaged)
 
 
+def test_a_page_that_is_larger_than_any_is_neither_written_nor_read() -> None:
+    """Named regression: a made-up file of some kilobytes, compressed, took a gigabyte to read."""
+    with pytest.raises(CodecError):
+        frame(bytes((1 << 27) + 1))
+    asked: list[int] = []
+
+    def read(count: int) -> bytes:
+        asked.append(count)
+        return ((1 << 27) + 1).to_bytes(4, "big")
+
+    with pytest.raises(CodecError):
+        list(pages_in(read))
+    assert [4] == asked
+
+
 def test_bytes_that_are_no_page() -> None:
     """They are refused as such."""
     for data in (b"", b"1234", b"12345", b"\0" * 9):

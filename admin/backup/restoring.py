@@ -9,7 +9,7 @@ import msgspec
 
 from admin.backup import calls
 from admin.backup.places import Place
-from admin.backup.reading import THREADS, Told, pages, parts_of
+from admin.backup.reading import THREADS, Damaged, Told, pages, parts_of
 from admin.session import Session
 from timemachine import codec
 from timemachine.backup.digest import Digest, digests, take
@@ -17,6 +17,7 @@ from timemachine.backup.manifest import BackupCollection, Manifest, Part
 from timemachine.backup.pages import read_page
 from timemachine.backup.uploads import uploads_of, written_upload
 from timemachine.client import ApiError
+from timemachine.errors import CodecError, SealError
 from timemachine.model import Route
 from timemachine.sealing import sealed_key_id
 
@@ -69,8 +70,14 @@ class Restoring:
         return sum(part.jobs for _, part in parts_of(self.collections))
 
     def begin(self, *, dry_run: bool) -> calls.Begun:
-        """Have the cluster make databases and collections, or with `dry_run` say if it could."""
-        keys = {key for each in self.routes for key in _keys(_read_route(each.record))}
+        """Have the cluster make databases and collections, or with `dry_run` say if it could.
+
+        Raises ClientError, Damaged.
+        """
+        try:
+            keys = {key for each in self.routes for key in _keys(_read_route(each.record))}
+        except (CodecError, SealError) as error:
+            raise Damaged(f"The backup is damaged in its routes: {error.detail}") from None
         manifest = msgspec.structs.replace(self._manifest, databases=self._databases)
         call = calls.begin(
             manifest,
@@ -107,7 +114,10 @@ class Restoring:
         names = {each.uid: each.name for each in self.routes if each.db == collection.db}
         sums = digests(collection.num_vnodes)
         for page in pages(self._place, part):
-            take(page, sums)
+            try:
+                take(page, sums)
+            except (CodecError, UnicodeDecodeError):
+                raise Damaged(f"{part.file} holds what no vnode can have held.") from None
             for upload in uploads_of(page, number, names):
                 call = calls.jobs(restore, collection.db, collection.name, written_upload(upload))
                 counts = self._session.carry(call).counts

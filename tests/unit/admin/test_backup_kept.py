@@ -88,17 +88,20 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
 
 
 class _Deleting:
-    """A session with a cluster whose vnodes have not changed; meanwhile somebody deletes files."""
+    """A session with a cluster whose vnodes have not changed; at the end somebody deletes files."""
 
     def __init__(self, described: calls.Described, delete: Callable[[], None]) -> None:
         self._described = described
         self._delete = delete
+        self._read = False
 
     def carry(self, call: Any) -> Any:
-        if call.answer is calls.Described:
-            return self._described
-        self._delete()
-        return unchanged_page(PartHead(Position(3, 0, 9, 1, 9), 0, []))
+        if call.answer is not calls.Described:
+            self._read = True
+            return unchanged_page(PartHead(Position(3, 0, 9, 1, 9), 0, []))
+        if self._read:
+            self._delete()
+        return self._described
 
 
 def test_a_backup_does_not_count_on_files_that_were_deleted_meanwhile(tmp_path: Path) -> None:

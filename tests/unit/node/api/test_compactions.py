@@ -78,12 +78,9 @@ async def test_of_a_collection_and_of_some_vnodes(api: Api) -> None:
         ({"kind": "compact", "replicas": 2}, "/replicas"),
         ({"kind": "compact", "db": "default"}, "/collection"),
         ({"kind": "compact", "vnodes": [0]}, "/vnodes"),
-        ({**CARTS, "vnodes": [3]}, "/vnodes"),
-        ({**CARTS, "vnodes": [-1]}, "/vnodes"),
         ({"kind": "compact", "bytes_per_s": 0}, "/bytes_per_s"),
         ({"kind": "compact", "transfers": limits.PLAN_TRANSFERS_MAX + 1}, "/transfers"),
         ({"kind": "compact", "transfers": 0}, "/transfers"),
-        ({"kind": "compact", "nodes": ["n9"]}, "/nodes/0"),
         ({"kind": "compact", "bytes_per_s": limits.COMPACT_RATE_BYTES_MIN - 1}, "/bytes_per_s"),
         ({"kind": "compact", "bytes_per_s": limits.COMPACT_RATE_BYTES_MAX + 1}, "/bytes_per_s"),
         ({"kind": "none"}, "/kind"),
@@ -99,7 +96,17 @@ async def test_what_makes_no_sense_is_refused(api: Api, body: Any, pointer: str)
     assert {} == api.engine.meta.plans
 
 
-async def test_a_collection_that_is_not_there(api: Api) -> None:
-    """404, as everywhere."""
-    reply = await api.ask("POST", PLANS, {**CARTS, "collection": "none"})
-    assert (404, "collection_not_found") == (reply.status, reply.code)
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"collection": "none"}, "collection_not_found"),
+        ({"vnodes": [3]}, "vnode_not_found"),
+        ({"vnodes": [-1]}, "vnode_not_found"),
+        ({"nodes": ["n9"]}, "node_not_found"),
+    ],
+)
+async def test_what_is_not_there(api: Api, more: Any, code: str) -> None:
+    """404, as everywhere, and nothing is kept."""
+    reply = await api.ask("POST", PLANS, {**CARTS, **more})
+    assert (404, code) == (reply.status, reply.code)
+    assert {} == api.engine.meta.plans

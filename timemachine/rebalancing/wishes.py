@@ -7,7 +7,7 @@ copy. What a vnode lacks comes by itself (`timemachine.placement.additions`), so
 only as many as it has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -59,10 +59,20 @@ class Wishes:
         *,
         fixed: int = 0,
         allowed: int | None = None,
-        keeps: Iterable[int] = (),
+        keeps: Sequence[int] = (),
     ) -> None:
-        """Have a vnode get `count` replicas on nodes `allowed`, those on `fixed` among them."""
-        key = count, fixed, self.topology.everywhere if allowed is None else allowed
+        """Have a vnode get `count` replicas on nodes `allowed`, those on `fixed` among them.
+
+        Fewer, where these are too few: none comes to a node from which one is still to go. See
+        `timemachine.replica.meta.placing`.
+        """
+        allowed = self.topology.everywhere if allowed is None else allowed
+        allowed &= self.origin(placement) | ~self._on(placement.removing)
+        count = min(count, allowed.bit_count())
+        if not count + len(keeps):
+            self.leave(placement)
+            return
+        key = count, fixed, allowed
         bounds = self._bounds.get(key)
         if bounds is None:
             bounds = self._bounds[key] = Bounds(self.topology, *key)
@@ -70,9 +80,12 @@ class Wishes:
 
     def origin(self, placement: Placement) -> int:
         """The nodes that have a vnode, of those that may."""
+        return self._on(placement.replicas)
+
+    def _on(self, replicas: Iterable[int]) -> int:
         positions = self.topology.positions
         found = 0
-        for each in placement.replicas:
+        for each in replicas:
             position = positions.get(node_of(each))
             if position is not None:
                 found |= 1 << position
@@ -153,11 +166,15 @@ def to_replicate(
 def changeable(placement: Placement, lost: AbstractSet[int]) -> bool:
     """Whether the members of a vnode can be changed now, and are not being changed already.
 
-    A change that waits for a lost node would never end, so it may be changed itself.
+    A change that waits for a lost node would never end, so it may be changed itself. Until it ends
+    replicas that are to go vote, or keep what they have: they count as those do that stay. Not one
+    whose node has another by now, for that one is damaged.
     """
-    living = sum(node_of(each) not in lost for each in placement.replicas)
-    changes = bool(placement.removing) and living == len(placement.replicas)
-    return not changes and 2 * living > len(placement.replicas)
+    wanted = {node_of(each) for each in placement.replicas}
+    living = len(wanted - lost)
+    leaving = {node_of(each) for each in placement.removing} - wanted - lost
+    changes = bool(placement.removing) and living == len(wanted)
+    return not changes and 2 * (living + len(leaving)) > len(wanted)
 
 
 def _ordered(placements: Iterable[Placement]) -> list[Placement]:

@@ -70,6 +70,28 @@ def test_a_node_that_leaves_is_emptied() -> None:
     assert [Move(1, 0, 1, (), (4,)), Move(1, 2, 1, (1,), (4,))] == drain(placements, few)
 
 
+def test_where_a_move_was_going_is_lost_and_it_goes_elsewhere() -> None:
+    """Named regression: vnodes of one or two replicas could not be moved for ever after."""
+    placements = [
+        replace(each, removing=(1,), generation=1) for each in placed((4,), (2, 4), (2, 3, 4))
+    ]
+    nodes = [*_THREE, node(4), node(5)]
+    moves = drain(placements, nodes, {4}, lost={4})
+    assert {(4,)} == {each.remove for each in moves}
+    assert [0, 1, 2] == [each.index for each in moves]
+    assert all(len(each.add) == 1 and 1 not in each.add for each in moves)
+
+
+def test_nothing_goes_to_where_a_replica_is_still_to_go() -> None:
+    """Named regression: such moves are void, so the lost node could never be removed."""
+    (placement,) = placed((2, 3, 4))
+    placement = replace(placement, removing=(1,), generation=1)
+    assert [Move(1, 0, 1, (), (4,))] == drain([placement], [*_THREE, node(4)], {4}, lost={4})
+    (sole,) = placed((4,))
+    sole = replace(sole, removing=(1,), generation=1)
+    assert [] == drain([sole], [node(1), node(4)], {4}, lost={4})
+
+
 def test_a_lost_node_is_replaced_where_a_majority_is_left() -> None:
     """Its sole replicas stay its: an empty one must not pass for them."""
     placements = placed((1, 2, 4), (4,), (1, 4))

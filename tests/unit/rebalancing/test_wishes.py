@@ -20,6 +20,12 @@ _NODES = [node(1), node(2), node(3), node(4)]
         ((1, 2), (), (1,), False),
         ((1,), (), (1,), False),
         ((1,), (), (2,), True),
+        # On its way to a node that is lost: it is still where it was.
+        ((1,), (2,), (1,), True),
+        ((1,), (2,), (1, 2), False),
+        ((1, 2), (3,), (2,), True),
+        ((1, 2), (3,), (2, 3), False),
+        ((1, 2), (1 << 16 | 1,), (2,), False),
     ],
 )
 def test_a_group_changes_when_it_is_settled_and_has_a_majority(

@@ -123,5 +123,6 @@ def _joined_before(tables: Tables, command: c.JoinNode, joined: str) -> MetaResu
 def forget_removed(tables: Tables) -> None:
     """Only so many are kept of those that are gone; who is unknown cannot come back either."""
     gone = [node for node in tables.nodes.values() if not node.present]
-    if len(gone) > limits.NODES_REMOVED_KEPT_MAX:
-        tables.drop(min(gone, key=lambda node: node.number))
+    gone.sort(key=lambda node: node.number)
+    for node in gone[: max(0, len(gone) - limits.NODES_REMOVED_KEPT_MAX)]:
+        tables.drop(node)

@@ -11,7 +11,7 @@ import msgspec
 from timemachine import limits
 from timemachine.group import node_of, replica_id
 from timemachine.model import Collection, NodeState, Placement
-from timemachine.placement import Move, initial, may_retire
+from timemachine.placement import Move, initial, may_retire, present
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.records import MetaResult, refused
 from timemachine.replica.meta.tables import Tables
@@ -91,7 +91,8 @@ def retire(tables: Tables, command: c.Retire) -> MetaResult:
         return MetaResult(kind="unchanged")
     if len(placement.replicas) == 1:
         return refused("sole_replica")
-    gone = {node.number for node in tables.nodes.values() if not node.present}
+    # Removed nodes are forgotten some day: who is not there is gone.
+    gone = set(map(node_of, placement.removing)) - present(tables.nodes.values())
     if not may_retire(placement, command.replica, gone):
         return refused("no_majority")
     if len(placement.removing) >= limits.REPLICAS_LEAVING_MAX:
@@ -104,11 +105,14 @@ def replace_node(tables: Tables, lost: int, by: int) -> None:
     """A node takes the place of another, whose disk is lost, in every group.
 
     Not where that had the sole replica: there is nothing to copy, and an empty one must not pass
-    for it. Such a vnode stays where it was, and nobody leads it.
+    for it. Such a vnode stays where it was, and nobody leads it. But one that was on its way to the
+    lost node is copied from where it was: that one is still to go.
     """
+    there = present(tables.nodes.values())
     for placement in list(tables.placements.values()):
         gone = tuple(each for each in placement.replicas if node_of(each) == lost)
-        if gone and len(placement.replicas) > 1:
+        leaving = there.intersection(map(node_of, placement.removing))
+        if gone and (len(placement.replicas) > 1 or leaving):
             _change(tables, placement, (by,), gone)
 
 

@@ -6,15 +6,18 @@ from msgspec.structs import replace
 from tests.unit.replica.meta.driven import HASH, DrivenMeta, node
 from timemachine import codec, limits
 from timemachine.model import Node, NodeState, Settings
+from timemachine.placement import Move
 from timemachine.replica.meta import (
     Bootstrap,
     Finalise,
     IssueToken,
     JoinNode,
     MetaResult,
+    Place,
     PutCollection,
     PutNode,
 )
+from timemachine.replica.meta.nodes import forget_removed
 
 JOINER = replace(node(0), id="new")
 
@@ -142,6 +145,21 @@ def test_a_lost_node_is_replaced_and_does_not_come_back() -> None:
     assert {(1,), (2,), (3,)} == {placement.replicas for placement in sole}
 
 
+def test_a_sole_replica_on_its_way_to_a_node_that_is_replaced_goes_to_the_other() -> None:
+    """Named regression: it waited for the lost node for ever; what there is was never lost."""
+    meta = DrivenMeta(3)
+    meta.apply(PutCollection(now_ms=3, db="default", name="sole", num_vnodes=3, replicas=1))
+    sole = meta.machine.collections["default", "sole"]
+    (at_one,) = [each for each in meta.machine.placements_of(sole) if each.replicas == (1,)]
+    move = Move(sole.uid, at_one.index, at_one.version, (2,), (1,))
+    assert meta.apply(Place(now_ms=4, moves=[move])).kind == "replaced"
+    _issue(meta)
+    assert _join(meta, replaces="n2").kind == "created"
+    placement = meta.machine.placement(sole.uid, at_one.index)
+    assert (2 << 16 | 4,) == placement.replicas
+    assert (1, 1 << 16 | 2) == placement.removing
+
+
 def test_there_are_so_many_nodes_and_not_more() -> None:
     """One that is replaced makes room; removed ones are forgotten some day, never their numbers."""
     meta = DrivenMeta(limits.NODES_MAX)
@@ -149,6 +167,16 @@ def test_there_are_so_many_nodes_and_not_more() -> None:
     assert _join(meta).code == "limit_reached"
     assert _join(meta, replaces="n1").kind == "created"
     assert meta.machine.state.next_number == limits.NODES_MAX + 2
+
+
+def test_all_that_are_too_many_are_forgotten_at_once() -> None:
+    """Named regression: a plan removes many nodes, and one only was forgotten for them."""
+    tables = DrivenMeta(3).machine
+    for number in range(10, limits.NODES_REMOVED_KEPT_MAX + 20):
+        tables.keep(replace(node(number), state=NodeState.REMOVED))
+    forget_removed(tables)
+    numbers = sorted(each.number for each in tables.nodes.values())
+    assert [1, 2, 3, *range(20, limits.NODES_REMOVED_KEPT_MAX + 20)] == numbers
 
 
 @pytest.mark.parametrize(

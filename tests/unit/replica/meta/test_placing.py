@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.replica.meta.driven import DrivenMeta
 from timemachine import codec
+from timemachine.group import node_of, replica_id
 from timemachine.model import Collection, Placement
 from timemachine.placement import Move
 from timemachine.replica.meta import (
@@ -149,6 +150,17 @@ def test_a_second_replica_is_not_retired_before_the_first_has_its_successor() ->
     assert meta.apply(Retire(now_ms=5, uid=uid, index=1, replica=3)).kind == "replaced"
     assert meta.apply(Removed(now_ms=6, uid=uid, index=0, replica=2)).kind == "replaced"
     assert meta.apply(refused).kind == "replaced"
+
+
+def test_who_was_removed_and_forgotten_is_as_lost_as_before() -> None:
+    """Named regression: then a second replica was retired while the first voted in vain."""
+    meta, uid = _made(nodes=4)
+    place = meta.machine.placement(uid, 0)
+    gone, other, _ = map(node_of, place.replicas)
+    (free,) = {1, 2, 3, 4} - {node_of(each) for each in place.replicas}
+    assert _place(meta, Move(uid, 0, 1, (free,), (replica_id(gone),))) is None
+    meta.machine.drop(meta.machine.nodes[f"n{gone}"])
+    assert meta.apply(Retire(now_ms=5, uid=uid, index=0, replica=other)).code == "no_majority"
 
 
 def test_replicas_that_are_leaving_are_bounded() -> None:

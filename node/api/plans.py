@@ -1,6 +1,7 @@
 """Plans of what is to move: shown, confirmed by whoever has seen them, watched, stopped."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ from node.planning import cost
 from timemachine import limits
 from timemachine.group import node_of
 from timemachine.model import Node, NodeState, Plan, PlanKind, PlanState
-from timemachine.placement import present
+from timemachine.placement import Move, present
 from timemachine.rebalancing import Draft, Standing, copies, cut, standings
 from timemachine.replica import meta as m
 
@@ -122,9 +123,13 @@ class PlanHandlers:
         )
         if kind is PlanKind.DRAIN and down.intersection(numbers):
             raise refusal("node_down", "Only `remove` empties a node that does not answer.")
+
+        def drafted() -> tuple[Sequence[Move], int, tuple[str, ...]]:
+            moves, left = cut(draft.moves(nodes, collections, placements))
+            return moves, left, tuple(draft.risks(moves, nodes, collections, placements, down))
+
         # A second of computing, where there are very many vnodes.
-        found = await asyncio.to_thread(draft.moves, nodes, collections, placements)
-        moves, left = cut(found)
+        moves, left, risks = await asyncio.to_thread(drafted)
         if not down.isdisjoint(number for move in moves for number in move.add):
             raise refusal("node_down")
         transfers = body.transfers or limits.PLAN_TRANSFERS_DEFAULT
@@ -146,7 +151,7 @@ class PlanHandlers:
             estimate_ms=costs.estimate_ms,
             writes_per_s=burden.writes_per_s,
             fires_per_s=burden.fires_per_s,
-            risks=tuple(draft.risks(moves, nodes, collections, placements, down)),
+            risks=risks,
         )
         return await self._put(call, plan, m.PlanMoves(plan.id, tuple(moves), costs.copied_bytes))
 
@@ -396,6 +401,8 @@ def _check(body: PlanBody) -> None:
     if body.kind not in list(PlanKind):
         raise invalid("/kind", f"This is one of {', '.join(PlanKind)}.")
     check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
+    if len(body.nodes) > limits.NODES_MAX:
+        raise invalid("/nodes", f"At most {limits.NODES_MAX}.")
     check_range("/transfers", body.transfers, 1, limits.PLAN_TRANSFERS_MAX)
     least, most = limits.COMPACT_RATE_BYTES_MIN, limits.COMPACT_RATE_BYTES_MAX
     check_range("/bytes_per_s", body.bytes_per_s, least, most)

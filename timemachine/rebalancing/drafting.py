@@ -1,5 +1,6 @@
 """A plan as it is asked for: its moves, and what to think of before it is confirmed."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -74,9 +75,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         stay = sum(node_of(each) in gone for one in after for each in one.replicas)
         thin = sum(not tolerant(len(before[each].replicas)) for each in moved)
         single = sum(not tolerant(len(each.replicas)) for each in after)
-        few = sum(_few(each, after, there) for each in wanted.values()) - sum(
-            _few(each, placements, present(nodes)) for each in collections.values()
-        )
+        few = _few(wanted, after, there) - _few(collections, placements, present(nodes))
         told = {
             f"{silent} does not answer; groups of two or three with a replica there stop if another"
             " of theirs is lost meanwhile.": silent,
@@ -100,9 +99,16 @@ def cut(moves: Sequence[Move]) -> tuple[Sequence[Move], int]:
     return moves[: limits.PLAN_MOVES_MAX], max(0, len(moves) - limits.PLAN_MOVES_MAX)
 
 
-def _few(collection: Collection, placements: Iterable[Placement], there: AbstractSet[int]) -> int:
-    own = [each for each in placements if each.uid == collection.uid]
-    return under_replicated(collection, own, there)
+def _few(
+    collections: Mapping[int, Collection],
+    placements: Iterable[Placement],
+    there: AbstractSet[int],
+) -> int:
+    """How many vnodes have fewer replicas than their collections want."""
+    of: defaultdict[int, list[Placement]] = defaultdict(list)
+    for placement in placements:
+        of[placement.uid].append(placement)
+    return sum(under_replicated(each, of[each.uid], there) for each in collections.values())
 
 
 def _after(before: Placement, move: Move | None) -> Placement:

@@ -1,5 +1,6 @@
 """Plans as they are asked for: which moves, and what is said of them beforehand."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -77,6 +78,25 @@ def test_who_does_not_answer_is_a_risk() -> None:
     assert [] == _risks(draft, _PLACED, down=frozenset({4}))
     (sentence,) = _risks(draft, _PLACED, down=frozenset({2, 4}))
     assert sentence.startswith("n2 does not answer")
+
+
+def test_placements_are_not_looked_through_for_each_collection() -> None:
+    """Named regression: with thousands of collections that held the loop up for many seconds."""
+    collection = _collections()[1]
+    collections = {uid: replace(collection, uid=uid, num_vnodes=1) for uid in range(1, 201)}
+    looked = [0]
+
+    class Placements(list[Placement]):
+        def __iter__(self) -> Iterator[Placement]:
+            looked[0] += 1
+            return super().__iter__()
+
+    placements = Placements(placed((1, 2, 3), uid=uid)[0] for uid in collections)
+    draft = Draft(kind=PlanKind.REMOVE, nodes=(3,))
+    (stay, few) = draft.risks([], _FOUR[:3], collections, placements, frozenset())[:2]
+    assert stay.startswith("200 replicas stay")
+    assert few.startswith("200 vnodes more than now")
+    assert looked[0] < 10
 
 
 def test_few_replicas_are_a_risk() -> None:

@@ -54,6 +54,7 @@ def _counts(shown: Any) -> tuple[int, ...]:
         ({"kind": "remove", "nodes": []}, "/nodes"),
         ({"kind": "replicate", "db": "default", "collection": "carts"}, "/replicas"),
         ({"kind": "replicate", "nodes": ["n1"], "replicas": 1}, "/nodes"),
+        ({"kind": "drain", "nodes": ["n1"] * (limits.NODES_MAX + 1)}, "/nodes"),
         (DRAIN | {"replicas": 1}, "/collection"),
         (DRAIN | {"transfers": 0}, "/transfers"),
         (DRAIN | {"transfers": limits.PLAN_TRANSFERS_MAX + 1}, "/transfers"),

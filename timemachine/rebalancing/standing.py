@@ -27,7 +27,11 @@ def standings(
 
     `voters` are the ids of the replicas that vote in vnodes, as far as their leaders have told.
     """
-    return [_standing(plan, at, move, placement_of, voters) for at, move in enumerate(moves)]
+    void = set(plan.void)
+    return [
+        Standing.VOID if at in void else _standing(plan, at, move, placement_of, voters)
+        for at, move in enumerate(moves)
+    ]
 
 
 def _standing(
@@ -39,8 +43,6 @@ def _standing(
 ) -> Standing:
     if at >= plan.begun:
         return Standing.WAITING
-    if at in plan.void:
-        return Standing.VOID
     if plan.state in (PlanState.DONE, PlanState.FAILED):
         return Standing.DONE  # it has ended with its last move; others may be at work since
     group = move.uid, move.index

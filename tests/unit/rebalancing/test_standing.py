@@ -53,6 +53,24 @@ def test_moves_wait_until_they_are_begun() -> None:
     assert [Standing.VOID] * 2 == standings(_plan(2), moves, _of(None), {})
 
 
+def test_very_many_moves_that_came_to_nothing_are_looked_up_at_once() -> None:
+    """Named regression: a plan of a collection that was deleted held the loop up when shown."""
+
+    class Looked(int):
+        times = 0
+
+        def __eq__(self, other: object) -> bool:
+            Looked.times += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    moves = [_SWAP] * 500
+    plan = _plan(500, *map(Looked, range(500)))
+    assert [Standing.VOID] * 500 == standings(plan, moves, _of(None), {})
+    assert Looked.times <= 2_000
+
+
 def test_what_leaders_tell_counts_for_their_vnodes() -> None:
     """By group."""
     placement = Placement(1, 1, (1, 2), (1, 2, 4), (), 2)

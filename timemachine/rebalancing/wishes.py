@@ -182,11 +182,11 @@ def _ordered(placements: Iterable[Placement]) -> list[Placement]:
 
 
 def _gone(placements: Iterable[Placement], nodes: Iterable[Node]) -> frozenset[int]:
-    """The numbers of nodes that have replicas and do not belong to the cluster."""
+    """The numbers of nodes that have replicas, or had, and do not belong to the cluster."""
     there = present(nodes)
     return frozenset(
         number
         for placement in placements
-        for each in placement.replicas
+        for each in (*placement.replicas, *placement.removing)
         if (number := node_of(each)) not in there
     )

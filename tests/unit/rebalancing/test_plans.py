@@ -82,6 +82,13 @@ def test_where_a_move_was_going_is_lost_and_it_goes_elsewhere() -> None:
     assert all(len(each.add) == 1 and 1 not in each.add for each in moves)
 
 
+def test_who_was_replaced_keeps_nothing() -> None:
+    """Two that are lost at once are no majority, though one is still to go."""
+    (placement,) = placed((2, 4))
+    placement = replace(placement, removing=(9,), generation=1)
+    assert [] == drain([placement], [*_THREE, node(4)], {4}, lost={4})
+
+
 def test_nothing_goes_to_where_a_replica_is_still_to_go() -> None:
     """Named regression: such moves are void, so the lost node could never be removed."""
     (placement,) = placed((2, 3, 4))

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from timemachine.group import node_of
+from timemachine.group import generation_of, node_of
 from timemachine.model import Node, NodeState, Placement
 from timemachine.placement import present
 from timemachine.rebalancing.spread import Bounds, Topology, each_of
@@ -166,15 +166,31 @@ def to_replicate(
 def changeable(placement: Placement, lost: AbstractSet[int]) -> bool:
     """Whether the members of a vnode can be changed now, and are not being changed already.
 
-    A change that waits for a lost node would never end, so it may be changed itself. Until it ends
-    replicas that are to go vote, or keep what they have: they count as those do that stay. Not one
-    whose node has another by now, for that one is damaged.
+    A change that waits for a lost node would never end, so it may be changed itself: where a
+    majority lives of those that are to vote, or of those that voted before.
+    """
+    replicas = placement.replicas
+    changes = bool(placement.removing) and lost.isdisjoint(map(node_of, replicas))
+    return not changes and any(
+        2 * sum(node_of(each) not in lost for each in group) > len(group)
+        for group in (replicas, _before(placement))
+    )
+
+
+def _before(placement: Placement) -> tuple[int, ...]:
+    """Who voted before the change that a vnode is in, as far as its placement tells.
+
+    Those that come are of the newest generations. One that is to go and whose node has another by
+    now is damaged, and counts for nothing.
     """
     wanted = {node_of(each) for each in placement.replicas}
-    living = len(wanted - lost)
-    leaving = {node_of(each) for each in placement.removing} - wanted - lost
-    changes = bool(placement.removing) and living == len(wanted)
-    return not changes and 2 * (living + len(leaving)) > len(wanted)
+    leaving = tuple(each for each in placement.removing if node_of(each) not in wanted)
+    if not leaving:
+        return placement.replicas
+    oldest = min(map(generation_of, leaving))
+    newest = sorted(placement.replicas, key=generation_of, reverse=True)[: len(leaving)]
+    coming = [each for each in newest if generation_of(each) > oldest]
+    return leaving + tuple(each for each in placement.replicas if each not in coming)
 
 
 def _ordered(placements: Iterable[Placement]) -> list[Placement]:

@@ -5,7 +5,7 @@ from collections import Counter
 from msgspec.structs import replace
 
 from tests.unit.rebalancing.made import node, placed
-from timemachine.group import node_of
+from timemachine.group import node_of, replica_id
 from timemachine.model import Collection, NodeState, Placement
 from timemachine.placement import Move, initial
 from timemachine.rebalancing import copies, drain, rebalance, replicate
@@ -70,14 +70,18 @@ def test_a_node_that_leaves_is_emptied() -> None:
     assert [Move(1, 0, 1, (), (4,)), Move(1, 2, 1, (1,), (4,))] == drain(placements, few)
 
 
+def _on_its_way(placement: Placement) -> Placement:
+    """With a replica that is still to go from node 1."""
+    return replace(placement, removing=(1,), generation=1)
+
+
 def test_where_a_move_was_going_is_lost_and_it_goes_elsewhere() -> None:
     """Named regression: vnodes of one or two replicas could not be moved for ever after."""
-    placements = [
-        replace(each, removing=(1,), generation=1) for each in placed((4,), (2, 4), (2, 3, 4))
-    ]
+    new = replica_id(4, 1)
+    placements = [_on_its_way(each) for each in placed((new,), (2, new), (2, 3, new))]
     nodes = [*_THREE, node(4), node(5)]
     moves = drain(placements, nodes, {4}, lost={4})
-    assert {(4,)} == {each.remove for each in moves}
+    assert {(new,)} == {each.remove for each in moves}
     assert [0, 1, 2] == [each.index for each in moves]
     assert all(len(each.add) == 1 and 1 not in each.add for each in moves)
 
@@ -85,17 +89,16 @@ def test_where_a_move_was_going_is_lost_and_it_goes_elsewhere() -> None:
 def test_who_was_replaced_keeps_nothing() -> None:
     """Two that are lost at once are no majority, though one is still to go."""
     (placement,) = placed((2, 4))
-    placement = replace(placement, removing=(9,), generation=1)
+    placement = replace(_on_its_way(placement), removing=(9,))
     assert [] == drain([placement], [*_THREE, node(4)], {4}, lost={4})
 
 
 def test_nothing_goes_to_where_a_replica_is_still_to_go() -> None:
     """Named regression: such moves are void, so the lost node could never be removed."""
-    (placement,) = placed((2, 3, 4))
-    placement = replace(placement, removing=(1,), generation=1)
-    assert [Move(1, 0, 1, (), (4,))] == drain([placement], [*_THREE, node(4)], {4}, lost={4})
-    (sole,) = placed((4,))
-    sole = replace(sole, removing=(1,), generation=1)
+    new = replica_id(4, 1)
+    (three,) = map(_on_its_way, placed((2, 3, new)))
+    assert [Move(1, 0, 1, (), (new,))] == drain([three], [*_THREE, node(4)], {4}, lost={4})
+    (sole,) = map(_on_its_way, placed((new,)))
     assert [] == drain([sole], [node(1), node(4)], {4}, lost={4})
 
 

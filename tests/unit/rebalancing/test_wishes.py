@@ -7,6 +7,7 @@ from tests.unit.rebalancing.made import node, placed
 from timemachine.model import NodeState
 from timemachine.rebalancing.wishes import changeable, to_drain, to_rebalance, to_replicate
 
+_NEW = 1 << 16  # of the next generation
 _NODES = [node(1), node(2), node(3), node(4)]
 
 
@@ -21,11 +22,15 @@ _NODES = [node(1), node(2), node(3), node(4)]
         ((1,), (), (1,), False),
         ((1,), (), (2,), True),
         # On its way to a node that is lost: it is still where it was.
-        ((1,), (2,), (1,), True),
-        ((1,), (2,), (1, 2), False),
-        ((1, 2), (3,), (2,), True),
-        ((1, 2), (3,), (2, 3), False),
-        ((1, 2), (1 << 16 | 1,), (2,), False),
+        ((_NEW | 1,), (2,), (1,), True),
+        ((_NEW | 1,), (2,), (1, 2), False),
+        ((1, _NEW | 2), (3,), (2,), True),
+        ((1, _NEW | 2), (3,), (2, 3), False),
+        ((1, _NEW | 2), (3,), (1,), False),
+        ((1, 2, _NEW | 4), (3,), (2, 4), True),
+        ((1, 2, _NEW | 4), (3,), (1, 2), False),
+        # What is damaged is nobody.
+        ((_NEW | 1, 2), (1,), (2,), False),
     ],
 )
 def test_a_group_changes_when_it_is_settled_and_has_a_majority(

@@ -7,6 +7,7 @@ of that in meta, and goes on.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from node.env import Timer, World
@@ -152,15 +153,17 @@ class Moving:
             return True
         if not self._asking:
             self._asking = True
-            self._gathering.poll(Burdens(sizes=False), living, self._heard)
+            heard = partial(self._heard, plan.id, living)
+            self._gathering.poll(Burdens(sizes=False), living, heard)
         return False
 
-    def _heard(self, found: Any) -> None:
+    def _heard(self, plan_id: str, living: Collection[int], found: Any) -> None:
         self._asking = False
-        if not isinstance(found, TimeMachineError):
+        if not isinstance(found, TimeMachineError) and plan_id == self._plan_id:
             burden, _ = found
             self._rested = {node for node, count in burden.unsettled if not count}
-            if len(self._rested) == len(burden.unsettled) and self._timer is not None:
+            # Else with the next look: who does not answer would be asked at once, again and again.
+            if self._rested.issuperset(living) and self._timer is not None:
                 self._timer.cancel()
                 self._timer = self._world.call_later(0.0, self._look)
 

@@ -26,7 +26,7 @@ from timemachine.errors import (
     TimeMachineError,
 )
 from timemachine.frames import Forward, Frame, read_frame
-from timemachine.group import node_of
+from timemachine.group import META_GROUP, node_of
 from timemachine.raft import Message, MessageType, PeerUnknown, is_sound
 from timemachine.replica.machine import read_commands
 from timemachine.replica.meta import read_meta_commands
@@ -193,8 +193,11 @@ class Consensus:
 
     def _forward(self, group: tuple[int, int], number: int, command: Any) -> None:
         vnode = self._runtime.vnodes.get(group)
-        # Where the replica of this node has moved away, whoever of the others leads takes it.
-        nodes = self.nodes_of(group) if vnode is None else [vnode.leader]
+        # Where the replica of this node has moved away, whoever of the others leads takes it. Its
+        # replica of meta stays; once this node is about to be removed nobody tells it who leads.
+        leader = 0 if vnode is None else vnode.leader
+        anybody = vnode is None or (group == META_GROUP and not leader)
+        nodes = self.nodes_of(group) if anybody else [leader]
         known = [node for node in nodes if node in self._peers.others]
         if known:
             forward = Forward(number, *group, codec.encode([command]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from node.engine import Engine
 from node.members import Cluster
@@ -13,7 +14,7 @@ from tests.unit.node.three import MEMBERS, ThreeNodes
 from timemachine import codec
 from timemachine.frames import Forward, Frame, GroupMessage, write_frame
 from timemachine.liveness import Beat
-from timemachine.model import Node, Settings
+from timemachine.model import Node, Plan, PlanKind, PlanState, Settings
 from timemachine.placement import Move
 from timemachine.raft import (
     ConfChangeSingle,
@@ -550,3 +551,40 @@ def test_what_became_of_sends_is_told_by_a_node_whose_replica_has_moved_away() -
     assert 1 == forwarding.waiting
     nodes.world.run_for(500)
     assert (0, 0) == (forwarding.waiting, forwarding.dropped)
+
+
+def test_a_node_that_is_about_to_be_removed_still_reaches_the_meta_group() -> None:
+    """Named regression: it is no member by then, and nobody tells it who leads.
+
+    It was started anew with something else to say of itself, and its removal waits for that.
+    """
+    nodes = ThreeNodes()
+    machine = nodes.engines[nodes.leader((0, 0))].meta
+    plan = Plan(
+        id="p",
+        kind=PlanKind.REMOVE,
+        basis=m.basis_of(machine),
+        created_ms=0,
+        expires_ms=2**62,
+        nodes=(3,),
+    )
+    moves = m.PlanMoves("p", (), ())
+    nodes.ask_meta(lambda now_ms: m.PutPlan(now_ms=now_ms, plan=plan, moves=moves))
+    nodes.ask_meta(lambda now_ms: m.ConfirmPlan(now_ms=now_ms, id="p"))
+    nodes.ask_meta(lambda now_ms: m.SteerPlan(now_ms=now_ms, id="p", state=PlanState.PAUSED))
+
+    def is_out() -> bool:
+        members = nodes.vnode(nodes.leader((0, 0)), (0, 0)).members
+        return 3 not in (*members.voters, *members.voters_outgoing, *members.learners)
+
+    nodes.world.run_until(is_out)
+    nodes.stop(3)
+    nodes.world.run_for(5_000)
+    nodes.restart(3)
+    nodes.world.run_for(5_000)
+    engine = nodes.engines[3]
+    engine.say_node(replace(engine.meta.nodes["n3"], zone="elsewhere"))
+    nodes.world.run_for(5_000)
+    leader = nodes.engines[nodes.leader((0, 0))]
+    assert "elsewhere" == leader.meta.nodes["n3"].zone
+    assert 0 == engine.consensus.forwarding.waiting

@@ -13,6 +13,7 @@ from tests.sim.world import SimDisk, SimSender, SimWorld
 from tests.unit.node.three import MEMBERS, ThreeNodes
 from timemachine import codec
 from timemachine.frames import Forward, Frame, GroupMessage, write_frame
+from timemachine.group import replica_id
 from timemachine.liveness import Beat
 from timemachine.model import Node, Plan, PlanKind, PlanState, Settings
 from timemachine.placement import Move
@@ -29,6 +30,7 @@ from timemachine.raft import (
     Snapshot,
     SnapshotMetadata,
 )
+from timemachine.rebalancing import drain
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.snapshot import ImageEnd
@@ -506,6 +508,28 @@ def test_a_sole_replica_moves_and_is_led_all_the_time() -> None:
     assert 1 == sum(job_machine(vnode).state.counts)
     nodes.world.run_for(1_000)
     assert vnode not in nodes.consensus(there).sleeping.awake
+
+
+def test_a_sole_replica_goes_elsewhere_when_the_node_it_was_going_to_is_lost() -> None:
+    """Named regression: what it had could not be moved any more, and no plan removed the node."""
+    nodes, group, here, _ = _sole()
+    elsewhere, lost = nodes.others(here)
+    answers = nodes.put(here, group, "j")
+    nodes.world.run_until(lambda: bool(answers))
+    nodes.stop(lost)
+    nodes.world.run_until(lambda: nodes.leader((0, 0)) not in (0, lost))
+    move = Move(*group, 1, (lost,), (replica_id(here),))
+    nodes.ask_meta(lambda now_ms: m.Place(now_ms=now_ms, moves=[move]))
+    nodes.world.run_for(2_000)
+    assert here == nodes.leader(group)
+    meta = nodes.engines[here].meta
+    moves = drain([meta.placement(*group)], meta.nodes.values(), {lost}, {lost})
+    assert [(elsewhere,)] == [each.add for each in moves]
+    nodes.ask_meta(lambda now_ms: m.Place(now_ms=now_ms, moves=moves))
+    nodes.world.run_until(lambda: not meta.placement(*group).removing)
+    assert elsewhere == nodes.leader(group)
+    store, keys = nodes.stores[elsewhere], nodes.vnode(elsewhere, group).keys
+    assert store.get(keys.job + b"j") is not None
 
 
 def test_who_became_the_only_voter_without_leading_leads_soon() -> None:

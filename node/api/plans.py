@@ -57,6 +57,8 @@ class PlanHandlers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # Several at once would take the processor from the loop.
+        self._drafting = asyncio.Lock()
 
     # --- making ----------------------------------------------------------------------------
 
@@ -129,7 +131,8 @@ class PlanHandlers:
             return moves, left, tuple(draft.risks(moves, nodes, collections, placements, down))
 
         # A second of computing, where there are very many vnodes.
-        moves, left, risks = await asyncio.to_thread(drafted)
+        async with self._drafting:
+            moves, left, risks = await asyncio.to_thread(drafted)
         if not down.isdisjoint(number for move in moves for number in move.add):
             raise refusal("node_down")
         transfers = body.transfers or limits.PLAN_TRANSFERS_DEFAULT

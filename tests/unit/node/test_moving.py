@@ -29,8 +29,8 @@ class _Cluster:
     """A meta group of nodes 1 to 4 that this node, the first, leads, with a plan that runs.
 
     Its moves lead from node 3 to node 4; with `adds` nothing goes. `voters` is what leaders tell,
-    `refusal` what a proposal is refused with, at once; `unsettled` counts each node's open sends; who is `mute` is there and
-    does not say.
+    `refusal` what a proposal is refused with, at once; `unsettled` counts each node's open sends;
+    who is `mute` is there and does not say.
     """
 
     def __init__(

@@ -1,14 +1,17 @@
 """Plans over HTTP: made, refused, confirmed, paused, cancelled, watched."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from node.api import plans
 from tests.unit.node.api.harness import JOBS, Api
 from tests.unit.node.api.three import COLLECTION, Three, three
 from timemachine import limits
+from timemachine.rebalancing import cut
 
 PLANS = "/v1/cluster/plans"
 DRAIN = {"kind": "drain", "nodes": ["n3"]}
@@ -237,3 +240,22 @@ async def test_a_node_that_is_not_there_is_not_found(nodes: Three) -> None:
     reply = await nodes.apis[1].ask("POST", PLANS, {"kind": "drain", "nodes": ["n1", "nobody"]})
     assert (404, "node_not_found") == (reply.status, reply.json["code"])
     assert reply.json["detail"].startswith("/nodes/1")
+
+
+async def test_one_plan_is_computed_at_a_time(
+    nodes: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named regression: many that were asked for at once took the processor from the loop."""
+    computing, most = 0, 0
+
+    def counted(moves: Any) -> Any:
+        nonlocal computing, most
+        computing += 1
+        most = max(most, computing)
+        time.sleep(0.05)
+        computing -= 1
+        return cut(moves)
+
+    monkeypatch.setattr(plans, "cut", counted)
+    await asyncio.gather(*[_made(nodes.apis[1], DRAIN) for _ in range(4)])
+    assert 1 == most

@@ -27,9 +27,7 @@ _PLACES: Final = {
     "past-due": Place(
         "admin.commands.restore", "past_due", "Decide on the jobs that restores hold."
     ),
-    "plan": Place(
-        "admin.commands.plan", "plan", "Plans: what is to move when nodes come, go or change."
-    ),
+    "plan": Place("admin.commands.plan", "plan", "Plans: what nodes are to move, or to compact."),
     "restore": Place("admin.commands.restore", "restore", "Restore a backup into this cluster."),
     "salvage": Place(
         "admin.commands.salvage", "salvage", "Take the jobs out of what a stopped node has left."

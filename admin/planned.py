@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from admin import shown
+from admin import compacted, shown
 from admin.tables import Parts, Row, grid
 
 MOVES_SHOWN: Final = 20
@@ -23,10 +23,14 @@ def plan(cluster: Row, *, every: bool = False) -> Any:
         if row["error"]:
             yield shown.text(row["error"])
         yield from _cost(row)
+        yield from _before_confirming(row)
         if row["state"] in _UNDER_WAY:
             yield progress(row)
             if waits := row["waits_for"]:
                 yield f"waits for {_listed(waits, names)}, which does not answer"
+        if compaction := row.get("compaction"):
+            yield ""
+            yield compacted.by_node(compaction, names)
         if row["moves"]["total"]:
             yield ""
             yield from _by_node(row, cluster, names)
@@ -46,8 +50,7 @@ def plans(rows: Sequence[Row]) -> Parts:
         [
             (
                 *(shown.text(row[name]) for name in ("id", "kind", "state")),
-                *(str(row["moves"][name]) for name in ("total", "done")),
-                shown.size(row["copied_bytes"]),
+                *_counted(row),
                 shown.time(row["created_time"]),
                 shown.text(row["error"] or ""),
             )
@@ -59,6 +62,8 @@ def plans(rows: Sequence[Row]) -> Parts:
 
 def progress(row: Row) -> str:
     """How far a plan is, in a line."""
+    if compaction := row.get("compaction"):
+        return compacted.progress(compaction)
     moves = row["moves"]
     void = f", {moves['void']} void" if moves["void"] else ""
     moving = f", {moves['moving']} under way" if moves["moving"] else ""
@@ -77,11 +82,21 @@ def outcome(row: Row) -> Parts:
     yield f"plan {shown.text(row['id'])}, {shown.text(row['state'])}: {progress(row)}{took}"
     if row["error"]:
         yield shown.text(row["error"])
+    if compaction := row.get("compaction"):
+        yield from compacted.given_back(compaction)
 
 
-def ended(row: Row) -> int:
-    """How many moves of a plan have ended."""
-    return int(row["moves"]["done"]) + int(row["moves"]["void"])
+def far(row: Row) -> tuple[int, int]:
+    """(how much of a plan has ended, of how much): moves, or nodes that compact."""
+    if compaction := row.get("compaction"):
+        return compacted.ended(compaction), len(compaction["nodes"])
+    return int(row["moves"]["done"]) + int(row["moves"]["void"]), int(row["moves"]["total"])
+
+
+def not_begun(row: Row) -> str:
+    """What is to be known of a plan that nobody has confirmed."""
+    nothing = "Nothing is compacted yet" if row.get("compaction") else "Nothing moves yet"
+    return f"{nothing}. `timemachine admin plan confirm {row['id']}` has it run."
 
 
 def is_idle(row: Row) -> bool:
@@ -112,6 +127,8 @@ def _aim(row: Row, names: Mapping[str, str]) -> str:
     if row["kind"] == "replicate":
         collection = f"{row['db']}/{row['collection']}" if row["collection"] else "a collection"
         return shown.text(f"replicate {collection}, {row['replicas']} replicas")
+    if compaction := row.get("compaction"):
+        return shown.text(compacted.aim(row, compaction, nodes))
     if row["kind"] == "rebalance" and nodes:
         return f"rebalance, with {nodes} back"
     return f"{shown.text(row['kind'])} {nodes}".rstrip()
@@ -119,7 +136,9 @@ def _aim(row: Row, names: Mapping[str, str]) -> str:
 
 def _cost(row: Row) -> Parts:
     moves = row["moves"]
-    if not moves["total"]:
+    if compaction := row.get("compaction"):
+        yield compacted.cost(row, compaction)
+    elif not moves["total"]:
         yield "nothing has to move"
     else:
         yield (
@@ -129,6 +148,9 @@ def _cost(row: Row) -> Parts:
         )
     if moves["left"]:
         yield f"{_count(moves['left'], 'further vnode')} for another plan, after this one"
+
+
+def _before_confirming(row: Row) -> Parts:
     if row["state"] == "proposed":
         busy = row["traffic"]
         yield (
@@ -140,6 +162,15 @@ def _cost(row: Row) -> Parts:
 
 def _count(number: int, what: str) -> str:
     return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def _counted(row: Row) -> tuple[str, str, str]:
+    """Of a plan in a list: all there is to do, what of it is done, and its bytes."""
+    if compaction := row.get("compaction"):
+        done, total = far(row)
+        return str(total), str(done), shown.size(compacted.range_bytes(compaction))
+    moves = row["moves"]
+    return str(moves["total"]), str(moves["done"]), shown.size(row["copied_bytes"])
 
 
 def _by_node(row: Row, cluster: Row, names: Mapping[str, str]) -> Parts:

@@ -36,7 +36,7 @@ def make(
     if dry_run or planned.is_idle(row):
         return
     if not sys.stdin.isatty():
-        output.say(f"Nothing moves yet. `timemachine admin plan confirm {row['id']}` has it run.")
+        output.say(planned.not_begun(row))
         return
     confirm_cluster(cluster["cluster_id"])
     _run(context, row["id"], no_wait=no_wait)
@@ -109,7 +109,7 @@ def _look(row: Row) -> tuple[str, int, int | None, bool]:
         name += ", paused"
     elif row["waits_for"]:
         name += ", waits for nodes that do not answer"
-    return name, planned.ended(row), row["moves"]["total"], row["state"] not in _UNDER_WAY
+    return name, *planned.far(row), row["state"] not in _UNDER_WAY
 
 
 def _decoded(answer: bytes) -> dict[str, Any]:

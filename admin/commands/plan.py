@@ -1,13 +1,14 @@
-"""`timemachine admin plan`: what is to move between nodes, and having it moved."""
+"""`timemachine admin plan`: what nodes are to move or to compact, and having it done."""
 
 from typing import Final, Literal
 
 import click
 
-from admin import answers, arguments, planned, planning
+from admin import answers, arguments, complete, planned, planning
 from admin.arguments import collection_argument
 from admin.command import Group
 from admin.given import Given
+from admin.parsed import Parsed
 from timemachine import limits
 from timemachine.client import operations
 
@@ -17,6 +18,7 @@ _all: Final = click.option(
 _no_wait: Final = click.option(
     "--no-wait", is_flag=True, help="Do not wait for its end, once it runs."
 )
+_dry_run: Final = click.option("--dry-run", is_flag=True, help="Only make the plan and show it.")
 _making: Final = arguments.together(
     click.option(
         "--transfers",
@@ -25,18 +27,25 @@ _making: Final = arguments.together(
         help=f"How many vnodes change at once. [{limits.PLAN_TRANSFERS_DEFAULT}]",
     ),
     _all,
-    click.option("--dry-run", is_flag=True, help="Only make the plan and show it."),
+    _dry_run,
     _no_wait,
 )
 _nodes: Final = click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 _plan: Final = click.argument("plan")
 
 
+def _indexes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and part.isascii() for part in parts):
+        raise ValueError(f"{text!r} is no list of vnodes. Write for instance 0,3.")
+    return [int(part) for part in parts]
+
+
 @click.group(cls=Group, db=False)
 def plan() -> None:
-    """Plans: what is to move when nodes come, go or change.
+    """Plans: what is to move when nodes come, go or change, and what they compact.
 
-    Nothing moves before a plan is confirmed. At a terminal the cluster's id is to be typed for
+    Nothing happens before a plan is confirmed. At a terminal the cluster's id is to be typed for
     that; elsewhere the plan is only made and shown, and `admin plan confirm PLAN` has it run.
     """
 
@@ -145,6 +154,71 @@ def replicate(
     planning.make(context, call, every=every, dry_run=dry_run, no_wait=no_wait)
 
 
+@plan.command(
+    examples=[
+        "timemachine admin plan compact",
+        "timemachine admin plan compact n1 n2 --transfers 2",
+        "timemachine admin plan compact --collection carts --vnodes 0,3 --bytes-per-s 16777216",
+    ]
+)
+@click.argument("nodes", metavar="[NODE...]", nargs=-1)
+@click.option(
+    "--collection",
+    metavar="NAME",
+    shell_complete=complete.collections,
+    help="Only what nodes have of this collection.",
+)
+@click.option(
+    "--vnodes",
+    type=Parsed("vnodes", _indexes),
+    metavar="N,N,...",
+    help="Only these vnodes of the collection, by index.",
+)
+@click.option(
+    "--transfers",
+    type=click.IntRange(1, limits.PLAN_TRANSFERS_MAX),
+    metavar="N",
+    help="How many nodes compact at once. [1]",
+)
+@click.option(
+    "--bytes-per-s",
+    type=click.IntRange(limits.COMPACT_RATE_BYTES_MIN, limits.COMPACT_RATE_BYTES_MAX),
+    metavar="N",
+    help=f"What each reads and writes for it at most. [{limits.COMPACT_RATE_BYTES_DEFAULT}]",
+)
+@_dry_run
+@_no_wait
+@click.pass_context
+def compact(
+    context: click.Context,
+    nodes: tuple[str, ...],
+    collection: str | None,
+    vnodes: list[int] | None,
+    transfers: int | None,
+    bytes_per_s: int | None,
+    dry_run: bool,
+    no_wait: bool,
+) -> None:
+    """Give the space of what was deleted back to the disks.
+
+    Of all nodes, if none are named by id or by name. Nothing moves, and nothing is deleted that
+    could still be read. Vnodes that are asked for singly cost more, for what they give back,
+    than whole nodes.
+    """
+    if collection is None and vnodes is not None:
+        raise click.UsageError("--vnodes are those of a collection: name it with --collection.")
+    call = operations.make_plan(
+        "compact",
+        nodes=nodes,
+        db=None if collection is None else context.ensure_object(Given).database,
+        collection=collection,
+        transfers=transfers,
+        vnodes=vnodes or (),
+        bytes_per_s=bytes_per_s,
+    )
+    planning.make(context, call, every=True, dry_run=dry_run, no_wait=no_wait)
+
+
 @plan.command(db=False, examples=["timemachine admin plan confirm PLAN"])
 @_plan
 @_all
@@ -191,7 +265,7 @@ def watch(context: click.Context, plan: str) -> None:
 @_plan
 @click.pass_obj
 def pause(given: Given, plan: str) -> None:
-    """Begin no further moves. Those that are under way come to their end."""
+    """Begin no further moves or steps. Those that are under way come to their end."""
     answers.show(given, operations.pause_plan(plan), planned.outcome)
 
 
@@ -207,5 +281,5 @@ def resume(given: Given, plan: str) -> None:
 @_plan
 @click.pass_obj
 def cancel(given: Given, plan: str) -> None:
-    """End a plan before its end. What was moved stays where it is."""
+    """End a plan before its end. What was moved or compacted stays so."""
     answers.show(given, operations.cancel_plan(plan), planned.outcome)

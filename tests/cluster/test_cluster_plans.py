@@ -7,7 +7,7 @@ import pytest
 
 from admin import exits
 from tests.cluster.cluster import PATIENCE_S, Cluster
-from tests.cluster.process import wait_until
+from tests.cluster.process import NodeProcess, wait_until
 from tests.cluster.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(300)
@@ -142,3 +142,27 @@ def test_a_plan_is_paused_watched_and_cancelled(
         assert "leaving" not in tm("admin", "status").out
         assert "plan" not in tm("admin", "status").out
         assert "no such plan" in tm(*PLAN, "show", "nope", code=exits.NOT_FOUND).err
+
+
+def test_a_node_compacts(tmp_path: Path) -> None:
+    """Shown first, of a collection or of all; confirmed it comes to its end, with steps done."""
+    with NodeProcess(tmp_path / "data") as node:
+        node.start().set_up("http://127.0.0.1:9/", num_vnodes=4)
+        tm = Terminal(node.address)
+        shown = tm(*PLAN, "compact", "--collection", "jobs", "--vnodes", "0,3")
+        assert "compact default/jobs, vnodes 0, 3: proposed" in shown.out
+        assert "1 node, 1 at once, 64.0 MiB a second each: " in shown.out
+        assert "Nothing is compacted yet. `timemachine admin plan confirm " in shown.err
+        assert "those of a collection" in tm(*PLAN, "compact", "--vnodes", "0", code=2).err
+        assert exits.NOT_FOUND == (
+            tm(*PLAN, "compact", "--collection", "jobs", "--vnodes", "4", code=exits.NOT_FOUND).code
+        )
+
+        plan = made(tm, "compact", "--bytes-per-s", str(1 << 20))
+        done = tm(*PLAN, "confirm", plan)
+        assert f"plan {plan}, done: 1 of 1 nodes done, took " in done.out
+        assert "\ntheir stores took " in done.out
+        row = tm(*PLAN, "show", plan, "--json").json["compaction"]
+        assert ([], 1 << 20) == (row["vnodes"], row["bytes_per_s"])
+        assert ["done"] == [each["state"] for each in row["nodes"]]
+        assert "\ncompact all: done\n" in tm(*PLAN, "show", plan).out

@@ -19,6 +19,7 @@ from timemachine.client import (
     ClientError,
     Cluster,
     Collection,
+    Compaction,
     CreateResult,
     Database,
     Example,
@@ -214,6 +215,8 @@ async def tasks(tm: Client) -> None:
     assert_type(planned, Plan)
     assert_type(planned.moves.done, int)
     assert_type(planned.vnodes[0].add, tuple[str, ...])
+    compacting = (await tm.make_plan("compact", vnodes=[0, 3], bytes_per_s=1 << 20)).compaction
+    assert_type(compacting, Compaction | None)
     assert_type(await tm.get_plan(planned), Plan)
     assert_type([plan async for plan in tm.list_plans(limit=3)], list[Plan])
     assert_type(await tm.confirm_plan(planned), Plan)

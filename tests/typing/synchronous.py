@@ -17,6 +17,7 @@ from timemachine.client import (
     ClientError,
     Cluster,
     Collection,
+    Compaction,
     CreateResult,
     Database,
     Example,
@@ -214,6 +215,8 @@ def tasks(tm: SyncClient) -> None:
     assert_type(planned, Plan)
     assert_type(planned.moves.done, int)
     assert_type(planned.vnodes[0].add, tuple[str, ...])
+    compacting = tm.make_plan("compact", vnodes=[0, 3], bytes_per_s=1 << 20).compaction
+    assert_type(compacting, Compaction | None)
     assert_type(tm.get_plan(planned), Plan)
     assert_type(list(tm.list_plans(limit=3)), list[Plan])
     assert_type(tm.confirm_plan(planned), Plan)

@@ -258,6 +258,21 @@ PLANS = "/v1/cluster/plans"
             PLANS,
             {"kind": "replicate", "db": "d", "collection": "c", "replicas": 5},
         ),
+        (operations.make_plan("compact"), "POST", PLANS, {"kind": "compact"}),
+        (
+            operations.make_plan(
+                "compact", db="d", collection="c", vnodes=(0, 3), bytes_per_s=1 << 20
+            ),
+            "POST",
+            PLANS,
+            {
+                "kind": "compact",
+                "db": "d",
+                "collection": "c",
+                "vnodes": [0, 3],
+                "bytes_per_s": 1 << 20,
+            },
+        ),
         (operations.get_plan("p"), "GET", f"{PLANS}/p", None),
         (operations.get_plan(Plan(id="p")), "GET", f"{PLANS}/p", None),
         (operations.list_plans(page_size=9, cursor="x"), "GET", f"{PLANS}?limit=9&cursor=x", None),

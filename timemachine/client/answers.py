@@ -513,13 +513,40 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     fires_per_s: float = 0.0
 
 
+class NodeCompaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node does for a plan that compacts.
+
+    `state` is waiting, trimming, compacting, paused, low_space, silent, done, or failed (with
+    `error`). `range_bytes` is about what there was to compact, `before_bytes` and `disk_bytes`
+    what its whole store took on its disk before, and takes now.
+    """
+
+    node: str = ""
+    state: str = ""
+    range_bytes: int = 0
+    before_bytes: int | None = None
+    disk_bytes: int | None = None
+    steps: int = 0
+    steps_done: int = 0
+    compacted_bytes: int = 0
+    error: str | None = None
+
+
+class Compaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan compacts: these `vnodes`, or all; and how far each node is."""
+
+    vnodes: tuple[int, ...] = ()
+    bytes_per_s: int = 0
+    nodes: tuple[NodeCompaction, ...] = ()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to move between nodes, once it is confirmed.
 
-    `kind` is rebalance, drain, remove or replicate; `state` is proposed, running, paused, done,
-    cancelled or failed (with `error`). `risks` are sentences to think of before confirming it,
-    `waits_for` nodes that do not answer and that moves under way or the next go to; `vnodes` are
-    the moves, empty in lists.
+    `kind` is rebalance, drain, remove, replicate or compact; `state` is proposed, running, paused,
+    done, cancelled or failed (with `error`). `risks` are sentences to think of before confirming
+    it, `waits_for` nodes that do not answer and that moves under way or the next go to, or that
+    are to compact; `vnodes` are the moves, empty in lists; `compaction` is of a plan that compacts.
     """
 
     id: str
@@ -542,6 +569,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     confirmed_time: int | None = None
     finished_time: int | None = None
     vnodes: tuple[PlannedMove, ...] = ()
+    compaction: Compaction | None = None
 
     @property
     def under_way(self) -> bool:

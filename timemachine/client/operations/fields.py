@@ -10,8 +10,8 @@ from timemachine.client.call import Time
 Consistency = Literal["linearizable", "stale"]
 """How a read is answered: with all that was acknowledged before, or from the node's own replica."""
 
-PlanKind = Literal["rebalance", "drain", "remove", "replicate"]
-"""What a plan changes about where replicas are."""
+PlanKind = Literal["rebalance", "drain", "remove", "replicate", "compact"]
+"""What a plan changes about where replicas are; `compact` moves none."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):

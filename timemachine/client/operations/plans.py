@@ -16,14 +16,18 @@ def make_plan(
     collection: str | None = None,
     replicas: int | None = None,
     transfers: int | None = None,
+    vnodes: Iterable[int] = (),
+    bytes_per_s: int | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Plan]:
     """Plan what should move between nodes; nothing moves before the plan is confirmed.
 
     `nodes` are ids or names: for `drain` and `remove` those to empty, for `rebalance` those that
     were drained and are to have replicas again. `replicate` takes `db`, `collection` and
-    `replicas`. `transfers` is how many vnodes change at once. The answer takes a second, and
-    several where nodes are down.
+    `replicas`. `transfers` is how many vnodes change at once. `compact` moves nothing: these
+    `nodes`, or all, give space back to their disks, of `vnodes` of a collection, of a collection,
+    or of all they have; `transfers` of them at once, each at `bytes_per_s`. The answer takes a
+    second, and several where nodes are down.
     """
     if isinstance(nodes, str):
         raise TypeError("nodes are a list of ids or names, not one text")
@@ -34,6 +38,8 @@ def make_plan(
         "collection": collection,
         "replicas": replicas,
         "transfers": transfers,
+        "vnodes": list(vnodes) or None,
+        "bytes_per_s": bytes_per_s,
     }
     return Call(
         "POST",

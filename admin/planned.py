@@ -17,7 +17,7 @@ def plan(cluster: Row, *, every: bool = False) -> Any:
     """How a plan of this cluster is shown; with `every` all its moves."""
 
     def show(row: Row) -> Parts:
-        names = _names(cluster)
+        names = names_of(cluster)
         yield f"plan {shown.text(row['id'])} of cluster {shown.text(cluster['cluster_id'])}"
         yield f"{_aim(row, names)}: {shown.text(row['state'])}"
         if row["error"]:
@@ -104,7 +104,7 @@ def is_idle(row: Row) -> bool:
     return row["kind"] == "rebalance" and not row["moves"]["total"] and not row["nodes"]
 
 
-def _names(cluster: Row) -> Mapping[str, str]:
+def names_of(cluster: Row) -> Mapping[str, str]:
     """What nodes are called, by their ids: by their names, where these are theirs alone."""
     nodes = cluster["nodes"]
     count = Counter(node["name"] for node in nodes)

@@ -12,7 +12,7 @@ from admin import answers, arguments, bulk, complete, exits, output, shown, tabl
 from admin.arguments import Decorator, collection_argument, if_match, together
 from admin.ask import confirm, yes_option
 from admin.command import Group
-from admin.commands import batch
+from admin.commands import batch, inspect
 from admin.fields import JSON, checked_json, read_bytes
 from admin.given import Given
 from admin.session import Session
@@ -490,3 +490,4 @@ def watch(context: click.Context, collection: str, id: str) -> None:
 
 
 job.add_command(batch.batch)
+job.add_command(inspect.inspect)

@@ -417,3 +417,37 @@ def test_a_token_for_a_node_that_joins(tm: Terminal) -> None:
     issued = tm("admin", "join-token", "--ttl-ms", "10m", "--json").json
     assert {"token", "expires_time"} == issued.keys()
     tm("admin", "join-token", "--ttl-ms", "8d", code=exits.USAGE)
+
+
+def test_why_a_job_was_late(tm: Terminal, node: NodeProcess) -> None:
+    """Its steps in order, by the node that did them; created late, or held up by its route."""
+    with Recipient() as recipient:
+        tm("route", "patch", "hello", "--url", recipient.url)
+        tm(
+            "job",
+            "create",
+            "carts",
+            "--route",
+            "hello",
+            "--id",
+            "late",
+            "--at",
+            "2020-01-01T00:00Z",
+        )
+        tm("job", "watch", "carts", "late")
+        told = tm("job", "inspect", "carts", "late", "--json").json
+        assert ["due", "created", "claimed", "sent", "answered"] == [
+            each["step"] for each in told["steps"]
+        ]
+        (cluster,) = tm("admin", "status", "--json").json["nodes"]
+        assert {None, cluster["id"]} == {each["node"] for each in told["steps"]}
+        assert told["late_ms"] > 0
+        assert told["causes"][0].startswith("It was created ")
+        assert stored(node, tm, "collections/carts/jobs/late") == told["job"]
+        assert "It was created " in tm("job", "inspect", "carts", "late").out
+
+        tm("route", "pause", "hello")
+        tm("job", "create", "carts", "--route", "hello", "--id", "held", "--at", "now")
+        held = tm("job", "inspect", "carts", "held")
+        assert "\nIts route `hello` is paused: its jobs wait until that ends.\n" in held.out
+        assert "not found" in tm("job", "inspect", "carts", "none", code=exits.NOT_FOUND).err

@@ -1,4 +1,4 @@
-"""The commands of an admin: those that look, join tokens, upgrades, backups, salvage."""
+"""The commands of an admin: those that look, join tokens, upgrades, doctor, backups, salvage."""
 
 from functools import partial
 from typing import Final
@@ -23,6 +23,9 @@ class _Admin(LazyGroup, Group):
 _PLACES: Final = {
     "backup": Place(
         "admin.commands.backup", "backup", "Backups: take them, look at them, check them."
+    ),
+    "doctor": Place(
+        "admin.commands.doctor", "doctor", "Ask all nodes how they are, and say what to do."
     ),
     "past-due": Place(
         "admin.commands.restore", "past_due", "Decide on the jobs that restores hold."

@@ -4,16 +4,21 @@ from functools import partial
 from typing import Final
 
 import click
+from rich.console import RenderableType
 
-from admin import answers, output, planning
+from admin import answers, live, output, planning
 from admin.command import Group
 from admin.given import Given
 from admin.lazy import LazyGroup, Place
 from admin.render import show_finalised, show_join_token, show_status, show_vnodes
 from admin.session import Session
+from admin.tables import Row
 from admin.times import DURATION_NOT_ZERO
 from timemachine import limits
 from timemachine.client import operations
+
+_WATCH_S: Final = 2.0
+_WATCH_S_MIN: Final = 0.1
 
 
 class _Admin(LazyGroup, Group):
@@ -43,14 +48,39 @@ def admin() -> None:
     """Look at a cluster, let nodes join it, and help when it cannot help itself."""
 
 
-@admin.command(db=False, examples=["timemachine admin status"])
+@admin.command(
+    db=False, examples=["timemachine admin status", "timemachine admin status --watch 5"]
+)
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=_WATCH_S_MIN),
+    is_flag=False,
+    flag_value=_WATCH_S,
+    metavar="[SECONDS]",
+    help=f"Look again every so often, until Ctrl-C. [{_WATCH_S:g}]",
+)
 @click.pass_obj
-def status(given: Given) -> None:
+def status(given: Given, watch: float | None) -> None:
     """Show the nodes of the cluster, and how far the plan is that runs."""
+    if watch is None:
+        answer, plan = _status(given)
+        output.document(answer, partial(show_status, plan=plan), as_json=bool(given.as_json))
+    elif given.as_json:
+        raise click.UsageError("--watch is for people; with --json ask again.")
+    else:
+        live.again(partial(_look, given), watch)
+
+
+def _status(given: Given) -> tuple[bytes, Row | None]:
+    """The cluster, and for people the plan that runs."""
     with Session(given) as session:
         answer = session.ask(operations.cluster())
-        plan = None if given.as_json else planning.running(session)
-    output.document(answer, partial(show_status, plan=plan), as_json=bool(given.as_json))
+        return answer, None if given.as_json else planning.running(session)
+
+
+def _look(given: Given) -> list[RenderableType | str]:
+    answer, plan = _status(given)
+    return list(show_status(output.decoded(answer), plan))
 
 
 @admin.command(db=False, examples=["timemachine admin vnodes"])

@@ -1,6 +1,7 @@
 """The command line against a real node: what is printed, what is stored, and the exit codes."""
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -451,3 +452,20 @@ def test_why_a_job_was_late(tm: Terminal, node: NodeProcess) -> None:
         held = tm("job", "inspect", "carts", "held")
         assert "\nIts route `hello` is paused: its jobs wait until that ends.\n" in held.out
         assert "not found" in tm("job", "inspect", "carts", "none", code=exits.NOT_FOUND).err
+
+
+def test_the_status_is_watched(tm: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at again and again until Ctrl-C, which is no failure."""
+    pauses: list[float] = []
+
+    def pause(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", pause)
+        seen = tm("admin", "status", "--watch", "5")
+    assert [5.0] * 3 == pauses
+    assert 3 == seen.out.count(", node leader ")
+    assert "--watch is for people" in tm("admin", "status", "--watch", "--json", code=2).err

@@ -1,6 +1,7 @@
 """Every example of every command's help, typed against a real node."""
 
 import shlex
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -73,7 +74,9 @@ def world(
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples(example: str, world: Terminal, node: NodeProcess) -> None:
+def test_examples(
+    example: str, world: Terminal, node: NodeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each works as it stands, also for programs."""
     line, _, source = example.partition(" < ")
     if "job watch" in line:
@@ -98,6 +101,8 @@ def test_examples(example: str, world: Terminal, node: NodeProcess) -> None:
         words = [taken["id"] if word == "ID" else word for word in words]
     if "restore" in words:
         _empty(node)
+    if "--watch" in words:
+        monkeypatch.setattr(time, "sleep", _interrupt)
     text = Path(source).read_bytes() if source else None
     # The doctor ends with 1 where something has to be done: there is no node for further replicas.
     done = world(*words, text=text, code=exits.FAILED if "doctor" in words else exits.DONE)
@@ -134,6 +139,11 @@ def test_examples_of_plans(example: str, pair: Terminal) -> None:
     if words[2] in ("pause", "resume", "cancel"):
         show = ("admin", "plan", "show", words[-1], "--json")
         wait_until(lambda: not pair(*show).json["moves"]["moving"], "what was begun does not end")
+
+
+def _interrupt(_: float) -> None:
+    """Ctrl-C, as soon as anything waits."""
+    raise KeyboardInterrupt
 
 
 def _empty(node: NodeProcess) -> None:

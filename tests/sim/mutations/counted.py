@@ -51,7 +51,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "newcomer-not-heard": 139,
     "sole-for-ever": 5,
     "move-removes-first": 187,
-    "plan-begins-twice": 10,
+    "plan-begins-twice": 222,
     "plan-ends-early": 5,
     "drain-forgets": 10,
     "lent-and-used": 48,

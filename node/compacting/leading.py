@@ -105,17 +105,24 @@ class CompactionLead:
         elif all(part.ended for part in parts) and plan.state is PlanState.RUNNING:
             self._propose(EndPlan(now_ms=now_ms, id=plan.id))
         else:
-            self._busy = False
-            # Not in step with others that look again and again.
-            pause_ms = _LOOK_MS * (0.5 + self._world.random())
-            self._timer = self._world.call_later(pause_ms, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._busy = False
+        # Not in step with others that look again and again.
+        pause_ms = _LOOK_MS * (0.5 + self._world.random())
+        self._timer = self._world.call_later(pause_ms, self._look)
 
     def _propose(self, command: AdvanceCompaction | EndPlan) -> None:
         self._runtime.propose(self._meta_vnode, command, self._answered)
 
-    def _answered(self, _: object) -> None:
-        self._busy = False
-        self.look_soon()
+    def _answered(self, result: object) -> None:
+        if isinstance(result, TimeMachineError):
+            # Who hands over refuses at once, again and again.
+            self._look_later()
+        else:
+            self._busy = False
+            self.look_soon()
 
 
 def _end(

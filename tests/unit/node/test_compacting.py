@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from node.compacting.reports import Phase
 from tests.unit.node.three import MEMBERS, ThreeNodes
+from timemachine.errors import NotLeader
 from timemachine.model import Compaction, CompactionPart, Plan, PlanKind, PlanState
 from timemachine.replica import meta as m
 from timemachine.storage.keys import damaged_key
@@ -296,3 +297,24 @@ def test_a_node_with_damaged_tables_does_not_compact() -> None:
     assert "damaged tables" in (made.parts[2].error or "")
     assert made.covers(1)
     assert made.covers(3)
+
+
+def test_a_node_leader_that_refuses_is_asked_again_later() -> None:
+    """While it hands over it refuses at once: it was asked again in the same moment, for ever."""
+    compactions = _Compactions()
+    runtime = compactions.nodes.engines[compactions.nodes.leader(META)].runtime
+    propose, refused = runtime.propose, [0]
+
+    def refuse(vnode: Any, command: Any, done: Any = None) -> None:
+        if isinstance(command, m.AdvanceCompaction):
+            refused[0] += 1
+            done(NotLeader())
+        else:
+            propose(vnode, command, done)
+
+    runtime.propose = refuse  # type: ignore[method-assign]
+    compactions.put()
+    compactions.world.run_for(1_000)
+    assert 1 <= refused[0] <= 4
+    runtime.propose = propose  # type: ignore[method-assign]
+    assert PlanState.DONE is compactions.finish().state

@@ -44,7 +44,7 @@ from timemachine import limits
 from timemachine.errors import DiskFull, NotLeader, StoreDamaged, TimeMachineError, Unavailable
 from timemachine.group import node_of
 from timemachine.membership import is_taken_in, wanted_in_meta
-from timemachine.model import Collection, Node, NodeState, Placement, Route, Settings
+from timemachine.model import Collection, Node, Placement, Route, Settings
 from timemachine.outbound import Sender
 from timemachine.placement import first_leader, present, weight_of
 from timemachine.replica import commands as c
@@ -743,10 +743,7 @@ class Engine(Reader):
 
     def _weights(self) -> dict[int, int]:
         """How much each node is to lead beside the others; who leaves leads nothing."""
-        return {
-            node.number: weight_of(node) if node.state is NodeState.MEMBER else 0
-            for node in self.meta.nodes.values()
-        }
+        return {node.number: weight_of(node) for node in self.meta.nodes.values()}
 
     def clock_offset_ms(self, node: int) -> int:
         """By how much another node's wall clock is ahead of this one's, as far as is known."""

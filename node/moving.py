@@ -16,8 +16,8 @@ from node.gathering.questions import Burdens, Group, Members
 from node.runtime import Runtime
 from timemachine.errors import TimeMachineError
 from timemachine.group import node_of
-from timemachine.model import NodeState, Placement, Plan, PlanKind, PlanState
-from timemachine.placement import Move
+from timemachine.model import Placement, Plan, PlanKind, PlanState
+from timemachine.placement import Move, members
 from timemachine.rebalancing import Standing, is_settled
 from timemachine.replica.meta import AdvancePlan, EndPlan, MetaMachine, going
 from timemachine.vnode import Vnode
@@ -123,13 +123,11 @@ class Moving:
                 self._propose(EndPlan(now_ms=now_ms, id=plan.id))
             return
         moves = self._meta.plan_moves[plan.id].moves
-        members = {
-            node.number for node in self._meta.nodes.values() if node.state is NodeState.MEMBER
-        }
+        there = members(self._meta.nodes.values())
         count = 0
         for move in moves[plan.begun : plan.begun + plan.transfers - len(self._open)]:
             # Where a node is no member any more the move is void, and nobody waits for that node.
-            if members.issuperset(move.add) and not all(map(self._alive, move.add)):
+            if there.issuperset(move.add) and not all(map(self._alive, move.add)):
                 break
             count += 1
         if count > 0:
@@ -144,8 +142,8 @@ class Moving:
         """
         if plan.kind is not PlanKind.REMOVE:
             return True
-        members = self._meta_vnode.members
-        ids = {*members.voters, *members.voters_outgoing, *members.learners, *members.learners_next}
+        group = self._meta_vnode.members
+        ids = {*group.voters, *group.voters_outgoing, *group.learners, *group.learners_next}
         if not going(self._meta).isdisjoint(map(node_of, ids)):
             return False
         living = [number for number in plan.nodes if self._alive(number)]

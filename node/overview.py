@@ -149,11 +149,11 @@ def _row(
         "db": collection.db,
         "collection": collection.name,
         "index": placement.index,
-        "leader": None if told is None else _named(ids, told.leader),
+        "leader": None if told is None else named(ids, told.leader),
         "term": 0 if told is None else told.term,
         "replicas": [
             {
-                "node": _named(ids, node_of(each)),
+                "node": named(ids, node_of(each)),
                 "role": _role(placement, each, known),
                 "lag": None if each not in known else known[each].lag,
             }
@@ -167,7 +167,7 @@ def _row(
     }
 
 
-def _named(ids: Mapping[int, str], number: int) -> str:
+def named(ids: Mapping[int, str], number: int) -> str:
     """The id of a node; one that was forgotten is named by its number."""
     return ids.get(number) or str(number)
 

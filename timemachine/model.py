@@ -465,6 +465,11 @@ class PlanKind(StrEnum):
     COMPACT = "compact"
     """Nothing moves: nodes give the space of what was deleted back to their disks."""
 
+    @property
+    def empties(self) -> bool:
+        """Whether the nodes that it names give all that they have to others."""
+        return self in (PlanKind.DRAIN, PlanKind.REMOVE)
+
 
 class PlanState(StrEnum):
     """How far a plan is."""
@@ -498,6 +503,11 @@ class CompactionPart(msgspec.Struct, frozen=True, kw_only=True):
     begun: bool = False
     ended: bool = False
     error: str | None = None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its node has to compact now."""
+        return self.begun and not self.ended
 
 
 class Compaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -565,9 +575,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in (PlanState.RUNNING, PlanState.PAUSED)
 
     @property
+    def completed(self) -> bool:
+        """Whether it ended after its last step. A cancelled one may still have moves under way."""
+        return self.state in (PlanState.DONE, PlanState.FAILED)
+
+    @property
     def ended(self) -> bool:
-        """Whether it will never do anything more."""
-        return not self.under_way and self.state is not PlanState.PROPOSED
+        """Whether it will never begin anything more."""
+        return self.completed or self.state is PlanState.CANCELLED
 
 
 class TaskKind(StrEnum):

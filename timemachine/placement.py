@@ -126,6 +126,11 @@ def present(nodes: Iterable[Node]) -> frozenset[int]:
     return frozenset(node.number for node in nodes if node.present)
 
 
+def members(nodes: Iterable[Node]) -> frozenset[int]:
+    """The numbers of the nodes that may get something new."""
+    return frozenset(node.number for node in nodes if node.state is NodeState.MEMBER)
+
+
 def under_replicated(
     collection: Collection, placements: Iterable[Placement], there: Sized[int]
 ) -> int:
@@ -157,10 +162,18 @@ def may_retire(placement: Placement, replica: int, gone: Sized[int]) -> bool:
     count = len(placement.replicas)
     if not lost or count < 3:
         return True
-    oldest = min(generation_of(each) for each in lost)
-    newest = sorted(placement.replicas, key=generation_of, reverse=True)[: len(lost)]
-    coming = [each for each in newest if generation_of(each) > oldest]
+    coming = successors(placement, lost)
     return replica in coming or 2 * (count - len(coming) - 1) > count
+
+
+def successors(placement: Placement, leaving: Sequence[int]) -> list[int]:
+    """The replicas that come in the place of some that are to go, which do not vote yet.
+
+    They are of the newest generations.
+    """
+    oldest = min(map(generation_of, leaving), default=0)
+    newest = sorted(placement.replicas, key=generation_of, reverse=True)[: len(leaving)]
+    return [each for each in newest if generation_of(each) > oldest]
 
 
 def leader_moves(
@@ -208,8 +221,7 @@ class _Spread:
         nodes = sorted(nodes, key=lambda node: node.number)
         self._zones = {node.number: zone_of(node) for node in nodes}
         self._hosts = {node.number: node.host or node.id for node in nodes}
-        members = [node for node in nodes if node.state is NodeState.MEMBER]
-        self._weights = {node.number: weight for node in members if (weight := weight_of(node))}
+        self._weights = {node.number: weight for node in nodes if (weight := weight_of(node))}
         self._loads = dict.fromkeys(self._weights, 0)
         for placement in placements:
             for each in placement.replicas:
@@ -258,7 +270,12 @@ def zone_of(node: Node) -> tuple[str, str]:
 
 
 def weight_of(node: Node) -> int:
-    """The weight of a node; one that is out of bounds counts as the bound."""
+    """How much a node is to have beside the others: nothing, unless it is a member.
+
+    A weight that is out of bounds counts as the bound.
+    """
+    if node.state is not NodeState.MEMBER:
+        return 0
     return min(max(node.weight, 0), limits.NODE_WEIGHT_MAX)
 
 

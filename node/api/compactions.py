@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from node.api.conventions import Call, asked, idempotency_key, polled
 from node.api.lookups import find_collection
@@ -13,7 +13,7 @@ from node.compacting.standing import standing_of
 from node.engine import Engine
 from node.gathering import Burdens
 from node.gathering.questions import CompactionReports, CompactionSizes
-from node.overview import node_ids
+from node.overview import named, node_ids
 from timemachine import limits
 from timemachine.group import node_of
 from timemachine.identifiers import uuid7, uuid8
@@ -21,9 +21,6 @@ from timemachine.model import Collection, Compaction, CompactionPart, Plan, Plan
 from timemachine.placement import present
 from timemachine.replica import meta as m
 from timemachine.storage.compacting import estimate_ms
-
-_LOOK_S: Final = 1.0
-"""Between the two looks at what the cluster does meanwhile."""
 
 
 def plan_id(engine: Engine, call: Call, now_ms: int) -> str:
@@ -127,7 +124,7 @@ async def compaction_view(engine: Engine, plan: Plan) -> CompactionView | None:
     if compaction is None:
         return None
     reports: dict[int, CompactionReport] = {}
-    at_work = [part.node for part in compaction.parts if part.begun and not part.ended]
+    at_work = [part.node for part in compaction.parts if part.at_work]
     if at_work and plan.under_way:
         question: Any = CompactionReports(plan.id)
         reports, _ = await asked(partial(engine.gathering.poll, question, at_work))
@@ -138,7 +135,7 @@ async def compaction_view(engine: Engine, plan: Plan) -> CompactionView | None:
         known = part.after_bytes if report is None else report.disk_bytes
         views.append(
             CompactionNodeView(
-                node=ids.get(part.node, str(part.node)),
+                node=named(ids, part.node),
                 state=standing_of(part, report, ended=plan.ended).value,
                 range_bytes=part.range_bytes,
                 before_bytes=part.before_bytes,

@@ -13,12 +13,14 @@ from node.api.conventions import DIGITS, Answer, Call, encode_content, json_answ
 from node.api.operations import Parameter
 from node.api.problems import invalid
 from timemachine import limits
+from timemachine.model import Plan, Task
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 """A number in a cursor. Cursors are not signed: what they hold may be anybody's."""
 
 Row = TypeVar("Row")
 T = TypeVar("T")
+Made = TypeVar("Made", Plan, Task)
 _VIEWS_BETWEEN_YIELDS = 64
 
 _LIMIT: Final = Parameter(
@@ -88,6 +90,22 @@ async def viewed(rows: Iterable[Row], view: Callable[[Row], T]) -> list[T]:
         if number % _VIEWS_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
     return items
+
+
+def newest(call: Call, rows: Iterable[Made], scope: str) -> tuple[list[Made], str | None]:
+    """One page of a list that is small enough to sort in memory, the newest first; its cursor."""
+    after = read_cursor(call, scope, tuple[Natural, str])
+    found = sorted(rows, key=_made, reverse=True)
+    if after is not None:
+        found = [row for row in found if _made(row) < after]
+    limit = query_limit(call)
+    shown = found[:limit]
+    cursor = write_cursor(_made(shown[-1]), scope) if len(found) > limit else None
+    return shown, cursor
+
+
+def _made(row: Plan | Task) -> tuple[int, str]:
+    return row.created_ms, row.id
 
 
 def page(call: Call, rows: list[Any], scope: str, key: str, view: Callable[[Any], Any]) -> Answer:

@@ -24,18 +24,18 @@ from node.api.conventions import (
 )
 from node.api.lookups import find_collection
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
-from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
+from node.api.paging import PAGED, Page, newest
 from node.api.plan_views import MovesView, MoveView, PlanBody, PlanView, TrafficView
 from node.api.problems import check_range, invalid, refusal
 from node.engine import Engine
 from node.gathering import Burdens, Members
 from node.moving import placement_of, waits_for
-from node.overview import node_ids
+from node.overview import named, node_ids
 from node.planning import cost
 from timemachine import limits
 from timemachine.group import node_of
-from timemachine.model import Node, NodeState, Plan, PlanKind, PlanState
-from timemachine.placement import Move, present
+from timemachine.model import Node, Plan, PlanKind, PlanState
+from timemachine.placement import Move, members, present
 from timemachine.rebalancing import Draft, Standing, copies, cut, standings
 from timemachine.replica import meta as m
 
@@ -45,9 +45,6 @@ _PLAN = f"{_PLANS}/{{plan}}"
 _MISSING = "404 plan_not_found"
 _ENDED = "409 plan_ended"
 _PATIENCE_MS: Final = 1_000.0
-_EMPTYING: Final = (PlanKind.DRAIN, PlanKind.REMOVE)
-_OVER: Final = (PlanState.DONE, PlanState.FAILED)
-"""With their last move. One that was cancelled may still have moves under way."""
 
 _decode = msgspec.json.Decoder(PlanBody).decode
 
@@ -176,13 +173,13 @@ class PlanHandlers:
         nodes = [node for node in self._engine.meta.nodes.values() if node.present]
         if kind is PlanKind.REPLICATE and given:
             raise invalid("/nodes", "replicate takes no nodes.")
-        if kind in _EMPTYING and not given:
+        if kind.empties and not given:
             raise invalid("/nodes", f"{kind.value} takes the nodes to empty.")
         found = [_named(nodes, name, at) for at, name in enumerate(given)]
-        left = [node for node in nodes if node.state is NodeState.MEMBER and node not in found]
-        if kind in _EMPTYING and not left:
+        numbers = frozenset(node.number for node in found)
+        if kind.empties and members(nodes) <= numbers:
             raise refusal("no_node_left")
-        return tuple(sorted({node.number for node in found}))
+        return tuple(sorted(numbers))
 
     # --- running ---------------------------------------------------------------------------
 
@@ -295,19 +292,7 @@ class PlanHandlers:
 
         The last few of them are kept.
         """
-        plans = sorted(
-            self._engine.meta.plans.values(),
-            key=lambda plan: (plan.created_ms, plan.id),
-            reverse=True,
-        )
-        after = read_cursor(call, "plans", tuple[Natural, str])
-        if after is not None:
-            plans = [plan for plan in plans if (plan.created_ms, plan.id) < after]
-        limit = query_limit(call)
-        shown = plans[:limit]
-        cursor = None
-        if len(plans) > limit:
-            cursor = write_cursor((shown[-1].created_ms, shown[-1].id), "plans")
+        shown, cursor = newest(call, self._engine.meta.plans.values(), "plans")
         items = []
         for plan in shown:
             items.append(await self._view(plan, whole=False))
@@ -328,7 +313,7 @@ class PlanHandlers:
         voters: dict[Any, set[int]] = {}
         groups = [
             (move.uid, move.index)
-            for move in kept.moves[: plan.begun if plan.state not in _OVER else 0]
+            for move in kept.moves[: 0 if plan.completed else plan.begun]
             # Of other moves the placements tell how far they are.
             if not move.remove and move.uid in meta.collections_by_uid
         ]
@@ -352,7 +337,7 @@ class PlanHandlers:
             id=plan.id,
             kind=plan.kind.value,
             state=plan.state.value,
-            nodes=[ids.get(number, str(number)) for number in plan.nodes],
+            nodes=[named(ids, number) for number in plan.nodes],
             db=None if collection is None else collection.db,
             collection=None if collection is None else collection.name,
             replicas=plan.replicas or None,
@@ -371,7 +356,7 @@ class PlanHandlers:
             traffic=TrafficView(writes_per_s=plan.writes_per_s, fires_per_s=plan.fires_per_s),
             risks=list(plan.risks),
             waits_for=[
-                ids.get(number, str(number))
+                named(ids, number)
                 for number in (
                     *waits_for(plan, kept.moves, stands, engine.answers),
                     *compaction_waits_for(plan, engine.answers),
@@ -387,8 +372,8 @@ class PlanHandlers:
                     db=of[move.uid].db if move.uid in of else "",
                     collection=of[move.uid].name if move.uid in of else "",
                     index=move.index,
-                    add=[ids.get(number, str(number)) for number in move.add],
-                    remove=[ids.get(node_of(each), str(node_of(each))) for each in move.remove],
+                    add=[named(ids, number) for number in move.add],
+                    remove=[named(ids, node_of(each)) for each in move.remove],
                     copied_bytes=size,
                     state=standing.value,
                 )

@@ -33,7 +33,7 @@ from node.api.operations import (
     Told,
     operation,
 )
-from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
+from node.api.paging import PAGED, Page, newest
 from node.api.problems import check_range, invalid, refusal
 from node.api.schemas import between, exactly_one
 from node.api.views import DryRunView, TaskBegun, TaskView
@@ -315,19 +315,7 @@ class TaskHandlers:
     )
     async def list_tasks(self, call: Call) -> Answer:
         """List the tasks."""
-        tasks = sorted(
-            self._engine.meta.tasks.values(),
-            key=lambda task: (task.created_ms, task.id),
-            reverse=True,
-        )
-        after = read_cursor(call, "tasks", tuple[Natural, str])
-        if after is not None:
-            tasks = [task for task in tasks if (task.created_ms, task.id) < after]
-        limit = query_limit(call)
-        shown = tasks[:limit]
-        cursor = None
-        if len(tasks) > limit:
-            cursor = write_cursor((shown[-1].created_ms, shown[-1].id), "tasks")
+        shown, cursor = newest(call, self._engine.meta.tasks.values(), "tasks")
         return json_answer(Page([self._view(task) for task in shown], cursor))
 
     @operation(

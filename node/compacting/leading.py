@@ -67,7 +67,7 @@ class CompactionLead:
         if plan is None or plan.compaction is None or self._busy:
             return
         self._busy = True
-        at_work = [part.node for part in plan.compaction.parts if part.begun and not part.ended]
+        at_work = [part.node for part in plan.compaction.parts if part.at_work]
         if at_work:
             self._gathering.poll(CompactionReports(plan.id), at_work, self._told)
         else:
@@ -93,7 +93,7 @@ class CompactionLead:
             for part in parts
             if not part.begun and part.node not in gone and self._alive(part.node)
         ]
-        at_work = sum(part.begun and not part.ended and part.node not in gone for part in parts)
+        at_work = sum(part.at_work and part.node not in gone for part in parts)
         begun = begun[: max(0, plan.transfers - at_work)]
         if plan.state is not PlanState.RUNNING:
             begun = []

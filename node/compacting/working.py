@@ -96,7 +96,7 @@ class Compacting:
         if compaction is None:
             return None
         for part in compaction.parts:
-            if part.node == self.number and part.begun and not part.ended:
+            if part.node == self.number and part.at_work:
                 return compaction
         return None
 

@@ -65,7 +65,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         before = {(each.uid, each.index): each for each in placements}
         moved = {(move.uid, move.index): move for move in moves}
         after = [_after(each, moved.get((each.uid, each.index))) for each in placements]
-        gone = frozenset(self.nodes) if self.kind in _EMPTYING else frozenset()
+        gone = frozenset(self.nodes) if self.kind.empties else frozenset()
         there = present(nodes) - (gone if self.kind is PlanKind.REMOVE else frozenset())
         wanted = dict(collections)
         if self.uid in wanted:
@@ -89,9 +89,6 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
             " them.": single,
         }
         return [sentence for sentence, holds in told.items() if holds]
-
-
-_EMPTYING = (PlanKind.DRAIN, PlanKind.REMOVE)
 
 
 def cut(moves: Sequence[Move]) -> tuple[Sequence[Move], int]:

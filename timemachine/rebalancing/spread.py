@@ -17,7 +17,7 @@ Sets of nodes are bits of an integer: there are at most 256 nodes, and one `&` a
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-from timemachine.model import Node, NodeState
+from timemachine.model import Node
 from timemachine.placement import weight_of, zone_of
 
 
@@ -34,7 +34,7 @@ class Topology:
         kept = [
             node
             for node in sorted(nodes, key=lambda node: node.number)
-            if node.state is NodeState.MEMBER and weight_of(node) and node.number not in without
+            if weight_of(node) and node.number not in without
         ]
         self.numbers = tuple(node.number for node in kept)
         self.positions = {number: position for position, number in enumerate(self.numbers)}

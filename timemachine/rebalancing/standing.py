@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 
-from timemachine.model import Placement, Plan, PlanState
+from timemachine.model import Placement, Plan
 from timemachine.placement import Group, Move
 
 
@@ -43,7 +43,7 @@ def _standing(
 ) -> Standing:
     if at >= plan.begun:
         return Standing.WAITING
-    if plan.state in (PlanState.DONE, PlanState.FAILED):
+    if plan.completed:
         return Standing.DONE  # it has ended with its last move; others may be at work since
     group = move.uid, move.index
     placement = placement_of(group)

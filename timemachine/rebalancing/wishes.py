@@ -12,9 +12,9 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from timemachine.group import generation_of, node_of
+from timemachine.group import node_of
 from timemachine.model import Node, NodeState, Placement
-from timemachine.placement import present
+from timemachine.placement import present, successors
 from timemachine.rebalancing.spread import Bounds, Topology, each_of
 
 
@@ -180,16 +180,11 @@ def changeable(placement: Placement, lost: AbstractSet[int]) -> bool:
 def _before(placement: Placement) -> tuple[int, ...]:
     """Who voted before the change that a vnode is in, as far as its placement tells.
 
-    Those that come are of the newest generations. One that is to go and whose node has another by
-    now is damaged, and counts for nothing.
+    One that is to go and whose node has another by now is damaged, and counts for nothing.
     """
     wanted = {node_of(each) for each in placement.replicas}
     leaving = tuple(each for each in placement.removing if node_of(each) not in wanted)
-    if not leaving:
-        return placement.replicas
-    oldest = min(map(generation_of, leaving))
-    newest = sorted(placement.replicas, key=generation_of, reverse=True)[: len(leaving)]
-    coming = [each for each in newest if generation_of(each) > oldest]
+    coming = successors(placement, leaving)
     return leaving + tuple(each for each in placement.replicas if each not in coming)
 
 

@@ -37,7 +37,6 @@ from timemachine.vnode import Done
 _LOOK_MS: Final = 200.0
 _TIMES: Final = 6
 """So often it is tried again what came to nothing because of what others do."""
-_EMPTYING: Final = (PlanKind.DRAIN, PlanKind.REMOVE)
 
 
 def draw_plans(knobs: Knobs) -> list[Step]:
@@ -226,7 +225,7 @@ class Plans:
         )
         self._members.plan(made.id, moves, wish.nodes if wish.kind is PlanKind.REMOVE else ())
         kept = m.PlanMoves(made.id, tuple(moves), (0,) * len(moves))
-        if wish.kind in _EMPTYING:
+        if wish.kind.empties:
             nodes = meta.nodes.values()
             there = present(nodes)
             # The last ones have nobody to give to.
@@ -487,7 +486,7 @@ def _open(tables: Tables, plan: Plan) -> Iterator[tuple[int, int]]:
 
 def _empties(plan: Plan, *, whole: bool) -> bool:
     """Whether nothing may be left on the nodes of a plan that is done."""
-    return plan.kind in _EMPTYING and whole and not plan.void and not plan.left
+    return plan.kind.empties and whole and not plan.void and not plan.left
 
 
 def _replicas_on(placements: Any, numbers: set[int]) -> int:

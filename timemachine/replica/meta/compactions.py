@@ -20,7 +20,7 @@ def advance_compaction(tables: Tables, command: c.AdvanceCompaction) -> MetaResu
     ends = {end.node: end for end in command.ended}
     parts = [_ended(part, ends.get(part.node)) for part in plan.compaction.parts]
     if plan.state is PlanState.RUNNING:
-        room = plan.transfers - sum(part.begun and not part.ended for part in parts)
+        room = plan.transfers - sum(part.at_work for part in parts)
         for at, part in enumerate(parts):
             if part.node in command.begun and not part.begun and room > 0:
                 parts[at] = replace(part, begun=True)

@@ -10,8 +10,8 @@ import msgspec
 
 from timemachine import limits
 from timemachine.group import node_of, replica_id
-from timemachine.model import Collection, NodeState, Placement
-from timemachine.placement import Move, initial, may_retire, present
+from timemachine.model import Collection, Placement
+from timemachine.placement import Move, initial, may_retire, members, present
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.records import MetaResult, refused
 from timemachine.replica.meta.tables import Tables
@@ -33,11 +33,11 @@ def place(tables: Tables, command: c.Place) -> MetaResult:
 
 def do_moves(tables: Tables, moves: Sequence[Move]) -> list[bool]:
     """Do moves; which of them were possible."""
-    members = {node.number for node in tables.nodes.values() if node.state is NodeState.MEMBER}
-    return [_move(tables, move, members) for move in moves]
+    there = members(tables.nodes.values())
+    return [_move(tables, move, there) for move in moves]
 
 
-def _move(tables: Tables, move: Move, members: set[int]) -> bool:
+def _move(tables: Tables, move: Move, there: frozenset[int]) -> bool:
     """Do one move, unless it is void: made from another version, or from other members.
 
     A replica that is still to go may be the one that all others are to be copied from. Its node
@@ -49,7 +49,7 @@ def _move(tables: Tables, move: Move, members: set[int]) -> bool:
     stay = {node_of(each) for each in before.replicas if each not in move.remove}
     leaving = {node_of(each) for each in before.removing}
     if (
-        not members.issuperset(move.add)
+        not there.issuperset(move.add)
         or not leaving.isdisjoint(move.add)
         or not set(before.replicas).issuperset(move.remove)
         or len(stay.union(move.add)) != len(stay) + len(move.add)

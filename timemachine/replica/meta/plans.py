@@ -11,6 +11,7 @@ import msgspec
 from timemachine import limits
 from timemachine.group import node_of
 from timemachine.model import NodeState, Plan, PlanKind, PlanState
+from timemachine.placement import members
 from timemachine.rebalancing import basis
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.compactions import failed_parts, has_open_parts
@@ -44,7 +45,7 @@ def confirm_plan(tables: Tables, command: c.ConfirmPlan) -> MetaResult:
     plan = tables.plans.get(command.id)
     if plan is None:
         return refused("not_found")
-    if plan.under_way or plan.state in (PlanState.DONE, PlanState.FAILED):
+    if plan.under_way or plan.completed:
         # Asked again by who did not hear the answer.
         return MetaResult(kind="unchanged", plan=plan)
     if plan.ended:
@@ -147,13 +148,12 @@ def _mark(tables: Tables, plan: Plan) -> tuple[int, ...]:
     """Nodes that are emptied get nothing new; returns those that are leaving from now on."""
     if plan.kind is PlanKind.COMPACT:
         return ()  # it changes nothing about what its nodes may have
-    if plan.kind not in (PlanKind.DRAIN, PlanKind.REMOVE):
+    if not plan.kind.empties:
         _set_states(tables, plan.nodes, NodeState.MEMBER)
         return ()
-    nodes = tables.nodes.values()
-    members = {node.number for node in nodes if node.state is NodeState.MEMBER}
+    there = members(tables.nodes.values())
     _set_states(tables, plan.nodes, NodeState.LEAVING)
-    return tuple(number for number in plan.nodes if number in members)
+    return tuple(number for number in plan.nodes if number in there)
 
 
 def _set_states(tables: Tables, numbers: tuple[int, ...], state: NodeState) -> None:

@@ -90,14 +90,26 @@ class Restoring:
         return self._session.carry(call)
 
     def restore(self, begun: calls.Begun, told: Told) -> None:
-        """Restore routes, then jobs, and end it. Raises ClientError, Damaged."""
+        """Restore routes, then jobs, and end it. Raises ClientError, Damaged.
+
+        One that has ended before is only read again, to be compared.
+        """
+        if begun.finished_time is None:
+            self._routes(begun)
+        self._jobs(begun, told)
+        if begun.finished_time is None:
+            self._session.carry(calls.end(begun.id))
+
+    def _routes(self, begun: calls.Begun) -> None:
         for records in _portions([each.record for each in self.routes]):
             self._session.carry(calls.routes(begun.id, records))
+
+    def _jobs(self, begun: calls.Begun, told: Told) -> None:
         numbered = list(enumerate(parts_of(self._manifest.collections)))
         wanted = [row for row in numbered if row[1][0] in self.collections]
         with ThreadPoolExecutor(THREADS) as pool:
             futures = [
-                pool.submit(self._part, begun.id, number, collection, part, told)
+                pool.submit(self._part, begun, number, collection, part, told)
                 for number, (collection, part) in wanted
             ]
             try:
@@ -106,10 +118,14 @@ class Restoring:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        self._session.carry(calls.end(begun.id))
 
     def _part(
-        self, restore: str, number: int, collection: BackupCollection, part: Part, told: Told
+        self,
+        begun: calls.Begun,
+        number: int,
+        collection: BackupCollection,
+        part: Part,
+        told: Told,
     ) -> None:
         names = {each.uid: each.name for each in self.routes if each.db == collection.db}
         sums = digests(collection.num_vnodes)
@@ -118,13 +134,14 @@ class Restoring:
                 take(page, sums)
             except (CodecError, UnicodeDecodeError):
                 raise Damaged(f"{part.file} holds what no vnode can have held.") from None
-            for upload in uploads_of(page, number, names):
-                call = calls.jobs(restore, collection.db, collection.name, written_upload(upload))
+            uploads = uploads_of(page, number, names) if begun.finished_time is None else ()
+            for upload in uploads:
+                call = calls.jobs(begun.id, collection.db, collection.name, written_upload(upload))
                 counts = self._session.carry(call).counts
                 with self._lock:
                     for name, count in counts.items():
                         self.counts[name] = self.counts.get(name, 0) + count
-                told(len(upload.jobs))
+            told(len(page.jobs))
         with self._lock:
             kept = self._digests[collection.db, collection.name]
             for mine, other in zip(kept, sums, strict=True):

@@ -65,7 +65,7 @@ def restore(
 
     The cluster may have any number of nodes, and overwrites nothing: none of the collections and
     routes may be there. All files are checked before anything is written. A restore that broke off
-    goes on when the same command is typed again.
+    goes on when the same command is typed again; one that is complete is only compared.
 
     What the backup knows as delivered is never sent again. Jobs keep their webhook-ids, so
     recipients recognise what the cluster that was backed up has sent since.
@@ -92,7 +92,8 @@ def restore(
             return
         confirm(f"Restore {plan}?", yes=yes)
         begun = restoring.begin(dry_run=False)
-        with progress("restored", restoring.jobs, quiet=quiet) as told:
+        done = begun.finished_time
+        with progress("restored" if done is None else "read", restoring.jobs, quiet=quiet) as told:
             restoring.restore(begun, told)
         differ = []
         if not no_compare:
@@ -104,6 +105,7 @@ def restore(
             "backup": manifest.id,
             "restore_epoch": begun.restore_epoch,
             "cut_time": begun.cut_time,
+            "complete_since": done,
             "jobs": restoring.jobs,
             "counts": restoring.counts,
             "compared": not no_compare,
@@ -112,7 +114,10 @@ def restore(
         click.echo(json.dumps(report))
     else:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(restoring.counts.items()))
-        click.echo(f"Restored {restoring.jobs} jobs: {counts or 'none'}.")
+        if done is None:
+            click.echo(f"Restored {restoring.jobs} jobs: {counts or 'none'}.")
+        else:
+            click.echo(f"It was restored already, at {when(done)}: nothing was written.")
         if not no_compare and not differ:
             click.echo("Compared: the jobs of every vnode are those of the backup.")
         if restoring.counts.get("held"):

@@ -129,7 +129,7 @@ class RestoreView(msgspec.Struct, frozen=True, kw_only=True):
     cut_time: Annotated[int, Meta(description="What is due until then is past due.")]
     past_due: Annotated[str, one_of("What becomes of that.", *PastDue)]
     finished_time: Time | None
-    resumed: Annotated[bool, Meta(description="Whether it had begun before, and goes on.")] = False
+    resumed: Annotated[bool, Meta(description="Whether it had begun before.")] = False
 
 
 class RoutesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -81,7 +81,10 @@ class RestoreHandlers:
         headers=(IDEMPOTENCY_KEY,),
         body=RestoreBody,
         answers={
-            200: Told(meaning="A restore of this backup that goes on.", body=RestoreView),
+            200: Told(
+                meaning="A restore of this backup that goes on, or had ended already.",
+                body=RestoreView,
+            ),
             201: Told(
                 meaning="The restore; its collections are there.",
                 body=RestoreView,
@@ -102,8 +105,9 @@ class RestoreHandlers:
 
         Its databases and collections are made, with as many vnodes as one likes, and its restore
         epoch begins. Nothing that is here is overwritten: where one of the collections or routes is
-        here it is refused. A restore of the same backup that has not ended goes on. With `dry_run`
-        nothing is made.
+        here it is refused. A restore of the same backup that has not ended goes on; one that has,
+        and whose collections are here, is shown with its `finished_time`. With `dry_run` nothing is
+        made.
         """
         body = decoded(_decode_restore, call.body)
         key = idempotency_key(call)
@@ -124,6 +128,9 @@ class RestoreHandlers:
                         " vnodes: it goes on when all is as it was at first.",
                     )
                 return json_answer(_view(known, resumed=True))
+        done = self._done(body, scope)
+        if done is not None:
+            return json_answer(_view(done, resumed=True))
         self._check(body)
         now_ms = engine.now_ms()
         restore = Restore(
@@ -153,6 +160,18 @@ class RestoreHandlers:
         )
         result = await ask_meta(engine, command)
         return json_answer(_view(result.restore), 201, replayed(result))
+
+    def _done(self, body: RestoreBody, scope: str) -> Restore | None:
+        """The restore that has made all of this here: who asks did not hear that it ended."""
+        meta = self._engine.meta
+        if any((each.db, each.name) not in meta.collections for each in body.collections):
+            return None
+        same = [
+            known
+            for known in meta.restores.values()
+            if (known.backup, known.past_due, known.scope) == (body.backup, body.past_due, scope)
+        ]
+        return max(same, key=lambda known: known.cut_ms, default=None)
 
     def _check(self, body: RestoreBody) -> None:
         """Refuse what would overwrite something, or could not be sent."""

@@ -16,7 +16,7 @@ import pytest
 from admin.backup.places import Directory
 from admin.backup.reading import manifest_of, pages
 from tests.cluster.cluster import Cluster
-from tests.cluster.process import COLLECTION, JOBS, NodeProcess, Recipient, wait_until
+from tests.cluster.process import COLLECTION, JOBS, ROUTES, NodeProcess, Recipient, wait_until
 from tests.cluster.terminal import Terminal
 from timemachine.backup.manifest import Manifest
 from timemachine.identifiers import webhook_id
@@ -230,6 +230,26 @@ def test_a_restore_that_breaks_off_goes_on(tmp_path: Path, small: Any) -> None:
         assert 200 == node.ask("GET", COLLECTION)[0]
         if begun.returncode:
             assert [] == terminal(*command[3:]).json["differ"]
+        assert {"scheduled": 40, "delivered": 20} == _counts(node)
+
+
+def test_a_restore_that_is_complete_is_only_compared(tmp_path: Path, small: Any) -> None:
+    """Whoever did not hear that it ended types the same command again."""
+    place, key, _ = small
+    with _node(tmp_path / "new", key) as (node, terminal):
+        words = ("admin", "restore", str(place), "--yes")
+        first = terminal(*words, "--json").json
+        assert first["complete_since"] is None
+        again = terminal(*words, "--json").json
+        told = (again["restore"], again["restore_epoch"], again["counts"], again["differ"])
+        assert (first["restore"], first["restore_epoch"], {}, []) == told
+        assert again["complete_since"] >= first["cut_time"]
+        assert "restored already" in terminal(*words).out
+        terminal(*words, "--past-due", "drop", code=5)
+        assert {"scheduled": 40, "delivered": 20} == _counts(node)
+        terminal("collection", "delete", "jobs", "--force", "--yes")
+        node.ask("DELETE", f"{ROUTES}/hook")
+        assert terminal(*words, "--json").json["restore_epoch"] > first["restore_epoch"]
         assert {"scheduled": 40, "delivered": 20} == _counts(node)
 
 

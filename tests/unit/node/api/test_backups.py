@@ -221,7 +221,10 @@ async def test_a_restore_goes_on(api: Api) -> None:
     more = {**COLLECTION, "num_vnodes": 4}
     assert "restore_conflict" == (await _begin(api, collections=[more])).code
     assert 200 == (await api.ask("POST", f"{RESTORE}/{first.json['id']}/end")).status
-    assert "restore_conflict" == (await _begin(api)).code
+    done = await _begin(api)
+    assert (200, first.json["id"]) == (done.status, done.json["id"])
+    assert done.json["finished_time"] is not None
+    assert "restore_conflict" == (await _begin(api, past_due="fire")).code
     upload = {"data": base64.b64encode(written_upload(Upload(0, 0, {}, []))).decode()}
     path = f"{RESTORE}/{first.json['id']}/jobs/default/carts2"
     assert "restore_ended" == (await api.ask("POST", path, upload)).code

@@ -3,7 +3,20 @@
 import argparse
 import os
 
-from bench import bulk, cluster, fire, growth, idle, ingest, join, lateness, memory, raft
+from bench import (
+    backup,
+    bulk,
+    cluster,
+    compaction,
+    fire,
+    growth,
+    idle,
+    ingest,
+    join,
+    lateness,
+    memory,
+    raft,
+)
 
 _WORKLOADS = {
     "ingest": ingest.run,
@@ -19,6 +32,8 @@ _WORKLOADS = {
     "cluster-ingest": cluster.ingest,
     "cluster-idle": cluster.idle,
     "join": join.run,
+    "compaction": compaction.run,
+    "backup": backup.run,
 }
 
 

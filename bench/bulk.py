@@ -6,19 +6,16 @@ printed for a node that does nothing but fire.
 """
 
 import json
-import re
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bench.live import Live
 from bench.tools import (
     COLLECTION,
     FAR_MS,
     Process,
     ask,
-    jobs,
     node,
     percentile,
     push,
@@ -28,9 +25,7 @@ from bench.tools import (
 )
 
 _MINUTE_MS = 60_000
-_LIVE_PER_S = 1_000
 _FORECASTS = 10
-_DELAY = re.compile(r"^timemachine_loop_delay_max_seconds (\S+)$", re.MULTILINE)
 
 
 def _far_jobs(count: int) -> Iterator[bytes]:
@@ -48,45 +43,6 @@ def _far_jobs(count: int) -> Iterator[bytes]:
             for number in range(start, start + 1_000)
         ]
         yield request_bytes("POST", f"{COLLECTION}/jobs/batch", json.dumps(batch).encode())
-
-
-def _delay_ms(measured: Process) -> float:
-    """The longest wait for the loop since the last call."""
-    url = f"http://{measured.host}:{measured.port}/metrics"
-    with urllib.request.urlopen(url) as page:
-        found = _DELAY.search(page.read().decode())
-    assert found is not None
-    return float(found[1]) * 1000
-
-
-class _Live:
-    """A route that is fired at all the while, as seen from its recipient."""
-
-    def __init__(self, measured: Process, arrivals: Process) -> None:
-        self._measured = measured
-        self._arrivals = arrivals
-        self._number = 0
-
-    def during(self, work: Callable[[], None], seconds: float) -> tuple[list[float], float]:
-        """Do the work while jobs are fired: (lateness of each in ms, longest loop delay in ms)."""
-        count = int(_LIVE_PER_S * (seconds + 1))
-        self._number += 1
-        first_ms = int((time.time() + 2) * 1000)
-        prefix = f"live{self._number}"
-        push(self._measured, jobs(count, prefix, first_ms, _LIVE_PER_S, "hook"), 2)
-        json.loads(self._arrivals.line())
-        time.sleep(max(0.0, first_ms / 1000 + 0.5 - time.time()))
-        _delay_ms(self._measured)
-        end_s = time.time() + seconds
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        worker.join()
-        delay_ms = _delay_ms(self._measured)
-        late_ms: list[float] = json.loads(self._arrivals.line())
-        # The rest of them, so that the next round begins with none.
-        time.sleep(max(0.0, end_s + 1.5 - time.time()))
-        json.loads(self._arrivals.line())
-        return late_ms, delay_ms
 
 
 class _Works:
@@ -174,7 +130,7 @@ def run(*, quick: bool) -> None:
     with node() as measured:
         set_up(measured, {"hook": arrivals.port, "far": 9, "other": 9}, max_in_flight=256)
         push(measured, _far_jobs(count), 4)
-        live = _Live(measured, arrivals)
+        live = Live(measured, arrivals)
         alone, alone_delay_ms = live.during(lambda: time.sleep(seconds), seconds)
         p99 = percentile(alone, 0.99)
         print(f"  firing alone: p99 {p99:.1f} ms, loop delay {alone_delay_ms:.1f} ms")

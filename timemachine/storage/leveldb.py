@@ -59,7 +59,7 @@ _OPTIONS: dict[str, Any] = {
     "bloom_filter_bits": 10,
     "paranoid_checks": True,
 }
-_BYTES_UNBOUNDED = 1 << 62
+_ROWS_AT_ONCE = 64
 _BEHIND_ALL = b"\xff" * 8
 _STATS = 6
 _MIB = 1024 * 1024
@@ -149,7 +149,7 @@ class LevelDBView:
         rows: list[Row] = []
         if start >= stop or limit <= 0:
             return rows
-        room = _BYTES_UNBOUNDED if bytes_max is None else bytes_max
+        room = bytes_max
         try:
             # Backwards as in LevelDBStore.scan.
             with snapshot.iterator(
@@ -159,14 +159,19 @@ class LevelDBView:
                 verify_checksums=True,
                 fill_cache=False,
             ) as iterator:
-                for row in iterator:
-                    key, value = row
-                    if key < start:
+                # Some at a time: a turn of a loop for each row costs as much as the row.
+                while some := list(islice(iterator, min(_ROWS_AT_ONCE, limit - len(rows)))):
+                    if some[-1][0] < start:
+                        some = [row for row in some if row[0] >= start]
+                        rows += some if room is None else _fitting(some, room)
                         break
-                    rows.append(row)
-                    room -= len(key) + len(value)
-                    if room <= 0 or len(rows) >= limit:
-                        break
+                    if room is not None:
+                        size = sum([len(key) + len(value) for key, value in some])
+                        if size >= room:
+                            rows += _fitting(some, room)
+                            break
+                        room -= size
+                    rows += some
         except plyvel.Error as error:
             raise _damage(error, start, self._damaged) from error
         return rows
@@ -397,6 +402,15 @@ def _check_logs(store: Path) -> None:
             with path.open("r+b") as file:
                 file.truncate(state.good_end_bytes)
                 os.fsync(file.fileno())
+
+
+def _fitting(rows: list[Row], room: int) -> list[Row]:
+    """Rows up to the one that brings them to as many bytes, or all."""
+    for number, (key, value) in enumerate(rows, 1):
+        room -= len(key) + len(value)
+        if room <= 0:
+            return rows[:number]
+    return rows
 
 
 def open_store(

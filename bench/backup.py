@@ -36,8 +36,9 @@ def run(*, quick: bool) -> None:
             report("backup: share of reading alone", figure, ">= 0.3", holds=backup >= 0.3 * bare)
         with node(root / "new", **{"secret-key-file": f"{root}/old/secret.key"}) as measured:
             began_s = time.perf_counter()
-            words = ("restore", f"{root}/backups0", "--num-vnodes", "17", "--yes", "--json")
-            told = json.loads(_admin(measured, *words))
+            words = ("restore", f"{root}/backups0", "--num-vnodes", "17", "--json")
+            plan = json.loads(_admin(measured, *words, "--dry-run"))["plan"]
+            told = json.loads(_admin(measured, *words, "--plan", plan))
             rate = count / (time.perf_counter() - began_s)
             counts = ask(measured, "GET", COLLECTION)["counts"]
     complete = not told["differ"] and count == told["jobs"] == counts["scheduled"]

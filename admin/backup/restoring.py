@@ -54,7 +54,7 @@ class Restoring:
         self.collections = [each for each in manifest.collections if each.db in wanted]
         self.routes = [each for each in manifest.routes if each.db in wanted]
         self._databases = wanted
-        self._made = [
+        self.made = [
             each if num_vnodes is None else msgspec.structs.replace(each, num_vnodes=num_vnodes)
             for each in self.collections
         ]
@@ -81,7 +81,7 @@ class Restoring:
         manifest = msgspec.structs.replace(self._manifest, databases=self._databases)
         call = calls.begin(
             manifest,
-            self._made,
+            self.made,
             [(each.db, each.name) for each in self.routes],
             sorted(keys),
             self._past_due,

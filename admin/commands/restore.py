@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import click
 
-from admin.ask import confirm, yes_option
+from admin.ask import confirm_planned, plan_id, plan_option
+from admin.backup import calls
 from admin.backup.places import place_of
 from admin.backup.reading import check, newest
 from admin.backup.restoring import Restoring, decide
@@ -25,8 +26,8 @@ _ONLY = click.option(
     cls=Command,
     db=False,
     examples=[
-        "timemachine admin restore backups --yes",
-        "timemachine admin restore backups --num-vnodes 24 --past-due drop --yes",
+        "timemachine admin restore backups --num-vnodes 24 --past-due drop --dry-run",
+        "timemachine admin restore backups --num-vnodes 24 --past-due drop --plan PLAN",
     ],
 )
 @click.argument("place", metavar="PLACE")
@@ -48,7 +49,7 @@ _ONLY = click.option(
 )
 @click.option("--dry-run", is_flag=True, help="Check the backup, and whether it could be restored.")
 @click.option("--no-compare", is_flag=True, help="Do not read all of it again at the end.")
-@yes_option
+@plan_option
 @click.pass_obj
 def restore(
     given: Given,
@@ -59,13 +60,16 @@ def restore(
     num_vnodes: int | None,
     dry_run: bool,
     no_compare: bool,
-    yes: bool,
+    plan: str | None,
 ) -> None:
     """Restore a backup from PLACE, the newest unless ID names one, into this cluster.
 
     The cluster may have any number of nodes, and overwrites nothing: none of the collections and
     routes may be there. All files are checked before anything is written. A restore that broke off
     goes on when the same command is typed again; one that is complete is only compared.
+
+    At a terminal it is shown what would be done, and the cluster's id is to be typed; elsewhere it
+    takes the id of what a --dry-run with the same options has shown.
 
     What the backup knows as delivered is never sent again. Jobs keep their webhook-ids, so
     recipients recognise what the cluster that was backed up has sent since.
@@ -80,17 +84,21 @@ def restore(
         restoring.begin(dry_run=True)
         with progress("checked", restoring.jobs, quiet=quiet) as told:
             check(target, restoring.collections, told)
-        plan = (
-            f"backup {manifest.id} of {when(manifest.created_ms)}: {restoring.jobs} jobs,"
-            f" {len(restoring.collections)} collections, {len(restoring.routes)} routes;"
-            f" what is past due: {past_due}"
-        )
-        if dry_run:
+        cluster = session.carry(calls.describe()).cluster_id
+        wanted = plan_id("restore", cluster, manifest.id, past_due, restoring.made)
+        if not dry_run or not quiet:
             click.echo(
-                json.dumps({"backup": manifest.id, "jobs": restoring.jobs}) if quiet else plan
+                f"Backup {manifest.id} of {when(manifest.created_ms)}: {restoring.jobs} jobs,"
+                f" {len(restoring.collections)} collections, {len(restoring.routes)} routes;"
+                f" what is past due: {past_due}. Into the cluster {cluster}: plan {wanted}.",
+                err=not dry_run,
             )
+        if dry_run:
+            if quiet:
+                report = {"backup": manifest.id, "jobs": restoring.jobs, "plan": wanted}
+                click.echo(json.dumps(report))
             return
-        confirm(f"Restore {plan}?", yes=yes)
+        confirm_planned(cluster, wanted, plan)
         begun = restoring.begin(dry_run=False)
         done = begun.finished_time
         with progress("restored" if done is None else "read", restoring.jobs, quiet=quiet) as told:
@@ -135,25 +143,46 @@ def restore(
     cls=Command,
     db=False,
     examples=[
-        "timemachine admin past-due fire --yes",
-        "timemachine admin past-due drop --only shop --yes",
+        "timemachine admin past-due drop --only shop --dry-run",
+        "timemachine admin past-due drop --only shop --plan PLAN",
     ],
 )
 @click.argument("choice", type=click.Choice(["fire", "drop"]))
 @_ONLY
-@yes_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@plan_option
 @click.pass_obj
-def past_due(given: Given, choice: str, only: Sequence[str], yes: bool) -> None:
+def past_due(
+    given: Given, choice: str, only: Sequence[str], dry_run: bool, plan: str | None
+) -> None:
     """Decide on the jobs that restores hold: send them now, or give them up as expired.
 
     What is given up can be redriven. Single jobs are sent by `timemachine job run`, and cancelled
     by `timemachine job delete`.
     """
-    what = "Send all jobs that restores hold" if choice == "fire" else "Give up all such jobs"
-    confirm(f"{what}{' of ' + ', '.join(only) if only else ''}?", yes=yes)
-    with Session(given) as session, progress("jobs", None, quiet=bool(given.as_json)) as told:
-        total = decide(session, choice, only, told)
-    if given.as_json:
+    quiet = bool(given.as_json)
+    with Session(given) as session:
+        cluster = session.carry(calls.describe())
+        # With another restore there are other jobs to decide on.
+        wanted = plan_id(
+            "past-due", cluster.cluster_id, cluster.restore_epoch, choice, sorted(only)
+        )
+        if not dry_run or not quiet:
+            what = "Send all jobs" if choice == "fire" else "Give up all jobs"
+            where = f" of {', '.join(only)}" if only else ""
+            click.echo(
+                f"{what}{where} that restores hold in the cluster {cluster.cluster_id}:"
+                f" plan {wanted}.",
+                err=not dry_run,
+            )
+        if dry_run:
+            if quiet:
+                click.echo(json.dumps({"choice": choice, "plan": wanted}))
+            return
+        confirm_planned(cluster.cluster_id, wanted, plan)
+        with progress("jobs", None, quiet=quiet) as told:
+            total = decide(session, choice, only, told)
+    if quiet:
         click.echo(json.dumps({"choice": choice, "jobs": total}))
     else:
         click.echo(f"{'Sent' if choice == 'fire' else 'Given up'}: {total} jobs.")

@@ -52,6 +52,10 @@ class Terminal:
             raise unforeseen
         return Done(done.exit_code, done.stdout, done.stderr)
 
+    def planned(self, *words: str) -> Done:
+        """Run a command that tells under `--dry-run` what its plan is, with that plan."""
+        return self(*words, "--plan", self(*words, "--dry-run", "--json").json["plan"])
+
     def program(
         self, *words: str, folder: Path, environment: Mapping[str, str] | None = None
     ) -> Done:

@@ -156,9 +156,9 @@ def test_a_backup_under_load_through_a_crash_is_restored_elsewhere(tmp_path: Pat
             if job_id.startswith("load") and each.state < JobState.DELIVERED
         }
         key = old.nodes[1].directory / KEY
-        words = ("admin", "restore", str(place), "--yes", "--json", "--num-vnodes", "5")
+        words = ("admin", "restore", str(place), "--json", "--num-vnodes", "5")
         with _node(tmp_path / "one", key) as (node, terminal):
-            report = terminal(*words).json
+            report = terminal.planned(*words).json
             assert ([], len(held)) == (report["differ"], report["jobs"])
             counts = _counts(node)
             assert len(held) == sum(counts.values())
@@ -166,7 +166,7 @@ def test_a_backup_under_load_through_a_crash_is_restored_elsewhere(tmp_path: Pat
                 "held": 0,
                 **counts,
             }
-            terminal("admin", "past-due", "fire", "--yes")
+            terminal.planned("admin", "past-due", "fire")
             recipient.wait(sent + len(pending))
             again = _ids(recipient.arrivals()[sent:])
             assert sorted(pending) == sorted(again)
@@ -174,7 +174,7 @@ def test_a_backup_under_load_through_a_crash_is_restored_elsewhere(tmp_path: Pat
         with Cluster(tmp_path / "three", 3, "--secret-key-file", str(key)) as new:
             new.form()
             terminal = Terminal(new.nodes[2].address)
-            report = terminal(*words, "--past-due", "drop").json
+            report = terminal.planned(*words, "--past-due", "drop").json
             assert [] == report["differ"]
             assert len(pending) == report["counts"].get("dropped", 0)
             assert 4_000 == _counts(new)["scheduled"]
@@ -195,8 +195,8 @@ def test_past_due_jobs(tmp_path: Path, choice: str, state: str) -> None:
         due_ms = max(each.due_ms for each in _jobs_of(place, _newest(place)).values())
         wait_until(lambda: time.time() * 1_000 > due_ms, "time stands still")
         with _node(tmp_path / "new", tmp_path / "old" / KEY) as (node, terminal):
-            restore = ("admin", "restore", str(place), "--past-due", choice, "--yes", "--json")
-            assert [] == terminal(*restore).json["differ"]
+            restore = ("admin", "restore", str(place), "--past-due", choice, "--json")
+            assert [] == terminal.planned(*restore).json["differ"]
             if choice == "fire":
                 assert sorted(identities) == sorted(_ids(recipient.wait(10)))
             wait_until(lambda: {state: 10} == _counts(node), f"they are not {state}")
@@ -208,7 +208,7 @@ def test_past_due_jobs(tmp_path: Path, choice: str, state: str) -> None:
                 assert [] == recipient.arrivals()
                 again("job", "run", "jobs", "soon1")
                 recipient.wait(1)
-                again("admin", "past-due", "drop", "--yes")
+                again.planned("admin", "past-due", "drop")
                 wait_until(lambda: 9 == _counts(node).get("dead"), "they are not dropped")
                 assert 1 == len(recipient.arrivals())
 
@@ -217,7 +217,9 @@ def test_a_restore_that_breaks_off_goes_on(tmp_path: Path, small: Any) -> None:
     """The node that it goes into is killed; the same command, typed again, ends it."""
     place, key, _ = small
     with _node(tmp_path / "new", key) as (node, terminal):
-        command = [sys.executable, "-m", "node", "admin", "restore", str(place), "--yes", "--json"]
+        words = ("admin", "restore", str(place), "--json")
+        plan = terminal(*words, "--dry-run").json["plan"]
+        command = [sys.executable, "-m", "node", *words, "--plan", plan]
         server = ["--server", f"http://{node.address}", "--timeout-ms", "2s"]
         begun = subprocess.Popen([*command, *server], stdout=subprocess.DEVNULL)
         wait_until(
@@ -229,7 +231,7 @@ def test_a_restore_that_breaks_off_goes_on(tmp_path: Path, small: Any) -> None:
         node.start()
         assert 200 == node.ask("GET", COLLECTION)[0]
         if begun.returncode:
-            assert [] == terminal(*command[3:]).json["differ"]
+            assert [] == terminal.planned(*words).json["differ"]
         assert {"scheduled": 40, "delivered": 20} == _counts(node)
 
 
@@ -237,20 +239,44 @@ def test_a_restore_that_is_complete_is_only_compared(tmp_path: Path, small: Any)
     """Whoever did not hear that it ended types the same command again."""
     place, key, _ = small
     with _node(tmp_path / "new", key) as (node, terminal):
-        words = ("admin", "restore", str(place), "--yes")
-        first = terminal(*words, "--json").json
+        words = ("admin", "restore", str(place))
+        first = terminal.planned(*words, "--json").json
         assert first["complete_since"] is None
-        again = terminal(*words, "--json").json
+        again = terminal.planned(*words, "--json").json
         told = (again["restore"], again["restore_epoch"], again["counts"], again["differ"])
         assert (first["restore"], first["restore_epoch"], {}, []) == told
         assert again["complete_since"] >= first["cut_time"]
-        assert "restored already" in terminal(*words).out
-        terminal(*words, "--past-due", "drop", code=5)
+        assert "restored already" in terminal.planned(*words).out
+        terminal(*words, "--past-due", "drop", "--dry-run", code=5)
         assert {"scheduled": 40, "delivered": 20} == _counts(node)
         terminal("collection", "delete", "jobs", "--force", "--yes")
         node.ask("DELETE", f"{ROUTES}/hook")
-        assert terminal(*words, "--json").json["restore_epoch"] > first["restore_epoch"]
+        assert terminal.planned(*words, "--json").json["restore_epoch"] > first["restore_epoch"]
         assert {"scheduled": 40, "delivered": 20} == _counts(node)
+
+
+def test_a_restore_is_for_humans(tmp_path: Path, small: Any) -> None:
+    """At a terminal the cluster's id is typed; elsewhere the id of a plan made before is given."""
+    place, key, _ = small
+    words = ("admin", "restore", str(place))
+    with _node(tmp_path / "new", key) as (node, terminal):
+        done = terminal(*words, code=2)
+        assert "--dry-run" in done.err
+        plan = terminal(*words, "--dry-run", "--json").json["plan"]
+        assert plan in terminal(*words, "--dry-run").out
+        other = terminal(*words, "--num-vnodes", "3", "--plan", plan, code=1)
+        assert plan in other.err
+        wrong = terminal.at_terminal(*words, types="no\n")
+        assert 1 == wrong.code, wrong.out
+        assert 404 == node.ask("GET", COLLECTION)[0]
+        cluster_id = node.ask("GET", "/v1/cluster")[1]["cluster_id"]
+        right = terminal.at_terminal(*words, "--past-due", "drop", types=f"{cluster_id}\n")
+        assert 0 == right.code, right.out
+        assert {"scheduled": 40, "delivered": 20} == _counts(node)
+        terminal("admin", "past-due", "fire", code=2)
+        terminal("admin", "past-due", "fire", "--plan", plan, code=1)
+        seen = terminal.at_terminal("admin", "past-due", "fire", types=f"{cluster_id}\n")
+        assert (0, True) == (seen.code, "Sent: 0 jobs" in seen.out), seen.out
 
 
 def test_nothing_is_written_of_a_damaged_backup(tmp_path: Path, small: Any) -> None:
@@ -258,6 +284,7 @@ def test_nothing_is_written_of_a_damaged_backup(tmp_path: Path, small: Any) -> N
     place, key, _ = small
     file = next(part.file for each in _newest(place).collections for part in each.parts)
     with _node(tmp_path / "new", key) as (node, terminal):
+        plan = terminal("admin", "restore", str(place), "--dry-run", "--json").json["plan"]
         for damage in ("flip", "cut", "lose", "manifest"):
             copy = tmp_path / damage
             shutil.copytree(place, copy)
@@ -274,7 +301,7 @@ def test_nothing_is_written_of_a_damaged_backup(tmp_path: Path, small: Any) -> N
                 next(copy.rglob("manifest.json")).write_text("{}")
             if damage != "manifest":
                 terminal("admin", "backup", "check", str(copy), code=1)
-            terminal("admin", "restore", str(copy), "--yes", code=1)
+            terminal("admin", "restore", str(copy), "--plan", plan, code=1)
             assert 404 == node.ask("GET", COLLECTION)[0]
 
 
@@ -282,7 +309,7 @@ def test_another_master_key_is_refused(tmp_path: Path, small: Any) -> None:
     """It is told before anything is made, and which key is needed."""
     place, _, _ = small
     with _node(tmp_path / "new") as (node, terminal):
-        done = terminal("admin", "restore", str(place), "--yes", code=5)
+        done = terminal("admin", "restore", str(place), "--dry-run", code=5)
         assert "master key" in done.err
         assert 404 == node.ask("GET", COLLECTION)[0]
 

@@ -157,10 +157,12 @@ def test_a_backup_in_s3_comes_back(s3: S3, tmp_path: Path) -> None:
         assert name.endswith(".zst")
         whole = client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
         client.put_object(Bucket=BUCKET, Key=name, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
-        typed(node, "restore", PLACE, "--yes", code=1)
+        typed(node, "restore", PLACE, "--dry-run", code=1)
         assert 404 == node.ask("GET", COLLECTION)[0]
         client.put_object(Bucket=BUCKET, Key=name, Body=whole)
-        done = typed(node, "restore", PLACE, "--num-vnodes", "3", "--yes", "--json").json
+        words = ("restore", PLACE, "--num-vnodes", "3", "--json")
+        plan = typed(node, *words, "--dry-run").json["plan"]
+        done = typed(node, *words, "--plan", plan).json
         assert (201, []) == (done["jobs"], done["differ"])
         assert 201 == node.ask("GET", COLLECTION)[1]["counts"]["scheduled"]
         typed(node, "backup", "delete", PLACE, second["id"], "--yes")

@@ -101,6 +101,8 @@ def test_examples(
         words = [taken["id"] if word == "ID" else word for word in words]
     if "restore" in words:
         _empty(node)
+    if words[-1] == "PLAN" and "--plan" in words:
+        words[-1] = world(*words[:-2], "--dry-run", "--json").json["plan"]
     if "--watch" in words:
         monkeypatch.setattr(time, "sleep", _interrupt)
     text = Path(source).read_bytes() if source else None

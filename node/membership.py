@@ -87,13 +87,14 @@ class Memberships:
             return False
         if vnode.id not in wanted.voters and self._give_up(vnode, wanted):
             return False
+        if vnode.resting:
+            # In its sleep the core hears nobody, and whom it has not heard it takes for dead.
+            self._runtime.rouse(vnode)
         standings = {
             each: Standing(*core.standing(each)) for each in (*members.voters, *members.learners)
         }
         change = next_change(wanted, members, standings, vnode.last_index)
         if change is not None:
-            if vnode.resting:
-                self._runtime.rouse(vnode)
             vnode.change_members(change)
             self._runtime.stepped(vnode)
         return False

@@ -479,8 +479,9 @@ class Members:
             for move in planned.moves:
                 if (move.uid, move.index) == group:
                     stay = set(meta.placement(*group).replicas).difference(move.remove)
-                    # Ids that nobody has had yet.
-                    yield (*stay, *[replica_id(each, _TO_COME) for each in move.add])
+                    # Ids that nobody has had yet, unless the move has begun.
+                    coming = set(move.add).difference(map(node_of, stay))
+                    yield (*stay, *[replica_id(each, _TO_COME) for each in sorted(coming)])
 
     def _has_majority(
         self, group: Group, members: ConfState, goes: Callable[[int], bool], *, more: bool

@@ -247,3 +247,15 @@ def test_meta_is_told_until_it_has_heard() -> None:
     node.placement = Placement(7, 0, (1, 2), (1,))
     node.world.run_for(limits.FORWARDS_KEPT_MS * 2.0)
     assert node.rests()
+
+
+def test_a_leader_that_sleeps_is_roused_to_hear_who_is_there() -> None:
+    """Named regression: asleep it heard nobody, took all for dead, and never removed a dead one."""
+    node = _Node(Placement(7, 0, (1, 2, 3), (1, 3)), ConfState((1, 2, 3)))
+    node.vnode.resting = 1
+    node.vnode.standings = {1: (9, True), 2: (4, False), 3: (9, False)}
+    assert [] == node.look()
+    assert node.roused
+    node.vnode.standings[3] = (9, True)
+    node.vnode.resting = 0
+    assert [[("REMOVE_NODE", 2)]] == node.look()

@@ -24,6 +24,7 @@ from timemachine.storage.keys import (
     GROUPS_START,
     GROUPS_STOP,
     INCARNATION_KEY,
+    NODE_FENCE,
     QUARANTINE_START,
     QUARANTINE_STOP,
     ReplicaKeys,
@@ -74,6 +75,9 @@ class Replicas:
         self._overlay = overlay
         self._runtime = runtime
         self._erasing = False
+        # Up to which key a range is erased: to begin at its prefix again would be to walk over all
+        # that was deleted, each time.
+        self._erased: tuple[int, bytes] = (0, b"")
         self._staged: set[int] = set()
         self.on_switched: Callable[[Vnode], None] = lambda _: None
         row = store.get(INCARNATION_KEY)
@@ -166,6 +170,8 @@ class Replicas:
         incarnation = self._next_incarnation
         self._next_incarnation = incarnation + 1
         self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
+        self._overlay.put(NODE_FENCE, b"")
+        self._overlay.put(ReplicaKeys(incarnation).fence, b"")
         return incarnation
 
     def retire_others(self, kept: Container[tuple[int, int]]) -> None:
@@ -262,14 +268,22 @@ class Replicas:
                 self._erase_after(_RETIRE_PAUSE_MS)
             return
         keys = ReplicaKeys(int.from_bytes(rows[0][0][-4:], "big"))
+        incarnation, cursor = self._erased
+        if incarnation != keys.incarnation:
+            # What was on its way to the disk when it was retired must not come behind the cursor.
+            self._erased = (keys.incarnation, keys.prefix)
+            self._erasing = True
+            self._runtime.when_written(self._erase)
+            return
         try:
-            doomed = self._store.scan(keys.prefix, keys.stop, _ERASE_ROWS)
+            doomed = self._store.scan(cursor, keys.stop, _ERASE_ROWS)
         except StoreDamaged:
             # Nobody needs it, and nothing else depends on it: it is left as it is.
             doomed = []
             self._overlay.put(damaged_key(keys.incarnation), b"")
         for key, _ in doomed:
             self._overlay.delete(key)
+            self._erased = (keys.incarnation, key)
         if not doomed:
             self._overlay.delete(rows[0][0])
         self._runtime.write_soon()

@@ -76,7 +76,7 @@ def _ranges(keys: ReplicaKeys, offset_due_ms: int) -> list[tuple[bytes, bytes]]:
         (keys.record, keys.due),
         (keys.due + u64(offset_due_ms), keys.hard_state),
         (prefix + b"i", keys.log),
-        (keys.log_stop, keys.stop),
+        (keys.log_stop, keys.fence),
     ]
 
 

@@ -29,10 +29,14 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
     o  restores          restore id + NUL + part (4)             how far a part is restored here
+    ff fence             -                                       -
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
 characters, so NUL ends them. Scans of the due index start at the offset, never at the prefix:
-LevelDB walks over deleted keys, and that is where they pile up.
+LevelDB walks over deleted keys, and that is where they pile up. It does so at the end of a scan as
+well: to know that a range has no further row it looks for the next one that there is. Behind the
+rows of a replica that may be a whole range that was erased, hence the fence: a row behind all
+others of its replica, which nobody reads and every scan stops at.
 """
 
 from struct import Struct
@@ -82,6 +86,7 @@ def damaged_key(incarnation: int) -> bytes:
     return DAMAGED_START + _U32.pack(incarnation)
 
 
+NODE_FENCE = NODE_PREFIX + b"\xff"
 GROUPS_START = NODE_PREFIX + b"g"
 GROUPS_STOP = NODE_PREFIX + b"h"
 INCARNATION_KEY = NODE_PREFIX + b"n"
@@ -122,6 +127,7 @@ class ReplicaKeys:
         "attempts",
         "due",
         "due_stop",
+        "fence",
         "finished",
         "hard_state",
         "job",
@@ -148,6 +154,7 @@ class ReplicaKeys:
     def __init__(self, incarnation: int) -> None:
         self.prefix = prefix = replica_prefix(incarnation)
         self.stop = after_prefix(prefix)
+        self.fence = prefix + b"\xff"
         self.hard_state = prefix + b"h"
         self.log = prefix + b"l"
         self.log_stop = prefix + b"m"

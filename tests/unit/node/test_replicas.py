@@ -9,9 +9,11 @@ from node.replicas import Replicas
 from tests.sim.world import SimWorld
 from timemachine.group import META_GROUP, GroupConfig, replica_id
 from timemachine.raft import ConfState
+from timemachine.storage.api import Row
 from timemachine.storage.keys import (
     ERASE_START,
     ERASE_STOP,
+    NODE_FENCE,
     ReplicaKeys,
     group_key,
     u32,
@@ -37,7 +39,10 @@ class _Node:
         """A process begins."""
         self.world = SimWorld(1)
         self.overlay = Overlay(self.store)
-        runtime: Any = SimpleNamespace(working=True, write_soon=lambda: None)
+        self.waiting: list[Any] = []
+        runtime: Any = SimpleNamespace(
+            working=True, write_soon=lambda: None, when_written=self.waiting.append
+        )
         config = GroupConfig(id=HERE, voters=(1, 2, 3))
         self.replicas = Replicas(self.world, self.store, self.overlay, runtime, config)
 
@@ -45,6 +50,9 @@ class _Node:
         """What is gathered becomes durable."""
         self.store.write(self.store.prepare(self.overlay.seal()))
         self.overlay.settled()
+        waiting, self.waiting[:] = self.waiting[:], []
+        for each in waiting:
+            each()
 
     def load(self, id: int, born: tuple[int, ...] = (1, 2, 3)) -> Vnode:
         """Take a replica up, and have that durable."""
@@ -147,3 +155,56 @@ def test_retiring_what_is_not_there_changes_nothing() -> None:
     node.load(HERE)
     node.replicas.retire((9, 9))
     assert not node.overlay.seal()
+
+
+def test_what_is_erased_is_walked_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named regression: each step began at the front again, and walked over all it had deleted."""
+    monkeypatch.setattr("node.replicas._ERASE_ROWS", 3)
+    node = _Node()
+    keys = node.load(HERE).keys
+    for number in range(10):
+        node.store.write({keys.job + bytes([number]): b"job"})
+    starts: list[bytes] = []
+    scan = node.store.scan
+
+    def watched(start: bytes, stop: bytes, limit: int = 1000, **more: bool) -> list[Row]:
+        if stop == keys.stop:
+            starts.append(start)
+        return scan(start, stop, limit, **more)
+
+    monkeypatch.setattr(node.store, "scan", watched)
+    node.replicas.retire(GROUP)
+    node.erase()
+    assert 0 == node.marks()
+    assert [] == scan(keys.prefix, keys.stop)
+    assert starts == sorted(starts)
+    assert 1 == starts.count(keys.prefix)
+    assert len(starts) > 4
+
+
+def test_rows_on_their_way_when_a_replica_is_retired_do_not_stay() -> None:
+    """Erasing begins behind them."""
+    node = _Node()
+    keys = node.load(HERE).keys
+    node.replicas.retire(GROUP)
+    node.write()
+    node.overlay.put(keys.job + b"late", b"job")
+    node.world.run_for(100.0)
+    assert node.store.scan(keys.prefix, keys.stop)
+    node.erase()
+    assert (0, []) == (node.marks(), node.store.scan(keys.prefix, keys.stop))
+
+
+def test_scans_end_at_their_own_replica() -> None:
+    """Named regression: behind a replica lay an erased one, which every scan to its end walked.
+
+    LevelDB looks for the next row that there is, and over all that was deleted on the way. So there
+    is a row at the end of each replica, and behind those of the node.
+    """
+    node = _Node()
+    ranges = [node.load(HERE).keys, node.replicas.stage()]
+    node.write()
+    for keys in ranges:
+        assert (keys.fence, b"") == node.store.scan(keys.prefix, keys.stop)[-1]
+        assert keys.route_attempts + b"\xff" * 20 < keys.fence < keys.stop
+    assert (NODE_FENCE, b"") == node.store.scan(b"", ranges[0].prefix)[-1]

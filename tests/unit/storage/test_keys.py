@@ -14,7 +14,7 @@ def test_every_table_has_its_own_letter() -> None:
     """No two tables share a range, and the list above is complete."""
     own = ReplicaKeys(7)
     prefixes = {getattr(own, name) for name in ReplicaKeys.__slots__ if not name.endswith("stop")}
-    letters = prefixes - {own.prefix}
+    letters = prefixes - {own.prefix, own.fence}
     assert sorted(TABLES) == sorted(row[len(own.prefix) :].decode() for row in letters)
     assert len(TABLES) == len(set(TABLES))
 
@@ -35,7 +35,7 @@ def test_a_replica_is_one_range(incarnation: int) -> None:
     own = ReplicaKeys(incarnation)
     for letter in TABLES:
         for row in (own.prefix + letter.encode(), own.prefix + letter.encode() + b"\xff" * 40):
-            assert own.prefix <= row < own.stop
+            assert own.prefix <= row < own.fence < own.stop
     assert own.stop <= ReplicaKeys(incarnation + 1).prefix
     assert ReplicaKeys(incarnation - 1).stop <= own.prefix
 

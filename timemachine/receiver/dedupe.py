@@ -17,6 +17,10 @@ while the mark still has the token of the claim. Of all who claimed, one commits
 WebhookClaimLost, and what they did in the transaction around `commit` is rolled back with it. What
 they did elsewhere is not, so give it the `webhook-id` as its own idempotency key.
 
+**Effects that no transaction can hold** together with the mark: the store is not `transactional`,
+as that of Redis. There is `begin`, work, `commit`, and no `once`: who dies between its effect and
+its `commit` is followed by one who does the effect again.
+
 **For how long.** A mark is forgotten when its webhook was not seen for `ttl_s`. Senders repeat for
 days, and people redrive later still. The five minutes that a signature is good for have nothing to
 do with it: every attempt is signed anew.
@@ -61,10 +65,19 @@ class Mark:
 
 
 class Store(Protocol):
-    """Where marks are kept. SQLite is `timemachine.receiver.sqlite`; others need only this.
+    """Where marks are kept. SQLite, PostgreSQL and Redis are there; others need only this.
 
     Methods raise WebhookBusy when another worker is in the way for too long.
     """
+
+    @property
+    def transactional(self) -> bool:
+        """Can an effect be in one transaction with its mark?
+
+        Where it cannot, each `replace` holds at once, and `transaction` and `in_transaction` mean
+        nothing.
+        """
+        ...
 
     @property
     def in_transaction(self) -> bool:
@@ -176,8 +189,9 @@ class Dedupe:
 
         Inside a transaction that is open already, the effect is part of that one: it has happened
         when that is committed. Raises WebhookInProgress while another worker holds a claim from
-        `begin`, WebhookReused, WebhookBusy.
+        `begin`, WebhookReused, WebhookBusy. RuntimeError when the store is not transactional.
         """
+        self._check_transactional("once()")
         with self._store.transaction():
             seen = self.begin(webhook_id, fingerprint)
             if isinstance(seen, InProgress):
@@ -217,13 +231,15 @@ class Dedupe:
         It does not end the transaction, and holds when that is committed. Raises WebhookClaimLost
         when another worker has taken the claim over: let it leave the block, so that the effect is
         rolled back. RuntimeError when no transaction is open, since effect and mark could part.
+
+        A store that is not transactional has none to open: call it when the effect has happened.
         """
         if result is not None:
             if not isinstance(result, str):
                 raise TypeError(f"the result must be text or None, not {type(result).__name__}")
             if len(result.encode()) > limits.DEDUPE_RESULT_BYTES_MAX:
                 raise ValueError(f"the result has over {limits.DEDUPE_RESULT_BYTES_MAX} bytes")
-        if not self._store.in_transaction:
+        if self._store.transactional and not self._store.in_transaction:
             raise RuntimeError("commit() needs the open transaction in which the effect is")
         done = replace(
             claim.mark,
@@ -246,7 +262,11 @@ class Dedupe:
             self._store.replace(claim.mark, free)
 
     def transaction(self) -> AbstractContextManager[None]:
-        """A transaction of the store, for an effect and its `commit`."""
+        """A transaction of the store, for an effect and its `commit`.
+
+        RuntimeError when the store is not transactional.
+        """
+        self._check_transactional("transaction()")
         return self._store.transaction()
 
     def purge(self, rows_max: int = 1_000) -> int:
@@ -256,6 +276,13 @@ class Dedupe:
         """
         with self._store.transaction():
             return self._store.purge(self._now_ms(), rows_max)
+
+    def _check_transactional(self, call: str) -> None:
+        if not self._store.transactional:
+            raise RuntimeError(
+                f"{call} needs a store whose transactions hold the effect, too. With this one use"
+                " begin(), commit() and release()."
+            )
 
     def _settle(self, claim: New, result: str | None) -> None:
         """Commit a claim that nobody else can have seen, unless its effect ended the transaction.

@@ -63,6 +63,8 @@ class SQLiteStore:
     time; sqlite3 refuses it, unless it is told not to look.
     """
 
+    transactional: Final = True
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 

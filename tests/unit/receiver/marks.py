@@ -10,7 +10,8 @@ from timemachine.receiver import Mark
 class DictStore:
     """One worker at a time, as nothing in a test of one thread happens at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, transactional: bool = True) -> None:
+        self.transactional = transactional
         self.marks: dict[str, Mark] = {}
         self.in_transaction = False
         self.losses = 0

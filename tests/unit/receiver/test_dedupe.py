@@ -1,9 +1,10 @@
-"""Each webhook has its effect once: what recipients are promised, whatever the store."""
+"""Each webhook is recognised: what recipients are promised, whatever the store.
+
+What they are promised where the store's transactions hold the effect is in test_once.py.
+`tests/integration/receiver` runs both with stores on real servers.
+"""
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
@@ -22,31 +23,12 @@ from timemachine.receiver import (
     WebhookReused,
     fingerprint,
 )
-from timemachine.receiver.sqlite import SQLiteStore
 from timemachine.testing import ManualClock
 
 ID = "msg_1"
 PRINT = fingerprint(b'{"a":1}')
 DAY_MS = 86_400_000
 LEASE_MS = 120_000
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """A clock that only the test moves."""
-    return ManualClock()
-
-
-@pytest.fixture(params=["dict", "sqlite"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Each of the stores."""
-    if request.param == "dict":
-        yield DictStore()
-        return
-    with closing(sqlite3.connect(":memory:")) as connection:
-        store = SQLiteStore(connection)
-        store.create_table()
-        yield store
 
 
 @pytest.fixture
@@ -63,13 +45,14 @@ def claimed(dedupe: Dedupe, webhook_id: str = ID) -> New:
 
 
 def finish(dedupe: Dedupe, claim: New, result: str | None = None) -> None:
-    """Commit a claim in a transaction of its own."""
-    with dedupe.transaction():
+    """Commit a claim, in a transaction of its own if there are any."""
+    try:
+        transaction = dedupe.transaction()
+    except RuntimeError:
         dedupe.commit(claim, result)
-
-
-def nothing() -> None:
-    """No effect."""
+        return
+    with transaction:
+        dedupe.commit(claim, result)
 
 
 def fail() -> None:
@@ -77,7 +60,7 @@ def fail() -> None:
     raise ConnectionError
 
 
-# --- begin, commit, release --------------------------------------------------------------------
+# --- begin, commit, release ----------------------------------------------------------------------
 
 
 def test_first_is_new_then_in_progress_then_done(dedupe: Dedupe, clock: ManualClock) -> None:
@@ -156,14 +139,6 @@ def test_release_never_undoes_what_others_have(dedupe: Dedupe, clock: ManualCloc
     assert Done(None) == dedupe.begin(ID, PRINT)
 
 
-def test_commit_needs_the_transaction_of_the_effect(dedupe: Dedupe) -> None:
-    """Outside a transaction effect and mark could part, so that is refused."""
-    claim = claimed(dedupe)
-    with pytest.raises(RuntimeError, match="transaction"):
-        dedupe.commit(claim)
-    assert isinstance(dedupe.begin(ID, PRINT), InProgress)
-
-
 def test_same_id_with_another_body_is_refused(dedupe: Dedupe) -> None:
     """While it is in progress, and when it is done."""
     other = fingerprint(b'{"a":2}')
@@ -173,9 +148,21 @@ def test_same_id_with_another_body_is_refused(dedupe: Dedupe) -> None:
     finish(dedupe, claim)
     with pytest.raises(WebhookReused):
         dedupe.begin(ID, other)
-    with pytest.raises(WebhookReused):
-        dedupe.once(ID, other, nothing)
     assert Done(None) == dedupe.begin(ID, PRINT)
+
+
+def test_without_transactions_claims_are_all(dedupe: Dedupe, store: Store) -> None:
+    """Where the store cannot hold an effect, what would promise that is refused, and says why."""
+    if store.transactional:
+        return
+    with pytest.raises(RuntimeError, match=r"once.*begin"):
+        dedupe.once(ID, PRINT, fail)
+    with pytest.raises(RuntimeError, match=r"transaction.*begin"):
+        dedupe.transaction()
+    claim = claimed(dedupe)
+    assert not claim.taken_over
+    dedupe.commit(claim, "done")
+    assert Done("done") == dedupe.begin(ID, PRINT)
 
 
 def test_another_worker_may_be_faster(dedupe: Dedupe, store: Store) -> None:
@@ -189,56 +176,7 @@ def test_another_worker_may_be_faster(dedupe: Dedupe, store: Store) -> None:
         dedupe.begin("msg_2", PRINT)
 
 
-# --- once --------------------------------------------------------------------------------------
-
-
-def test_once_has_one_effect(dedupe: Dedupe) -> None:
-    """However often it comes, the effect is called once; all get what it returned."""
-    calls: list[int] = []
-
-    def effect() -> str:
-        calls.append(1)
-        return "paid"
-
-    assert Done("paid", repeated=False) == dedupe.once(ID, PRINT, effect)
-    assert Done("paid", repeated=True) == dedupe.once(ID, PRINT, effect)
-    assert Done("paid", repeated=True) == dedupe.begin(ID, PRINT)
-    assert [1] == calls
-
-
-def test_once_that_failed_may_be_repeated_at_once(dedupe: Dedupe) -> None:
-    """What the effect raises comes out, and leaves no claim behind."""
-    with pytest.raises(ConnectionError):
-        dedupe.once(ID, PRINT, fail)
-    assert Done(None, repeated=False) == dedupe.once(ID, PRINT, nothing)
-
-
-def test_once_respects_a_claim(dedupe: Dedupe, clock: ManualClock) -> None:
-    """Who uses `once` waits for those who use `begin`, and takes over from the dead."""
-    claim = claimed(dedupe)
-    with pytest.raises(WebhookInProgress):
-        dedupe.once(ID, PRINT, nothing)
-    clock.advance(LEASE_MS)
-    assert Done(None, repeated=False) == dedupe.once(ID, PRINT, nothing)
-    with pytest.raises(WebhookClaimLost):
-        finish(dedupe, claim)
-
-
-def test_one_effect_may_hold_another(dedupe: Dedupe) -> None:
-    """The items of one webhook can be recognised one by one; a failure takes only its own back."""
-
-    def batch() -> str:
-        assert not dedupe.once("item_1", PRINT, nothing).repeated
-        with pytest.raises(ConnectionError):
-            dedupe.once("item_2", PRINT, fail)
-        return "batch"
-
-    assert Done("batch", repeated=False) == dedupe.once(ID, PRINT, batch)
-    assert dedupe.once("item_1", PRINT, nothing).repeated
-    assert not dedupe.once("item_2", PRINT, nothing).repeated
-
-
-# --- forgetting --------------------------------------------------------------------------------
+# --- forgetting ----------------------------------------------------------------------------------
 
 
 def test_remembered_for_eight_days(dedupe: Dedupe, clock: ManualClock) -> None:
@@ -262,27 +200,9 @@ def test_a_forgotten_id_is_new_with_any_body(dedupe: Dedupe, clock: ManualClock)
     """After the time to live nothing is left, the fingerprint neither."""
     finish(dedupe, claimed(dedupe))
     clock.advance(8 * DAY_MS)
-    assert not dedupe.once(ID, fingerprint(b"other"), nothing).repeated
-
-
-def test_an_abandoned_claim_is_forgotten(dedupe: Dedupe, clock: ManualClock) -> None:
-    """A webhook that nobody finished is not kept for ever; its late worker has lost it."""
-    claim = claimed(dedupe)
-    clock.advance(8 * DAY_MS)
-    assert 1 == dedupe.purge()
-    with pytest.raises(WebhookClaimLost):
-        finish(dedupe, claim)
-
-
-def test_purging_is_bounded(dedupe: Dedupe, clock: ManualClock) -> None:
-    """One call forgets no more than it is told; each new webhook forgets some."""
-    for number in range(250):
-        dedupe.once(f"old_{number}", PRINT, nothing)
-    clock.advance(8 * DAY_MS)
-    assert 10 == dedupe.purge(10)
-    dedupe.once("new", PRINT, nothing)
-    assert 250 - 10 - limits.DEDUPE_PURGED_ROWS_MAX == dedupe.purge()
-    assert isinstance(dedupe.begin("new", PRINT), Done)
+    seen = dedupe.begin(ID, fingerprint(b"other"))
+    assert isinstance(seen, New)
+    assert not seen.taken_over
 
 
 @pytest.mark.parametrize("ttl_s", [0, 300, 86_399, 10**10])
@@ -315,7 +235,7 @@ def test_the_default_clock_is_the_time_of_day(store: Store) -> None:
     assert isinstance(Dedupe(store).begin(ID, PRINT), Done)
 
 
-# --- what is put in ----------------------------------------------------------------------------
+# --- what is put in ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "é" * 128, "\ud800"])
@@ -327,34 +247,47 @@ def test_ids_that_no_sender_has_are_refused(dedupe: Dedupe, text: str) -> None:
         assert 400 == caught.value.http_status
 
 
-@pytest.mark.parametrize("text", ["x" * 255, "é" * 127, "a\0b", "'; --", "%_"])
+@pytest.mark.parametrize("text", ["x" * 255, "é" * 127, "a\0b", "'; --", "%_", "a\r\nb", "*"])
 def test_odd_ids_are_ids(dedupe: Dedupe, text: str) -> None:
     """Whatever text an id is, it is that text and no other."""
-    dedupe.once(text, PRINT, nothing)
-    assert dedupe.once(text, PRINT, nothing).repeated
-    assert not dedupe.once(text[:-1], PRINT, nothing).repeated
+    finish(dedupe, claimed(dedupe, text))
+    assert isinstance(dedupe.begin(text, PRINT), Done)
+    if shorter := text[:-1]:
+        assert not claimed(dedupe, shorter).taken_over
 
 
-@pytest.mark.parametrize("result", ["", "é\0\n", "x" * limits.DEDUPE_RESULT_BYTES_MAX])
-def test_results_come_back_as_they_were(dedupe: Dedupe, result: str) -> None:
-    """Also an empty one, which is not none at all."""
-    dedupe.once(ID, PRINT, lambda: result)
-    assert Done(result) == dedupe.begin(ID, PRINT)
+@pytest.mark.parametrize("text", ["é" * 127, "a\0b", "'", "1"])
+def test_odd_fingerprints_are_fingerprints(dedupe: Dedupe, text: str) -> None:
+    """A recipient may have one of its own making."""
+    assert isinstance(dedupe.begin(ID, text), New)
+    assert isinstance(dedupe.begin(ID, text), InProgress)
+    with pytest.raises(WebhookReused):
+        dedupe.begin(ID, text + "x")
+
+
+@pytest.mark.parametrize("result", [None, "", "é\0\n", "1", "x" * limits.DEDUPE_RESULT_BYTES_MAX])
+def test_results_come_back_as_they_were(dedupe: Dedupe, result: str | None) -> None:
+    """Also an empty one, which is not none at all; also from the second repeat on."""
+    finish(dedupe, claimed(dedupe), result)
+    assert [Done(result)] * 2 == [dedupe.begin(ID, PRINT) for _ in range(2)]
 
 
 @pytest.mark.parametrize("result", [7, b"bytes", object()])
 def test_results_that_are_no_text_are_a_mistake(dedupe: Dedupe, result: str) -> None:
-    """It is found with the first webhook, and the effect is rolled back."""
+    """It is found with the first webhook, whose claim is still there."""
+    claim = claimed(dedupe)
     with pytest.raises(TypeError, match=type(result).__name__):
-        dedupe.once(ID, PRINT, lambda: result)
-    assert not dedupe.once(ID, PRINT, nothing).repeated
+        finish(dedupe, claim, result)
+    assert isinstance(dedupe.begin(ID, PRINT), InProgress)
+    finish(dedupe, claim)
 
 
 def test_results_are_bounded(dedupe: Dedupe) -> None:
-    """What is too large to keep is refused before the mark is made."""
+    """What is too large to keep is refused before the mark is changed."""
+    claim = claimed(dedupe)
     with pytest.raises(ValueError, match=str(limits.DEDUPE_RESULT_BYTES_MAX)):
-        dedupe.once(ID, PRINT, lambda: "é" * (limits.DEDUPE_RESULT_BYTES_MAX // 2 + 1))
-    assert not dedupe.once(ID, PRINT, nothing).repeated
+        finish(dedupe, claim, "é" * (limits.DEDUPE_RESULT_BYTES_MAX // 2 + 1))
+    assert isinstance(dedupe.begin(ID, PRINT), InProgress)
 
 
 def test_the_fingerprint_is_a_sha256() -> None:

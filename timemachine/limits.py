@@ -125,6 +125,9 @@ assert SECRET_BYTES_MIN <= SECRET_BYTES_GENERATED <= SECRET_BYTES_MAX
 
 # --- receiving webhooks ----------------------------------------------------------------------
 SIGNATURE_ENTRIES_MAX = 32  # of one webhook-signature header: bounds the comparisons
+# Of these, by Ed25519: each is a calculation over the whole body, by whoever sends one. A sender
+# that replaces its key has two.
+SIGNATURE_ENTRIES_ED25519_MAX = 8
 FOREIGN_SECRET_BYTES_MIN = 16  # other senders' secrets may be shorter than ours
 SIGNATURE_TOLERANCE_S = 300  # past and future; what the Standard Webhooks libraries use
 TIMESTAMP_DIGITS_MAX = 12  # seconds until the year 33658

@@ -7,11 +7,14 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from timemachine import limits
 from timemachine.errors import InvalidSecret, WebhookPayloadError, WebhookVerificationError
 from timemachine.signing import SECRET_PREFIX
+
+if TYPE_CHECKING:
+    from timemachine.receiver.ed25519 import PublicKey
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,%d}" % limits.TIMESTAMP_DIGITS_MAX)
@@ -19,6 +22,14 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,%d}" % limits.TIMESTAMP_DIGITS_MAX)
 # `id.timestamp.body` does not say where the id ends. Who has recorded one webhook could move that
 # border and so forge an id and a time; every such id contains the recorded time between full stops.
 _AMBIGUOUS_ID: Final = re.compile(r"\.[0-9]{9,%d}(?:\.|\Z)" % limits.TIMESTAMP_DIGITS_MAX)
+
+_PUBLIC_PREFIX: Final = "whpk_"
+_PRIVATE_PREFIX: Final = "whsk_"
+_PUBLIC_KEY_BYTES: Final = 32
+
+# 64 bytes in base64, which leave four bits of the last character: they are zero, so that only one
+# spelling of a signature is right.
+_V1A: Final = re.compile(rb"v1a,([A-Za-z0-9+/]{85}[AQgw]==)")
 
 _ID, _TIME, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 
@@ -32,11 +43,12 @@ class Headers(Protocol):
 
 
 class Webhook:
-    """Verifies webhooks with the secret, or the secrets, shared with their sender.
+    """Verifies webhooks with the secret shared with their sender, or with its public key.
 
     `whsecret` is `whsec_<base64>` (the prefix and the padding may be missing), the key itself as
-    bytes, or several of either while a secret is being replaced; a webhook signed with any one of
-    them is genuine. Keys of other senders are accepted from 16 bytes on; InvalidSecret otherwise.
+    bytes, a public key `whpk_<base64>`, or several of these while one is being replaced; a webhook
+    signed with any one of them is genuine. Keys of other senders are accepted from 16 bytes on;
+    InvalidSecret otherwise. Public keys need the package cryptography: ModuleNotFoundError.
 
     `tolerance_s` is how old or how far in the future a webhook may be, inclusive. `now` returns
     the seconds since the Unix epoch.
@@ -52,7 +64,9 @@ class Webhook:
         secrets = [whsecret] if isinstance(whsecret, str | bytes) else list(whsecret)
         if not secrets:
             raise InvalidSecret("There is no secret.", rule="empty")
-        self._keys = [_key_of(each) for each in secrets]
+        public = [each for each in secrets if _is_public(each)]
+        self._keys = [_key_of(each) for each in secrets if not _is_public(each)]
+        self._public_keys = [_public_key_of(each) for each in public]
         self._tolerance_s = tolerance_s
         self._now = now
 
@@ -79,8 +93,13 @@ class Webhook:
     def sign(self, msg_id: str, timestamp: datetime, data: bytes | str) -> str:
         """The signature `v1,<base64>` by the first secret, for tests and for sending.
 
-        A naive `timestamp` is taken as UTC, as by `standardwebhooks`.
+        A naive `timestamp` is taken as UTC, as by `standardwebhooks`. InvalidSecret when there are
+        only public keys, which cannot sign.
         """
+        if not self._keys:
+            raise InvalidSecret(
+                "There is no secret to sign with: public keys verify.", rule="empty"
+            )
         moment = timestamp if timestamp.tzinfo is not None else timestamp.replace(tzinfo=UTC)
         timestamp_s = (moment - _EPOCH) // timedelta(seconds=1)
         body = data.encode() if isinstance(data, str) else data
@@ -89,7 +108,8 @@ class Webhook:
 
     def __repr__(self) -> str:
         """Without the keys."""
-        return f"Webhook(<{len(self._keys)} secrets>, tolerance_s={self._tolerance_s})"
+        public = f", {len(self._public_keys)} public keys" if self._public_keys else ""
+        return f"Webhook(<{len(self._keys)} secrets{public}>, tolerance_s={self._tolerance_s})"
 
     def _check_time(self, timestamp: str) -> None:
         if not _TIMESTAMP.fullmatch(timestamp):
@@ -112,8 +132,18 @@ class Webhook:
             expected = _signature(key, content)
             for entry in entries:
                 genuine |= hmac.compare_digest(expected, entry)
-        if not genuine:
+        if not genuine and not self._is_signed_publicly(content, entries):
             raise WebhookVerificationError("No signature matches.")
+
+    def _is_signed_publicly(self, content: bytes, entries: list[bytes]) -> bool:
+        """Does a public key verify one of the entries? Nothing secret is in this."""
+        if not self._public_keys:
+            return False
+        found = [match[1] for entry in entries if (match := _V1A.fullmatch(entry))]
+        if len(found) > limits.SIGNATURE_ENTRIES_ED25519_MAX:
+            raise WebhookVerificationError(f"The header {_SIGNATURE} has too many entries.")
+        signatures = [binascii.a2b_base64(each) for each in found]
+        return any(key.verifies(each, content) for key in self._public_keys for each in signatures)
 
 
 def _signature(key: bytes, content: bytes) -> bytes:
@@ -155,16 +185,58 @@ def _parse(body: bytes) -> Any:
         raise WebhookPayloadError from None
 
 
+def _is_public(secret: object) -> bool:
+    return isinstance(secret, str) and secret.strip().startswith(_PUBLIC_PREFIX)
+
+
+def _public_key_of(text: str | bytes) -> "PublicKey":
+    """The public key of a sender."""
+    assert isinstance(text, str)
+    key = _decoded(text.strip().removeprefix(_PUBLIC_PREFIX), "public key")
+    if not key:
+        raise InvalidSecret("The public key is empty.", rule="empty")
+    if len(key) != _PUBLIC_KEY_BYTES:
+        raise InvalidSecret(
+            f"The public key holds {len(key)} bytes, not {_PUBLIC_KEY_BYTES}.",
+            rule="too_short" if len(key) < _PUBLIC_KEY_BYTES else "too_long",
+        )
+    try:
+        # A recipient without public keys needs nothing but the standard library.
+        from timemachine.receiver.ed25519 import PublicKey  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Public keys ({_PUBLIC_PREFIX}) need the package cryptography:"
+            " pip install 'timemachine[ed25519]'",
+            name=error.name,
+        ) from error
+    return PublicKey(key)
+
+
+def _decoded(text: str, what: str) -> bytes:
+    """What base64 stands for, whose padding may be missing."""
+    encoded = text.rstrip("=")
+    try:
+        return binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError:
+        raise InvalidSecret(f"The {what} is not base64.", rule="base64") from None
+
+
 def _key_of(secret: str | bytes) -> bytes:
     """The key of a secret, ours or another sender's."""
     if isinstance(secret, bytes):
+        # As an HMAC's key it would be one that everybody knows.
+        if secret.startswith(_PUBLIC_PREFIX.encode()):
+            raise InvalidSecret("A public key must be text.", rule="type")
         key = secret
     elif isinstance(secret, str):
-        encoded = secret.strip().removeprefix(SECRET_PREFIX).rstrip("=")
-        try:
-            key = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
-        except ValueError:
-            raise InvalidSecret("The secret is not base64.", rule="base64") from None
+        text = secret.strip()
+        if text.startswith(_PRIVATE_PREFIX):
+            raise InvalidSecret(
+                f"{_PRIVATE_PREFIX} is a sender's private key, which its recipients do not need:"
+                f" give the public one, {_PUBLIC_PREFIX}.",
+                rule="prefix",
+            )
+        key = _decoded(text.removeprefix(SECRET_PREFIX), "secret")
     else:
         raise InvalidSecret("The secret must be text or bytes.", rule="type")
     if not key:

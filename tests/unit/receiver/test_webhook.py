@@ -210,7 +210,10 @@ def test_foreign_secrets_from_16_bytes_on(length: int, padded: bool) -> None:
         (b"", "empty"),
         ([], "empty"),
         ("whsec_****", "base64"),
-        ("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "base64"),
+        (
+            "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
+            "prefix",
+        ),
         ("whsec_é", "base64"),
         ("whsec_AAAAA", "base64"),
         (b"x" * 15, "too_short"),

@@ -19,7 +19,7 @@ class Trickle(io.BytesIO):
         return super().read(min(1, size or 0))
 
 
-def environ(body: bytes = BODY, **changes: Any) -> dict[str, Any]:
+def environ(body: bytes = BODY, /, **changes: Any) -> dict[str, Any]:
     """A WSGI request."""
     return {
         "CONTENT_LENGTH": str(len(body)),
@@ -75,6 +75,60 @@ def test_wsgi_body_is_bounded(length: str) -> None:
     with pytest.raises(WebhookTooLarge):
         read_wsgi(environ(CONTENT_LENGTH=length), body_bytes_max=10)
     assert BODY[:10] == read_wsgi(environ(BODY[:10]), body_bytes_max=10)[0]
+
+
+def test_wsgi_body_in_chunks_is_what_came() -> None:
+    """Servers that end the input by themselves say so: then no length is needed."""
+    for length in ("", None):
+        request = environ(CONTENT_LENGTH=length, **{"wsgi.input_terminated": True})
+        assert BODY == read_wsgi(request)[0]
+
+
+def test_wsgi_length_holds_where_it_is_told() -> None:
+    """Also with an input that ends by itself: what is missing is missing."""
+    terminated = {"wsgi.input_terminated": True}
+    assert BODY[:5] == read_wsgi(environ(CONTENT_LENGTH="5", **terminated))[0]
+    with pytest.raises(WebhookError, match="early"):
+        read_wsgi(environ(CONTENT_LENGTH="99", **terminated))
+    with pytest.raises(WebhookError, match="length"):
+        read_wsgi(environ(CONTENT_LENGTH="-1", **terminated))
+
+
+class Endless(io.RawIOBase):
+    """A body that never ends; it counts what was read."""
+
+    taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        assert 0 < size <= 11
+        self.taken += size
+        return b"x" * size
+
+
+def test_wsgi_body_in_chunks_is_bounded() -> None:
+    """One byte too much is enough to know."""
+    endless = Endless()
+    request = environ(CONTENT_LENGTH="", **{"wsgi.input": endless, "wsgi.input_terminated": True})
+    with pytest.raises(WebhookTooLarge):
+        read_wsgi(request, body_bytes_max=10)
+    assert 11 == endless.taken
+    fits = environ(BODY[:10], CONTENT_LENGTH="", **{"wsgi.input_terminated": True})
+    assert BODY[:10] == read_wsgi(fits, body_bytes_max=10)[0]
+
+
+class Broken(io.RawIOBase):
+    """A body whose sender has gone, or sends something that are no chunks."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("length", ["", "5"])
+def test_wsgi_body_that_breaks_off_is_refused(length: str) -> None:
+    """It is no fault of the recipient."""
+    broken = {"wsgi.input": Broken(), "wsgi.input_terminated": True}
+    with pytest.raises(WebhookError, match="early"):
+        read_wsgi(environ(CONTENT_LENGTH=length, **broken))
 
 
 async def test_asgi_body_is_what_came() -> None:

@@ -143,6 +143,7 @@ DEDUPE_PURGED_ROWS_MAX = 100  # by one webhook; more than the one it adds, so th
 DEDUPE_TRIES_MAX = 8  # against other workers that change the same mark meanwhile
 SQLITE_BUSY_TIMEOUT_MS = 5_000  # what Python's own default is
 SQLITE_WAL_TRIES_MAX = 16  # while other processes open the same new database
+POSTGRES_LOCK_TIMEOUT_MS = 5_000  # as for SQLite; shorter than senders wait for an answer
 
 # --- retrying a delivery ---------------------------------------------------------------------
 RETRY_AFTER_CHARACTERS_MAX = 64  # the longest HTTP-date has 33

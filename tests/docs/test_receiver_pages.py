@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from tests.examples.process import FOLDER
 from tests.unit.project import ROOT
 from timemachine import receiver
-from timemachine.receiver import raw, sqlite
+from timemachine.receiver import postgres, raw, redis, sqlite
 
 HOWTO = ROOT / "docs" / "howto" / "receive-webhooks.md"
 REFERENCE = ROOT / "docs" / "reference" / "receiver.md"
@@ -43,11 +43,15 @@ def test_the_howto_shows_the_examples() -> None:
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The names that all code of the reference has made, run in order."""
+    """The names that all code of the reference has made, run in order.
+
+    What needs a server says which, and is run by `tests/integration/receiver`.
+    """
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for _, code in python_blocks(REFERENCE):
-        exec(compile(code, REFERENCE.name, "exec"), names)  # noqa: S102 - that is the test
+    for info, code in python_blocks(REFERENCE):
+        if info == "python":
+            exec(compile(code, REFERENCE.name, "exec"), names)  # noqa: S102 - that is the test
     yield names
     names["connection"].close()
 
@@ -94,7 +98,8 @@ def test_the_wsgi_application_of_the_reference(played: dict[str, Any]) -> None:
 
 
 def _offered() -> list[str]:
-    names = [*receiver.__all__, "SCHEMA", "SQLiteStore", "connect", "read_asgi", "read_wsgi"]
+    names = [*receiver.__all__, "SCHEMA", "SQLiteStore", "PostgresStore", "RedisStore"]
+    names += ["connect", "read_asgi", "read_wsgi"]
     for kind in (receiver.Webhook, receiver.Dedupe, receiver.Store):
         names += [name for name in vars(kind) if not name.startswith("_")]
     return sorted(set(names))
@@ -121,6 +126,8 @@ def test_all_that_is_offered_is_documented(name: str) -> None:
         (receiver.fingerprint, "fingerprint"),
         (sqlite.SQLiteStore, "SQLiteStore"),
         (sqlite.connect, "connect"),
+        (postgres.PostgresStore, "PostgresStore"),
+        (redis.RedisStore, "RedisStore"),
         (raw.read_wsgi, "read_wsgi"),
         (raw.read_asgi, "read_asgi"),
     ],
@@ -138,5 +145,5 @@ def test_calls_are_documented_as_they_are(call: Any, written: str) -> None:
         if default is parameter.empty:
             parts.append(name)
         else:
-            parts.append(f"{name}={'time.time' if callable(default) else default}")
+            parts.append(f"{name}={'time.time' if callable(default) else repr(default)}")
     assert f"`{written}({', '.join(parts)})`" in REFERENCE.read_text().replace("`await ", "`")

@@ -5,6 +5,9 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
+import psycopg
+import redis
+
 from timemachine.client import TimeMachineError
 from timemachine.receiver import (
     Dedupe,
@@ -18,6 +21,8 @@ from timemachine.receiver import (
     WebhookVerificationError,
     fingerprint,
 )
+from timemachine.receiver.postgres import PostgresStore
+from timemachine.receiver.redis import RedisStore
 from timemachine.receiver.sqlite import SQLiteStore, connect
 
 
@@ -56,6 +61,17 @@ def receive_once(body: bytes, headers: Mapping[str, str]) -> int:
         dedupe.once("id", "print")  # type: ignore[call-arg]
         dedupe.commit(done)  # type: ignore[arg-type]
     return 200
+
+
+def stores(
+    connection: psycopg.Connection[dict[str, Any]], cluster: redis.RedisCluster
+) -> list[Store]:
+    """The stores on servers, with what applications have."""
+    webhook = Webhook("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=")
+    assert_type(webhook.verify(b"{}", {}), Any)
+    store = PostgresStore(connection, lock_timeout_ms=1_000)
+    store.create_table()
+    return [store, RedisStore(redis.Redis()), RedisStore(cluster, prefix="shop:")]
 
 
 def receive_long(dedupe: Dedupe, body: bytes, webhook_id: str) -> int:

@@ -28,9 +28,11 @@ separate WebhookPayloadError.
 
 A genuine webhook can come more than once: its sender repeats what it had no answer to, for days.
 Dedupe remembers ids in the database where the effect happens, in the same transaction, so that the
-effect happens once whatever crashes when. `dedupe.py` tells how.
+effect happens once whatever crashes when. `dedupe.py` tells how. `postgres.py` keeps the ids in
+PostgreSQL; `redis.py` keeps them in Redis, for effects that are in no database.
 
-Each WebhookError has the `http_status` to answer with. Needs nothing but the standard library.
+Each WebhookError has the `http_status` to answer with. Needs nothing but the standard library; with
+PostgreSQL, Redis or public keys of senders one package more.
 """
 
 from timemachine.errors import (

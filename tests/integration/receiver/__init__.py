@@ -1,1 +1,1 @@
-"""Recipients as processes and threads that share one database."""
+"""Recipients as processes and threads that share one database, and stores on real servers."""

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.integration.receiver.places import Place, effects
 from tests.unit.project import ROOT
-from timemachine.receiver.sqlite import SQLiteStore, connect
 
 LEASE_S = 120
 ID = "msg_1"
@@ -56,22 +55,19 @@ class Worker:
         return last
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A database with the marks, and a table for effects that takes any number of each."""
-    path = tmp_path / "app.db"
-    with closing(connect(path)) as connection:
-        SQLiteStore(connection).create_table()
-        connection.execute("CREATE TABLE effects (webhook_id TEXT)")
-    return path
+@pytest.fixture(autouse=True)
+def _tables(place: Place) -> None:
+    """The tables are there before the workers are."""
+    with closing(place.connect()) as connection:
+        place.create_tables(connection)
 
 
 @contextmanager
-def worker(path: Path, mode: str, *webhook_ids: str, ahead_s: int = 0) -> Iterator[Worker]:
+def worker(place: Place, mode: str, *webhook_ids: str, ahead_s: int = 0) -> Iterator[Worker]:
     """A worker that does not outlive the test."""
     command = [sys.executable, "-m", "tests.integration.receiver.worker"]
     with subprocess.Popen(
-        [*command, str(path), str(ahead_s), mode, *(webhook_ids or [ID])],
+        [*command, place.text, str(ahead_s), mode, *(webhook_ids or [ID])],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -83,97 +79,91 @@ def worker(path: Path, mode: str, *webhook_ids: str, ahead_s: int = 0) -> Iterat
             process.kill()
 
 
-def effects(path: Path) -> list[str]:
-    """Every effect that was committed."""
-    with closing(connect(path)) as connection:
-        return [name for (name,) in connection.execute("SELECT webhook_id FROM effects")]
-
-
-def run(path: Path, mode: str, *, ahead_s: int = 0) -> str:
+def run(place: Place, mode: str, *, ahead_s: int = 0) -> str:
     """What a worker that nobody disturbs says in the end."""
-    with worker(path, mode, ahead_s=ahead_s) as undisturbed:
+    with worker(place, mode, ahead_s=ahead_s) as undisturbed:
         return undisturbed.last()
 
 
-def test_killed_between_claim_and_effect(path: Path) -> None:
+def test_killed_between_claim_and_effect(place: Place) -> None:
     """Its claim holds until the lease ends; then another takes over, and does it once."""
-    with worker(path, "claim-claimed") as victim:
+    with worker(place, "claim-claimed") as victim:
         victim.until("claimed")
         victim.process.kill()
         victim.process.wait()
-    assert "InProgress" == run(path, "claim")
-    assert "webhook_in_progress" == run(path, "once")
-    assert [] == effects(path)
-    assert "taken_over=True" == run(path, "claim", ahead_s=LEASE_S)
-    assert "Done" == run(path, "claim", ahead_s=LEASE_S)
-    assert "repeated=True" == run(path, "once")
-    assert [ID] == effects(path)
+    assert "InProgress" == run(place, "claim")
+    assert "webhook_in_progress" == run(place, "once")
+    assert [] == effects(place)
+    assert "taken_over=True" == run(place, "claim", ahead_s=LEASE_S)
+    assert "Done" == run(place, "claim", ahead_s=LEASE_S)
+    assert "repeated=True" == run(place, "once")
+    assert [ID] == effects(place)
 
 
 @pytest.mark.parametrize("moment", ["effect", "committing"])
-def test_killed_inside_the_transaction(path: Path, moment: str) -> None:
+def test_killed_inside_the_transaction(place: Place, moment: str) -> None:
     """An effect that was not committed is gone; the next one does it."""
-    with worker(path, f"claim-{moment}") as victim:
+    with worker(place, f"claim-{moment}") as victim:
         victim.until(moment)
         victim.process.kill()
         victim.process.wait()
-    assert [] == effects(path)
-    assert "repeated=False" == run(path, "once", ahead_s=LEASE_S)
-    assert [ID] == effects(path)
+    assert [] == effects(place)
+    assert "repeated=False" == run(place, "once", ahead_s=LEASE_S)
+    assert [ID] == effects(place)
 
 
-def test_killed_after_the_commit(path: Path) -> None:
+def test_killed_after_the_commit(place: Place) -> None:
     """It could not answer, so the webhook comes again: and is recognised."""
-    with worker(path, "claim-committed") as victim:
+    with worker(place, "claim-committed") as victim:
         victim.until("committed")
         victim.process.kill()
         victim.process.wait()
-    assert "repeated=True" == run(path, "once")
-    assert "Done" == run(path, "claim")
-    assert [ID] == effects(path)
+    assert "repeated=True" == run(place, "once")
+    assert "Done" == run(place, "claim")
+    assert [ID] == effects(place)
 
 
-def test_killed_inside_once(path: Path) -> None:
+def test_killed_inside_once(place: Place) -> None:
     """It leaves neither effect nor claim: the next one need not wait for anything."""
-    with worker(path, "once-effect") as victim:
+    with worker(place, "once-effect") as victim:
         victim.until("effect")
         victim.process.kill()
         victim.process.wait()
-    assert [] == effects(path)
-    assert "repeated=False" == run(path, "once")
-    assert "repeated=True" == run(path, "once")
-    assert [ID] == effects(path)
+    assert [] == effects(place)
+    assert "repeated=False" == run(place, "once")
+    assert "repeated=True" == run(place, "once")
+    assert [ID] == effects(place)
 
 
-def test_stopped_and_awake_again(path: Path) -> None:
+def test_stopped_and_awake_again(place: Place) -> None:
     """A worker that slept past its lease finds its claim taken: it rolls its effect back."""
-    with worker(path, "claim-claimed") as slow:
+    with worker(place, "claim-claimed") as slow:
         slow.until("claimed")
         slow.process.send_signal(signal.SIGSTOP)
-        assert "taken_over=True" == run(path, "claim", ahead_s=LEASE_S)
+        assert "taken_over=True" == run(place, "claim", ahead_s=LEASE_S)
         slow.process.send_signal(signal.SIGCONT)
         assert "webhook_claim_lost" == slow.last()
-    assert [ID] == effects(path)
+    assert [ID] == effects(place)
 
 
-def test_two_at_once(path: Path) -> None:
+def test_two_at_once(place: Place) -> None:
     """While one is inside its transaction the other waits, and then finds it done."""
-    with worker(path, "once-effect") as first:
+    with worker(place, "once-effect") as first:
         first.until("effect")
-        with worker(path, "once") as second:
+        with worker(place, "once") as second:
             assert "repeated=False" == first.last()
             assert "repeated=True" == second.last()
-    assert [ID] == effects(path)
+    assert [ID] == effects(place)
 
 
 @pytest.mark.timeout(240)
-def test_a_storm_of_kills(path: Path) -> None:
+def test_a_storm_of_kills(place: Place) -> None:
     """Workers that all get all webhooks are killed again and again: each effect happens once."""
     dice = random.Random(1)
     webhook_ids = [f"msg_{number}" for number in range(100)]
     for _ in range(8):
         with ExitStack() as stack:
-            storm = [stack.enter_context(worker(path, "storm", *webhook_ids)) for _ in range(3)]
+            storm = [stack.enter_context(worker(place, "storm", *webhook_ids)) for _ in range(3)]
             handled = [dice.randrange(1, 6) for _ in storm]
             for each, count in zip(storm, handled, strict=True):
                 each.allow(count)
@@ -186,7 +176,7 @@ def test_a_storm_of_kills(path: Path) -> None:
                     each.line()  # mostly of the effect, whose transaction is open
                 each.process.kill()
                 each.process.wait()
-    assert len(effects(path)) < len(webhook_ids)
-    with worker(path, "storm", *webhook_ids) as survivor:
+    assert len(effects(place)) < len(webhook_ids)
+    with worker(place, "storm", *webhook_ids) as survivor:
         survivor.last()
-    assert sorted(webhook_ids) == sorted(effects(path))
+    assert sorted(webhook_ids) == sorted(effects(place))

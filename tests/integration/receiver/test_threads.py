@@ -1,6 +1,5 @@
 """Many threads and processes on one database: nothing twice, nothing lost, nothing locked up."""
 
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,7 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from tests.integration.receiver.places import Place, effects
 from timemachine.receiver import (
     Dedupe,
     InProgress,
@@ -18,7 +19,6 @@ from timemachine.receiver import (
     WebhookClaimLost,
     fingerprint,
 )
-from timemachine.receiver.sqlite import SQLiteStore, connect
 
 PRINT = fingerprint(b"{}")
 THREADS = 8
@@ -48,53 +48,39 @@ def patiently(call: Callable[[], None]) -> None:
         return
 
 
-def effects(path: Path) -> Counter[str]:
-    """How often each effect was committed."""
-    with closing(connect(path)) as connection:
-        return Counter(each for (each,) in connection.execute("SELECT what FROM effects"))
-
-
-def test_once_in_many_threads(tmp_path: Path) -> None:
+def test_once_in_many_threads(place: Place) -> None:
     """All threads get all webhooks, in different order; each has its effect once.
 
-    They also open the new database at once, and make its table.
+    They also open the new database at once, and make its tables.
     """
-    path = tmp_path / "app.db"
     firsts: list[str] = []
 
     def work(number: int) -> None:
-        with closing(connect(path)) as connection:
-            patiently(SQLiteStore(connection).create_table)
-            patiently(
-                lambda: _execute(connection, "CREATE TABLE IF NOT EXISTS effects (what TEXT)")
-            )
+        with closing(place.connect()) as connection:
+            patiently(lambda: place.create_tables(connection))
             for webhook_id in IDS[number:] + IDS[:number]:
                 patiently(lambda: once(webhook_id))  # noqa: B023 - called at once
 
     def once(webhook_id: str) -> None:
-        with closing(connect(path)) as connection:
-            seen = Dedupe(SQLiteStore(connection)).once(
-                webhook_id,
-                PRINT,
-                lambda: _execute(connection, "INSERT INTO effects VALUES (?)", webhook_id),
+        with closing(place.connect()) as connection:
+            seen = Dedupe(place.store(connection)).once(
+                webhook_id, PRINT, lambda: _effect(place, connection, webhook_id)
             )
             if not seen.repeated:
                 firsts.append(webhook_id)
 
     together(work)
-    assert Counter(IDS) == effects(path) == Counter(firsts)
+    assert Counter(IDS) == Counter(effects(place)) == Counter(firsts)
 
 
-def _execute(connection: sqlite3.Connection, statement: str, *values: str) -> None:
-    connection.execute(statement, values)
+def _effect(place: Place, connection: Any, webhook_id: str) -> None:
+    connection.execute(place.insert, (webhook_id,))
 
 
-def test_claims_in_many_threads(tmp_path: Path) -> None:
+def test_claims_in_many_threads(place: Place) -> None:
     """Claims are taken over while their workers go on: of all workers of a webhook one commits."""
-    path = tmp_path / "app.db"
-    with closing(connect(path)) as connection:
-        SQLiteStore(connection).create_table()
-        connection.execute("CREATE TABLE effects (what TEXT)")
+    with closing(place.connect()) as connection:
+        place.create_tables(connection)
     claimed: list[str] = []
     lost: list[str] = []
 
@@ -105,8 +91,8 @@ def test_claims_in_many_threads(tmp_path: Path) -> None:
             patiently(lambda: claim(webhook_id, ahead_s))  # noqa: B023 - called at once
 
     def claim(webhook_id: str, ahead_s: int) -> None:
-        with closing(connect(path)) as connection:
-            dedupe = Dedupe(SQLiteStore(connection), now=lambda: 1_700_000_000 + ahead_s)
+        with closing(place.connect()) as connection:
+            dedupe = Dedupe(place.store(connection), now=lambda: 1_700_000_000 + ahead_s)
             seen = dedupe.begin(webhook_id, PRINT)
             if not isinstance(seen, New):
                 return
@@ -114,7 +100,7 @@ def test_claims_in_many_threads(tmp_path: Path) -> None:
 
             def do_it() -> None:
                 with dedupe.transaction():
-                    _execute(connection, "INSERT INTO effects VALUES (?)", webhook_id)
+                    _effect(place, connection, webhook_id)
                     dedupe.commit(seen)
 
             try:
@@ -123,7 +109,7 @@ def test_claims_in_many_threads(tmp_path: Path) -> None:
                 lost.append(webhook_id)
 
     together(work)
-    assert Counter(IDS) == effects(path) == Counter(claimed) - Counter(lost)
+    assert Counter(IDS) == Counter(effects(place)) == Counter(claimed) - Counter(lost)
 
 
 def test_many_processes_open_a_new_database(tmp_path: Path) -> None:
@@ -154,16 +140,15 @@ def test_many_processes_open_a_new_database(tmp_path: Path) -> None:
     assert ["wal\n"] * 6 == [process.communicate()[0] for process in processes]
 
 
-def test_one_claim_among_many(tmp_path: Path) -> None:
+def test_one_claim_among_many(place: Place) -> None:
     """Who asks while another holds the claim hears that it is in progress, all of them."""
-    path = tmp_path / "app.db"
-    with closing(connect(path)) as connection:
-        SQLiteStore(connection).create_table()
+    with closing(place.connect()) as connection:
+        place.create_tables(connection)
     seen: list[object] = []
 
     def work(number: int) -> None:
-        with closing(connect(path)) as connection:
-            dedupe = Dedupe(SQLiteStore(connection), now=lambda: 1_700_000_000)
+        with closing(place.connect()) as connection:
+            dedupe = Dedupe(place.store(connection), now=lambda: 1_700_000_000)
             patiently(lambda: seen.append(dedupe.begin("msg", PRINT)))
 
     together(work)

@@ -1,9 +1,10 @@
 """A worker that handles webhooks, to be killed at any moment.
 
-    python -m tests.integration.receiver.worker DATABASE AHEAD_S MODE ID...
+    python -m tests.integration.receiver.worker PLACE AHEAD_S MODE ID...
 
-Its clock is AHEAD_S seconds ahead, so that leases end without anybody waiting. It prints a line at
-each step, and waits at the step that MODE names until a line comes in. MODE `storm` waits nowhere.
+PLACE is the name of a database, as in places.py. Its clock is AHEAD_S seconds ahead, so that leases
+end without anybody waiting. It prints a line at each step, and waits at the step that MODE names
+until a line comes in. MODE `storm` waits nowhere.
 """
 
 import contextlib
@@ -11,19 +12,18 @@ import random
 import sys
 import time
 
+from tests.integration.receiver.places import place_of
 from timemachine.receiver import Dedupe, New, WebhookBusy, WebhookError, fingerprint
-from timemachine.receiver.sqlite import SQLiteStore, connect
 
 PRINT = fingerprint(b"{}")
 
 
 def main() -> None:
     """Handle each webhook as MODE says."""
-    path, ahead_s, mode, *webhook_ids = sys.argv[1:]
-    # Nobody waits for long, but the machine may be slow.
-    connection = connect(path, busy_timeout_ms=60_000)
-    store = SQLiteStore(connection)
-    dedupe = Dedupe(store, now=lambda: time.time() + int(ahead_s))
+    name, ahead_s, mode, *webhook_ids = sys.argv[1:]
+    place = place_of(name)
+    connection = place.connect()
+    dedupe = Dedupe(place.store(connection), now=lambda: time.time() + int(ahead_s))
 
     def step(name: str) -> None:
         print(name, flush=True)
@@ -31,7 +31,7 @@ def main() -> None:
             sys.stdin.readline()
 
     def effect(webhook_id: str) -> None:
-        connection.execute("INSERT INTO effects VALUES (?)", (webhook_id,))
+        connection.execute(place.insert, (webhook_id,))
         step("effect")
 
     def once(webhook_id: str) -> str:

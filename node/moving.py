@@ -138,13 +138,14 @@ class Moving:
         """Whether the cluster goes on without the nodes that are removed with the end.
 
         The meta group does once they do not belong to it; and what they have sent must be settled,
-        for nobody hears them afterwards.
+        for nobody hears them afterwards. Nodes on which replicas are left stay: the plan fails.
         """
-        if plan.kind is not PlanKind.REMOVE:
+        leave = going(self._meta)
+        if plan.kind is not PlanKind.REMOVE or not leave:
             return True
         group = self._meta_vnode.members
         ids = {*group.voters, *group.voters_outgoing, *group.learners, *group.learners_next}
-        if not going(self._meta).isdisjoint(map(node_of, ids)):
+        if not leave.isdisjoint(map(node_of, ids)):
             return False
         living = [number for number in plan.nodes if self._alive(number)]
         if self._rested.issuperset(living):

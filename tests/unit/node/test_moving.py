@@ -291,6 +291,16 @@ def test_who_does_not_say_what_it_has_sent_is_asked_again_later() -> None:
     assert [EndPlan] == cluster.look()
 
 
+def test_a_node_on_which_replicas_are_left_is_not_waited_for() -> None:
+    """Named regression: it goes on sending, so it never came to rest, and the plan never failed."""
+    cluster = _Cluster(1, kind=PlanKind.REMOVE)
+    cluster.placements[1, 9] = Placement(1, 9, (1, 3), (1, 3))
+    cluster.look()
+    cluster.settle(0)
+    cluster.unsettled = 1
+    assert [EndPlan] == cluster.look()
+
+
 def test_only_the_node_leader_proposes() -> None:
     """And while the node works."""
     cluster = _Cluster()

@@ -1,25 +1,19 @@
 """The attempts of one route, over all vnodes of its database, the newest first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 from typing import ClassVar
 
 import msgspec
 
-from timemachine import codec
 from timemachine.model import AttemptRecord, JobRecord
-from timemachine.replica.records import find_attempt, read_attempt, read_job
+from timemachine.replica.records import find_attempt, read_attempt, read_job, read_listed
 from timemachine.storage.api import Row, Store
-from timemachine.storage.keys import ReplicaKeys, after_prefix, read_u64, u64
+from timemachine.storage.keys import ReplicaKeys, read_u64
 
 _CHUNK_ROWS = 16
-_PURGED_ROWS = 500
-_PURGED_JOBS = 500
 _STEPS_BETWEEN_YIELDS = 32
-_ROUTES_LOOKED_AT = 8
 _ATTEMPT_BYTES = 1_024
-
-_read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])
 
 RoutePosition = tuple[bytes, int, int, int]
 """Of an attempt: its row without the route (settled_ms, log index, number), the uid of its
@@ -117,7 +111,7 @@ def route_attempts(
     while heads:
         _, number, (key, value) = heads[0]
         uid, index, keys = vnodes[number]
-        listed = _read_listed(value)
+        listed = read_listed(value)
         places = len(listed)
         if before is not None and (key, uid, index) == before[:3]:
             places = min(places, before[3])
@@ -162,29 +156,3 @@ def _read(
     if made.fence > settled_index:
         return None  # the job was purged, and this is of another one with its id
     return record, made
-
-
-def old_attempt_rows(
-    store: Store, keys: ReplicaKeys, before_ms: int, cursor: bytes
-) -> tuple[list[bytes], list[str], bytes]:
-    """Some rows, without their table's prefix, that were settled before a time; their jobs.
-
-    Looks at some routes from `cursor` on, empty at the beginning; returns the next one too.
-    """
-    found: list[bytes] = []
-    jobs: dict[str, None] = {}
-    table = keys.route_attempts
-    at = len(table)
-    cursor = cursor or table
-    for _ in range(_ROUTES_LOOKED_AT):
-        first = store.scan(cursor, after_prefix(table), 1)
-        if not first:
-            return found, list(jobs), b""
-        route = first[0][0][: at + 8]
-        cursor = after_prefix(route)
-        for key, value in store.scan(route, route + u64(before_ms), _PURGED_ROWS):
-            found.append(key[at:])
-            jobs |= dict.fromkeys([job_id for job_id, _ in _read_listed(value)])
-            if len(jobs) >= _PURGED_JOBS:
-                return found, list(jobs), cursor
-    return found, list(jobs), cursor

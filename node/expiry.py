@@ -3,24 +3,33 @@
 from collections.abc import Callable
 from functools import partial
 
-from node.attempts import old_attempt_rows
 from node.env import World
 from node.replicas import job_machine
 from node.runtime import Runtime
 from node.tasks import Tasks
 from timemachine import limits
-from timemachine.errors import StoreDamaged
+from timemachine.errors import StoreDamaged, TimeMachineError
+from timemachine.forgetting import Ended, Requests
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.meta import ForgetRequests, MetaMachine
 from timemachine.storage.api import Store
-from timemachine.storage.keys import u64
+from timemachine.storage.keys import ReplicaKeys
 from timemachine.vnode import Vnode
 
 _ROUND_MS = 1_000.0
 _VNODES_A_ROUND = 32
-_JOBS = 500
-_REQUESTS = 1_000
+
+
+class _Kept:
+    """What is remembered of the replica with these keys, as long as this node has it."""
+
+    __slots__ = ("ended", "keys", "requests")
+
+    def __init__(self, keys: ReplicaKeys) -> None:
+        self.keys = keys
+        self.ended = Ended(keys)
+        self.requests = Requests(keys)
 
 
 class Expiry:
@@ -53,7 +62,7 @@ class Expiry:
         self._tasks = tasks
         self._alone = alone
         self._next_vnode = 0
-        self._attempts_at: dict[tuple[int, int], bytes] = {}
+        self._kept: dict[tuple[int, int], _Kept] = {}
 
     def start(self) -> None:
         """Begin, and go on until the node stops."""
@@ -61,16 +70,14 @@ class Expiry:
 
     def forget_vnode(self, group: tuple[int, int]) -> None:
         """A vnode is gone."""
-        self._attempts_at.pop(group, None)
+        self._kept.pop(group, None)
 
     def _round(self) -> None:
         if not self._runtime.working:
             return
         self.start()
-        requests = self._old_requests(self._meta_vnode, self._meta.state.requests)
-        if requests:
-            command = ForgetRequests(now_ms=self._world.wall_ms(), requests=requests)
-            self._runtime.propose(self._meta_vnode, command)
+        if self._meta_vnode.serving:
+            self._forget_requests(self._meta_vnode, self._meta.state.requests, ForgetRequests)
         self._tasks.expire()
         vnodes = [vnode for group in self._vnodes.values() for vnode in group.values()]
         if not vnodes:
@@ -83,51 +90,57 @@ class Expiry:
         self._next_vnode = (self._next_vnode + _VNODES_A_ROUND) % len(vnodes)
 
     def _try(self, vnode: Vnode) -> None:
-        if not self._runtime.working or not self._runtime.holds(vnode):
+        if not self._runtime.working or not self._runtime.holds(vnode) or not vnode.serving:
             return
         try:
-            self._expire(vnode)
+            self._purge(vnode)
+            self._forget_requests(vnode, job_machine(vnode).state.requests, c.Forget)
+            self._tasks.tidy(vnode)
         except StoreDamaged as error:
             self._runtime.damaged(error)
 
-    def _expire(self, vnode: Vnode) -> None:
+    def _of(self, vnode: Vnode) -> _Kept:
+        """What is remembered of a replica; nothing is where it goes on from a snapshot."""
+        kept = self._kept.get(vnode.group)
+        if kept is None or kept.keys is not vnode.keys:
+            kept = self._kept[vnode.group] = _Kept(vnode.keys)
+        return kept
+
+    def _purge(self, vnode: Vnode) -> None:
+        ended = self._of(vnode).ended
+        if ended.busy:
+            return
         now_ms = self._world.wall_ms()
-        keys = vnode.keys
         collection = self._collections[vnode.group[0]]
         kept_ms = collection.history_retention_ms
         if not self._alone():
             # A node that has not heard that it made a job asks for it again: the job tells it so.
             kept_ms = max(kept_ms, limits.REQUESTS_MADE_KEPT_MS)
         before_ms = max(0, now_ms - kept_ms)
-        finished = self._store.scan(keys.finished, keys.finished + u64(before_ms), _JOBS)
-        at_route = self._attempts_at.get(vnode.group, b"")
-        attempts, ended, cursor = old_attempt_rows(self._store, keys, before_ms, at_route)
-        if at_route and not attempts and not cursor:
-            # Nothing was behind that route: look from the first one on, and not a round later.
-            attempts, ended, cursor = old_attempt_rows(self._store, keys, before_ms, b"")
-        self._attempts_at[vnode.group] = cursor
-        if finished or attempts:
-            at = len(keys.finished) + 8
-            # What its attempt delivered is listed with this, or with one before or after.
-            job_ids = [key[at:].decode() for key, _ in finished] + ended
+        found = ended.look(self._store, now_ms, before_ms, self._world.mono_ms())
+        if ended.busy:
             command = c.Purge(
-                now_ms=now_ms, before_ms=before_ms, job_ids=job_ids, attempt_rows=attempts
+                now_ms=now_ms,
+                before_ms=before_ms,
+                job_ids=found.job_ids,
+                attempt_rows=found.attempt_rows,
             )
-            self._runtime.propose(vnode, command)
-        requests = self._old_requests(vnode, job_machine(vnode).state.requests)
-        if requests:
-            self._runtime.propose(vnode, c.Forget(now_ms=now_ms, requests=requests))
-        if vnode.serving:
-            self._tasks.tidy(vnode)
+            self._runtime.propose(vnode, command, partial(_done, ended))
 
-    def _old_requests(self, vnode: Vnode, count: int) -> list[tuple[int, bytes]]:
-        """Stored answers of a vnode that are to be forgotten, the oldest first."""
-        if not count:
-            return []
-        keys = vnode.keys
-        # Beyond the bound in number, the oldest answers go before their time.
-        crowded = count > limits.REQUESTS_PER_VNODE_MAX
-        stop = keys.prefix + b"y" if crowded else keys.request_age + u64(self._world.wall_ms())
-        at = len(keys.request_age)
-        rows = self._store.scan(keys.request_age, stop, _REQUESTS)
-        return [(int.from_bytes(key[at : at + 8], "big"), key[at + 8 :]) for key, _ in rows]
+    def _forget_requests(
+        self, vnode: Vnode, count: int, command: type[c.Forget | ForgetRequests]
+    ) -> None:
+        """Forget stored answers of a replica that has so many."""
+        requests = self._of(vnode).requests
+        if requests.busy:
+            return
+        now_ms = self._world.wall_ms()
+        found = requests.look(self._store, count, now_ms, self._world.mono_ms())
+        if found:
+            self._runtime.propose(
+                vnode, command(now_ms=now_ms, requests=found), partial(_done, requests)
+            )
+
+
+def _done(looked: Ended | Requests, result: object) -> None:
+    looked.done(committed=not isinstance(result, TimeMachineError))

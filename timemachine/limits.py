@@ -215,6 +215,14 @@ BALANCE_EVERY_MS = 5_000  # how often the node leader looks who leads what
 BALANCE_MOVES_MAX = 20  # leaders that it has moved at once
 LEARNER_BEHIND_MAX = 100  # entries that a replica may lack when it is made a voter
 
+# --- what is forgotten after its time ----------------------------------------------------------
+# Two clocks may lie on both sides of the median, and a command waits for a disk and a majority.
+FORGET_MARGIN_MS = 10_000  # how far behind the clock a time may be when it is written
+# What comes with an older one is kept that much longer: little of a retention of days. And to walk
+# over all that LevelDB has kept of deleted keys takes up to a tenth of a second.
+FORGET_SWEEP_MS = 3_600_000  # until a replica is looked through from the beginning, at most
+
+assert 2 * CLOCK_OFFSET_MAX_MS < FORGET_MARGIN_MS < REQUESTS_MADE_KEPT_MS
 assert REPLICAS_MAX < NODES_MAX < NODES_MAX + NODES_REMOVED_KEPT_MAX < NODE_NUMBER_MAX
 assert 0 < NODE_WEIGHT_DEFAULT < NODE_WEIGHT_MAX
 assert JOIN_TOKEN_TTL_MS_MIN < JOIN_TOKEN_TTL_MS_DEFAULT <= JOIN_TOKEN_TTL_MS_MAX

@@ -5,8 +5,66 @@ from typing import Any
 import pytest
 
 from tests.sim.node import SimNode
+from tests.unit.node.gathering.made import Spread
+from timemachine.errors import NotLeader
+from timemachine.group import META_GROUP
+from timemachine.model import Collection, Route
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
+from timemachine.storage.api import Row
+from timemachine.storage.keys import ReplicaKeys
+
+
+def _retain(node: SimNode, retention_ms: int, num_vnodes: int) -> None:
+    """Have ended jobs kept for so long."""
+    node.ask_meta(
+        m.PutCollection(
+            now_ms=node.now_ms(),
+            db="default",
+            name="jobs",
+            num_vnodes=num_vnodes,
+            history_retention_ms=retention_ms,
+            request=c.Request(b"%016d" % node.now_ms(), b"f" * 16),
+        )
+    )
+
+
+def _fire(node: SimNode, jobs: Collection, route: Route, count: int) -> None:
+    """Have jobs fire, and one deleted; the answers to some of the requests are kept for a day."""
+    answers: list[Any] = []
+    for number in range(count):
+        job_id = f"job-{number}"
+        command = c.PutJob(
+            now_ms=node.now_ms(),
+            job_id=job_id,
+            uid=node.engine.random_bytes(16),
+            trigger_ms=node.now_ms(),
+            delay_ms=None,
+            route=route.name,
+            route_uid=route.uid,
+            meta=b"null",
+            request=c.Request(b"%016d" % number, c.MADE_BY_NODE if number % 2 else b"f" * 16),
+        )
+        node.engine.propose_job(jobs, job_id, command, answers.append)
+    node.put_job(jobs, "deleted", node.now_ms() + 60_000, route, answers)
+    node.world.run_until(lambda: len(answers) == count + 1)
+    node.delete_job(jobs, "deleted", answers)
+    ended = {"delivered": count, "cancelled": 1}
+    node.world.run_until(lambda: ended.items() <= node.engine.counts(jobs).items())
+
+
+def _starts(store: Any, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Where scans begin from now on."""
+    starts: list[bytes] = []
+    scan = store.scan
+
+    def noted(start: bytes, *arguments: Any, **named: Any) -> list[Row]:
+        starts.append(start)
+        rows: list[Row] = scan(start, *arguments, **named)
+        return rows
+
+    monkeypatch.setattr(store, "scan", noted)
+    return starts
 
 
 def test_many_vnodes_expire_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,16 +88,131 @@ def test_many_vnodes_expire_one_after_the_other(monkeypatch: pytest.MonkeyPatch)
         propose(vnode, command, *rest)
 
     monkeypatch.setattr(runtime, "propose", watched)
-    node.ask_meta(
-        m.PutCollection(
-            now_ms=node.now_ms(),
-            db="default",
-            name="jobs",
-            num_vnodes=32,
-            history_retention_ms=5_000,
-        )
-    )
+    _retain(node, 5_000, 32)
     node.world.run_for(8_000)
     assert 0 == sum(node.engine.counts(jobs).values())
     assert 320 == sum(count for _, count in purged)
     assert len({at_ms for at_ms, _ in purged}) == len(purged) > 16
+
+
+def test_no_scan_begins_where_the_purged_rows_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LevelDB walks over deleted keys: 20 to 100 ms each second, once a day's jobs were purged."""
+    node = SimNode(32)
+    assert node.start()
+    jobs, route = node.put_collection(num_vnodes=2), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    _retain(node, 120_000, 2)
+    _fire(node, jobs, route, 40)
+    node.world.run_for(115_000)
+    assert 41 == sum(node.engine.counts(jobs).values())
+    starts = _starts(node.engine._store, monkeypatch)
+    node.world.run_for(10_000)
+    assert 0 == sum(node.engine.counts(jobs).values())
+    meta = node.engine._meta_vnode.keys
+    fronts = {meta.request_age: 0}
+    for vnode in node.engine._vnodes[jobs.uid].values():
+        keys = vnode.keys
+        fronts |= {
+            keys.finished: 0,
+            keys.request_age: 0,
+            keys.route_attempts_range(route.uid)[0]: 0,
+        }
+        assert keys.route_attempts not in starts
+    for start in starts:
+        front = start[:-8]
+        if front in fronts:
+            fronts[front] += 1
+            assert int.from_bytes(start[-8:], "big") > node.now_ms() - 140_000
+    assert not fronts.keys() & set(starts)
+    assert all(fronts.values())
+
+
+def test_what_was_refused_is_purged_a_round_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark goes no further than what is committed."""
+    node = SimNode(33)
+    assert node.start()
+    jobs, route = node.put_collection(num_vnodes=2), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    _fire(node, jobs, route, 20)
+    runtime = node.engine.runtime
+    propose = runtime.propose
+    refused: list[Any] = []
+
+    def refuse(vnode: Any, command: Any, done: Any = None) -> None:
+        if isinstance(command, c.Purge) and len(refused) < 6:
+            refused.append(command)
+            done(NotLeader())
+        else:
+            propose(vnode, command, done)
+
+    monkeypatch.setattr(runtime, "propose", refuse)
+    _retain(node, 30_000, 2)
+    node.world.run_for(40_000)
+    assert 6 == len(refused)
+    assert 0 == sum(node.engine.counts(jobs).values())
+
+
+def test_nothing_else_is_proposed_until_it_is_known_what_became_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a slow disk the same jobs were purged again each second."""
+    node = SimNode(34)
+    assert node.start()
+    jobs, route = node.put_collection(num_vnodes=1), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    _fire(node, jobs, route, 20)
+    runtime = node.engine.runtime
+    propose = runtime.propose
+    held: list[Any] = []
+
+    def hold(vnode: Any, command: Any, done: Any = None) -> None:
+        if isinstance(command, c.Purge) and not held:
+            held.append(lambda: propose(vnode, command, done))
+        else:
+            assert not isinstance(command, c.Purge) or held[0] is None
+            propose(vnode, command, done)
+
+    monkeypatch.setattr(runtime, "propose", hold)
+    _retain(node, 1_000, 1)
+    node.world.run_for(10_000)
+    held[0]()
+    held[0] = None
+    node.world.run_for(3_000)
+    assert 0 == sum(node.engine.counts(jobs).values())
+
+
+def test_what_is_remembered_is_of_one_replica() -> None:
+    """It goes with its vnode, and is not that of the rows of a snapshot."""
+    node = SimNode(35)
+    assert node.start()
+    jobs = node.put_collection(num_vnodes=4)
+    assert jobs is not None
+    node.world.run_for(2_000)
+    expiry = node.engine._expiry
+    groups = {(jobs.uid, index) for index in range(4)}
+    assert groups | {META_GROUP} == expiry._kept.keys()
+    vnode = node.engine._vnodes[jobs.uid][0]
+    kept = expiry._of(vnode)
+    assert kept is expiry._of(vnode)
+    vnode.keys = ReplicaKeys(99)
+    assert kept is not expiry._of(vnode)
+    node.ask_meta(m.DeleteCollection(now_ms=node.now_ms(), db="default", name="jobs"))
+    node.world.run_for(2_000)
+    assert {META_GROUP} == expiry._kept.keys()
+
+
+def test_nodes_look_at_what_they_lead_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others would find nobody could purge."""
+    nodes = Spread().nodes
+    starts = {
+        number: _starts(engine._store, monkeypatch) for number, engine in nodes.engines.items()
+    }
+    nodes.world.run_for(3_000)
+    for number, engine in nodes.engines.items():
+        vnodes = [vnode for group, vnode in engine.runtime.vnodes.items() if group != META_GROUP]
+        looked = [any(s.startswith(v.keys.finished) for s in starts[number]) for v in vnodes]
+        assert [vnode.serving for vnode in vnodes] == looked
+        assert (2, 6) == (sum(looked), len(looked))

@@ -47,6 +47,7 @@ read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
+read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])
 
 
 def read_meta(store: Getting, keys: ReplicaKeys, raw_id: bytes, record: JobRecord) -> bytes:

@@ -32,11 +32,12 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     ff fence             -                                       -
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
-characters, so NUL ends them. Scans of the due index start at the offset, never at the prefix:
-LevelDB walks over deleted keys, and that is where they pile up. It does so at the end of a scan as
-well: to know that a range has no further row it looks for the next one that there is. Behind the
-rows of a replica that may be a whole range that was erased, hence the fence: a row behind all
-others of its replica, which nobody reads and every scan stops at.
+characters, so NUL ends them. Scans of the due index start at the offset, and those for what is to
+be forgotten at its mark (`timemachine/forgetting.py`), never at the prefix: LevelDB walks over
+deleted keys, and that is where they pile up. It does so at the end of a scan as well: to know that
+a range has no further row it looks for the next one that there is. Behind the rows of a replica
+that may be a whole range that was erased, hence the fence: a row behind all others of its replica,
+which nobody reads and every scan stops at.
 """
 
 from struct import Struct

@@ -1,7 +1,7 @@
 """What is found to be purged, and what goes with it."""
 
-from node.attempts import old_attempt_rows
 from tests.unit.replica.machines import Driven
+from timemachine.forgetting import Ended
 from timemachine.model import AttemptStatus
 from timemachine.replica import commands as c
 from timemachine.storage.keys import after_prefix, u64
@@ -21,10 +21,7 @@ def _finished(driven: Driven) -> int:
 
 def _purge(driven: Driven, before_ms: int) -> list[str]:
     """What the node does each second."""
-    keys = driven.keys
-    finished = driven.store.scan(keys.finished, keys.finished + u64(before_ms))
-    rows, jobs, _ = old_attempt_rows(driven.store, keys, before_ms, b"")
-    ids = [key[len(keys.finished) + 8 :].decode() for key, _ in finished] + jobs
+    ids, rows = Ended(driven.keys).look(driven.store, 9, before_ms, 0.0)
     driven.apply(c.Purge(now_ms=9, before_ms=before_ms, job_ids=ids, attempt_rows=rows))
     return ids
 

@@ -24,12 +24,15 @@ _VNODES_A_ROUND = 32
 class _Kept:
     """What is remembered of the replica with these keys, as long as this node has it."""
 
-    __slots__ = ("ended", "keys", "requests")
+    __slots__ = ("ended", "keys", "requests", "tidied", "tidied_ms")
 
     def __init__(self, keys: ReplicaKeys) -> None:
         self.keys = keys
         self.ended = Ended(keys)
         self.requests = Requests(keys)
+        # When nothing was there of any task, and of which state of the meta group that was true.
+        self.tidied = -1
+        self.tidied_ms = 0.0
 
 
 class Expiry:
@@ -95,7 +98,7 @@ class Expiry:
         try:
             self._purge(vnode)
             self._forget_requests(vnode, job_machine(vnode).state.requests, c.Forget)
-            self._tasks.tidy(vnode)
+            self._tidy(vnode)
         except StoreDamaged as error:
             self._runtime.damaged(error)
 
@@ -140,6 +143,18 @@ class Expiry:
             self._runtime.propose(
                 vnode, command(now_ms=now_ms, requests=found), partial(_done, requests)
             )
+
+    def _tidy(self, vnode: Vnode) -> None:
+        """Forget what is kept of tasks that are over, where there may be any.
+
+        LevelDB finds that there is none behind all that it has kept of deleted rows of the log.
+        """
+        kept, mono_ms = self._of(vnode), self._world.mono_ms()
+        known = self._meta.changes
+        if kept.tidied == known and mono_ms - kept.tidied_ms < limits.FORGET_SWEEP_MS:
+            return
+        if self._tasks.tidy(vnode):
+            kept.tidied, kept.tidied_ms = known, mono_ms
 
 
 def _done(looked: Ended | Requests, result: object) -> None:

@@ -97,8 +97,11 @@ class Tasks:
 
     # --- progress of tasks that are over ---------------------------------------------------
 
-    def tidy(self, vnode: Vnode) -> None:
-        """Forget the progress in one vnode of tasks that have ended."""
+    def tidy(self, vnode: Vnode) -> bool:
+        """Forget the progress in one vnode of tasks that have ended. Whether there was none at all.
+
+        Then there is none until the meta group has changed: a task that runs has yet to end.
+        """
         start = vnode.keys.task
         rows = self._store.scan(start, after_prefix(start), limits.TASKS_KEPT_MAX)
         names = [key[len(start) :].decode() for key, _ in rows]
@@ -106,7 +109,7 @@ class Tasks:
         self._forget(vnode, [each for each in names if each in tasks and _ended(tasks[each])])
         unknown = [each for each in names if each not in tasks]
         if not unknown:
-            return
+            return not names
 
         # The meta group here may be behind. Whoever leads it knows every task that has steps.
         def heard(running: object) -> None:
@@ -114,6 +117,7 @@ class Tasks:
                 self._forget(vnode, [each for each in unknown if each not in running])
 
         self.gathering.ask(RunningTasks(), [self._meta_vnode.group], heard)
+        return False
 
     def _forget(self, vnode: Vnode, names: Sequence[str]) -> None:
         if not vnode.serving:

@@ -118,7 +118,8 @@ def test_no_scan_begins_where_the_purged_rows_were(monkeypatch: pytest.MonkeyPat
             keys.request_age: 0,
             keys.route_attempts_range(route.uid)[0]: 0,
         }
-        assert keys.route_attempts not in starts
+        # Before the rows that are left of tasks lie those that were deleted from the log.
+        assert not {keys.route_attempts, keys.task} & set(starts)
     for start in starts:
         front = start[:-8]
         if front in fronts:

@@ -6,10 +6,11 @@ import pytest
 
 from node.tasks import running
 from tests.sim.node import SimNode
-from timemachine import limits
+from timemachine import codec, limits
 from timemachine.model import Collection, JobState, Task, TaskKind, TaskState
 from timemachine.outbound import Outcome
 from timemachine.replica import meta as m
+from timemachine.replica.results import BulkProgress
 
 HOUR_MS = 3_600_000
 JOBS = 30
@@ -259,3 +260,15 @@ def test_cancel_meets_jobs_whose_route_is_resumed_meanwhile() -> None:
     node.world.run_for(2 * HOUR_MS)
     assert sends == node.engine.delivery.sends, "what was to be cancelled has fired afterwards"
     assert counts["cancelled"] == node.engine.counts(jobs)["cancelled"] >= JOBS - sends
+
+
+def test_what_is_left_of_a_task_goes_within_an_hour_though_nothing_else_happens() -> None:
+    """To look each second was to walk over what had been deleted from the log."""
+    node, jobs, _ = _started(9)
+    node.world.run_for(5_000)
+    vnode = node.engine._vnodes[jobs.uid][1]
+    node.disk.store.write({vnode.keys.task + b"task-9": codec.encode(BulkProgress())})
+    node.world.run_for(5_000)
+    assert 1 == _progress_rows(node, jobs)
+    node.world.run_for(limits.FORGET_SWEEP_MS)
+    assert 0 == _progress_rows(node, jobs)

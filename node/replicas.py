@@ -276,6 +276,10 @@ class Replicas:
             self._runtime.when_written(self._erase)
             return
         try:
+            if self._store.get(cursor) is not None:
+                # On a slow disk all that is deleted meanwhile would come to lie in one batch.
+                self._erase_after(_ERASE_PAUSE_MS)
+                return
             doomed = self._store.scan(cursor, keys.stop, _ERASE_ROWS)
         except StoreDamaged:
             # Nobody needs it, and nothing else depends on it: it is left as it is.

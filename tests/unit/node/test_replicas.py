@@ -195,6 +195,22 @@ def test_rows_on_their_way_when_a_replica_is_retired_do_not_stay() -> None:
     assert (0, []) == (node.marks(), node.store.scan(keys.prefix, keys.stop))
 
 
+def test_a_slow_disk_is_not_given_more_and_more_to_erase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named regression: each step went on, and all that they deleted came to lie in one batch."""
+    monkeypatch.setattr("node.replicas._ERASE_ROWS", 3)
+    node = _Node()
+    keys = node.load(HERE).keys
+    for number in range(10):
+        node.store.write({keys.job + bytes([number]): b"job"})
+    node.replicas.retire(GROUP)
+    for _ in range(4):
+        node.write()
+        node.world.run_for(1_000.0)
+        assert len(node.overlay) <= 3
+    node.erase()
+    assert (0, []) == (node.marks(), node.store.scan(keys.prefix, keys.stop))
+
+
 def test_scans_end_at_their_own_replica() -> None:
     """Named regression: behind a replica lay an erased one, which every scan to its end walked.
 

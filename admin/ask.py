@@ -1,7 +1,9 @@
 """Questions before what cannot be undone."""
 
 import hashlib
+import json
 import sys
+from collections.abc import Mapping
 
 import click
 import msgspec
@@ -30,24 +32,40 @@ def plan_id(*said: object) -> str:
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
 
 
-def confirm_planned(cluster_id: str, plan: str, given_plan: str | None) -> None:
-    """Have the cluster's id typed, or the id of the plan given, which `--dry-run` has told.
+def go_ahead(
+    cluster_id: str,
+    plan: str,
+    given_plan: str | None,
+    *,
+    shown: str,
+    report: Mapping[str, object],
+    dry_run: bool,
+    as_json: bool,
+) -> bool:
+    """Show a plan, in words or as a JSON `report`, and unless that is all have it confirmed.
 
-    Raises ClickException.
+    By the cluster's id that somebody types, or by the id of the plan, which `--dry-run` has told.
+    False after a dry run. Raises ClickException.
     """
-    if given_plan == plan:
-        return
-    if given_plan is not None:
+    if dry_run and as_json:
+        click.echo(json.dumps({**report, "plan": plan}))
+        return False
+    click.echo(f"{shown}: plan {plan}.", err=not dry_run)
+    if dry_run:
+        return False
+    if given_plan is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                "Nobody can be asked here: look at it with --dry-run, and add --plan with the id"
+                " that it tells."
+            )
+        confirm_cluster(cluster_id)
+    elif given_plan != plan:
         raise click.ClickException(
             f"What is to be done is not the plan {given_plan}, but {plan}: look at it with"
             " --dry-run. Nothing was done."
         )
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "Nobody can be asked here: look at it with --dry-run, and add --plan with the id that"
-            " it tells."
-        )
-    confirm_cluster(cluster_id)
+    return True
 
 
 plan_option = click.option(

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.tools import COLLECTION, FAR_MS, ROOT, Process, ask, jobs, node, push, report, set_up
-from timemachine.storage.keys import GROUPS_START, GROUPS_STOP, ReplicaKeys, after_prefix
+from timemachine.storage.keys import (
+    GROUPS_START,
+    GROUPS_STOP,
+    ReplicaKeys,
+    after_prefix,
+    incarnation_in,
+)
 from timemachine.storage.leveldb import open_store
 
 _ROWS = 4_096
@@ -58,7 +64,7 @@ def _read(directory: Path, count: int) -> float:
     """Jobs a second, of all rows that a backup reads, one after the other and nothing else done."""
     store, _ = open_store(directory)
     try:
-        numbers = [int.from_bytes(row[:4]) for _, row in store.scan(GROUPS_START, GROUPS_STOP, 999)]
+        numbers = [incarnation_in(row) for _, row in store.scan(GROUPS_START, GROUPS_STOP, 999)]
         seen = 0
         began_s = time.perf_counter()
         for number in numbers:

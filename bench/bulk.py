@@ -5,7 +5,6 @@ last. What the machine itself withholds from the process is part of it, so the s
 printed for a node that does nothing but fire.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,11 +15,11 @@ from bench.tools import (
     FAR_MS,
     Process,
     ask,
+    batches,
     node,
     percentile,
     push,
     report,
-    request_bytes,
     set_up,
 )
 
@@ -31,18 +30,16 @@ _FORECASTS = 10
 def _far_jobs(count: int) -> Iterator[bytes]:
     """Jobs spread over thirty days, a tenth of them with a tag, a tenth of another route."""
     step_ms = 30 * 1440 * _MINUTE_MS // count
-    for start in range(0, count, 1_000):
-        batch = [
-            {
-                "id": f"far-{number:08d}",
-                "trigger_time": FAR_MS + number * step_ms,
-                "route": "other" if number % 10 == 1 else "far",
-                "tags": ["cart"] if number % 10 == 0 else [],
-                "meta": {"n": number},
-            }
-            for number in range(start, start + 1_000)
-        ]
-        yield request_bytes("POST", f"{COLLECTION}/jobs/batch", json.dumps(batch).encode())
+    return batches(
+        {
+            "id": f"far-{number:08d}",
+            "trigger_time": FAR_MS + number * step_ms,
+            "route": "other" if number % 10 == 1 else "far",
+            "tags": ["cart"] if number % 10 == 0 else [],
+            "meta": {"n": number},
+        }
+        for number in range(count)
+    )
 
 
 class _Works:

@@ -1,6 +1,5 @@
 """A node gives the space of forgotten jobs back to its disk, and fires meanwhile."""
 
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -11,12 +10,12 @@ from bench.tools import (
     FAR_MS,
     Process,
     ask,
+    batches,
     median,
     node,
     percentile,
     push,
     report,
-    request_bytes,
     set_up,
 )
 
@@ -27,12 +26,11 @@ _RUNS = 5
 
 
 def _old_jobs(count: int) -> Iterator[bytes]:
-    for start in range(0, count, 1_000):
-        batch = [
-            {"id": f"old-{number:08d}", "trigger_time": FAR_MS, "route": "old", "meta": _META}
-            for number in range(start, start + 1_000)
-        ]
-        yield request_bytes("POST", f"{_OLD}/jobs/batch", json.dumps(batch).encode())
+    old = (
+        {"id": f"old-{number:08d}", "trigger_time": FAR_MS, "route": "old", "meta": _META}
+        for number in range(count)
+    )
+    return batches(old, _OLD)
 
 
 def run(*, quick: bool) -> None:

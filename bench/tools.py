@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -206,17 +207,22 @@ def ask(process: Process, method: str, path: str, body: Any = None) -> Any:
 
 def jobs(count: int, prefix: str, first_ms: int, per_s: int, route: str) -> Iterator[bytes]:
     """Batches of jobs: `per_s` of them due in each second from `first_ms` on; 0: all at once."""
-    for start in range(0, count, 1_000):
-        batch = [
-            {
-                "id": f"{prefix}-{number:08d}",
-                "trigger_time": first_ms + (number * 1000 // per_s if per_s else 0),
-                "route": route,
-                "meta": {"n": number},
-            }
-            for number in range(start, min(count, start + 1_000))
-        ]
-        yield request_bytes("POST", COLLECTION + "/jobs/batch", json.dumps(batch).encode())
+    return batches(
+        {
+            "id": f"{prefix}-{number:08d}",
+            "trigger_time": first_ms + (number * 1000 // per_s if per_s else 0),
+            "route": route,
+            "meta": {"n": number},
+        }
+        for number in range(count)
+    )
+
+
+def batches(made: Iterable[Mapping[str, Any]], collection: str = COLLECTION) -> Iterator[bytes]:
+    """Requests that create jobs, a thousand each."""
+    rest = iter(made)
+    while batch := list(islice(rest, 1_000)):
+        yield request_bytes("POST", f"{collection}/jobs/batch", json.dumps(batch).encode())
 
 
 def set_up(process: Process, ports: Mapping[str, int], **route: Any) -> None:

@@ -32,6 +32,7 @@ from timemachine.storage.keys import (
     erase_key,
     group_key,
     group_of_key,
+    incarnation_in,
     quarantine_key,
     read_u64,
     u32,
@@ -87,7 +88,7 @@ class Replicas:
         self._ids: dict[tuple[int, int], int] = {}
         for key, value in store.scan(GROUPS_START, GROUPS_STOP, _ROWS_MAX):
             group = group_of_key(key)
-            self._incarnations[group] = int.from_bytes(value[:_INCARNATION_BYTES], "big")
+            self._incarnations[group] = incarnation_in(value)
             # Where nothing is said it is the first replica that this node had of the group.
             self._ids[group] = int.from_bytes(value[_INCARNATION_BYTES:], "big") or config.id
         rows = store.scan(QUARANTINE_START, QUARANTINE_STOP, _ROWS_MAX)

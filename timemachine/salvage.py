@@ -36,6 +36,7 @@ from timemachine.storage.keys import (
     ReplicaKeys,
     after_prefix,
     group_of_key,
+    incarnation_in,
     replica_prefix,
 )
 from timemachine.storage.overlay import Overlay
@@ -103,7 +104,7 @@ def replicas(store: Store, *, unconfirmed: bool = True) -> list[Replica]:
     """
     try:
         groups = {
-            group_of_key(key): int.from_bytes(value[:4], "big")
+            group_of_key(key): incarnation_in(value)
             for key, value in store.scan(GROUPS_START, GROUPS_STOP, _ROWS_MAX)
         }
     except StoreDamaged:

@@ -224,12 +224,18 @@ def _portions(records: Sequence[bytes]) -> Iterator[list[bytes]]:
         yield some
 
 
-def decide(session: Session, choice: str, only: Sequence[str], told: Callable[[int], None]) -> int:
-    """Send, or give up, all jobs that a restore holds; how many they were. Raises ClientError."""
+def decide(
+    session: Session,
+    collections: Sequence[calls.DescribedCollection],
+    choice: str,
+    told: Callable[[int], None],
+) -> int:
+    """Send, or give up, the jobs of collections that a restore holds; how many they were.
+
+    Raises ClientError.
+    """
     total = 0
-    for each in session.carry(calls.describe()).collections:
-        if only and each.db not in only:
-            continue
+    for each in collections:
         for index in range(each.num_vnodes):
             after: str | None = None
             while True:

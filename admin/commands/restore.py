@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from admin.ask import confirm_planned, plan_id, plan_option
+from admin.ask import go_ahead, plan_id, plan_option
 from admin.backup import calls
 from admin.backup.places import place_of
 from admin.backup.reading import check, newest
@@ -86,19 +86,16 @@ def restore(
             check(target, restoring.collections, told)
         cluster = session.carry(calls.describe()).cluster_id
         wanted = plan_id("restore", cluster, manifest.id, past_due, restoring.made)
-        if not dry_run or not quiet:
-            click.echo(
-                f"Backup {manifest.id} of {when(manifest.created_ms)}: {restoring.jobs} jobs,"
-                f" {len(restoring.collections)} collections, {len(restoring.routes)} routes;"
-                f" what is past due: {past_due}. Into the cluster {cluster}: plan {wanted}.",
-                err=not dry_run,
-            )
-        if dry_run:
-            if quiet:
-                report = {"backup": manifest.id, "jobs": restoring.jobs, "plan": wanted}
-                click.echo(json.dumps(report))
+        shown = (
+            f"Backup {manifest.id} of {when(manifest.created_ms)}: {restoring.jobs} jobs,"
+            f" {len(restoring.collections)} collections, {len(restoring.routes)} routes;"
+            f" what is past due: {past_due}. Into the cluster {cluster}"
+        )
+        found = {"backup": manifest.id, "jobs": restoring.jobs}
+        if not go_ahead(
+            cluster, wanted, plan, shown=shown, report=found, dry_run=dry_run, as_json=quiet
+        ):
             return
-        confirm_planned(cluster, wanted, plan)
         begun = restoring.begin(dry_run=False)
         done = begun.finished_time
         with progress("restored" if done is None else "read", restoring.jobs, quiet=quiet) as told:
@@ -167,21 +164,21 @@ def past_due(
         wanted = plan_id(
             "past-due", cluster.cluster_id, cluster.restore_epoch, choice, sorted(only)
         )
-        if not dry_run or not quiet:
-            what = "Send all jobs" if choice == "fire" else "Give up all jobs"
-            where = f" of {', '.join(only)}" if only else ""
-            click.echo(
-                f"{what}{where} that restores hold in the cluster {cluster.cluster_id}:"
-                f" plan {wanted}.",
-                err=not dry_run,
-            )
-        if dry_run:
-            if quiet:
-                click.echo(json.dumps({"choice": choice, "plan": wanted}))
+        what = "Send all jobs" if choice == "fire" else "Give up all jobs"
+        where = f" of {', '.join(only)}" if only else ""
+        if not go_ahead(
+            cluster.cluster_id,
+            wanted,
+            plan,
+            shown=f"{what}{where} that restores hold in the cluster {cluster.cluster_id}",
+            report={"choice": choice},
+            dry_run=dry_run,
+            as_json=quiet,
+        ):
             return
-        confirm_planned(cluster.cluster_id, wanted, plan)
         with progress("jobs", None, quiet=quiet) as told:
-            total = decide(session, choice, only, told)
+            wanted_of = [each for each in cluster.collections if not only or each.db in only]
+            total = decide(session, wanted_of, choice, told)
     if quiet:
         click.echo(json.dumps({"choice": choice, "jobs": total}))
     else:

@@ -15,6 +15,16 @@ from timemachine.storage.api import Row
 from timemachine.storage.keys import ReplicaKeys
 
 
+def _started(seed: int, num_vnodes: int) -> tuple[SimNode, Collection, Route]:
+    """A node with a collection and a route."""
+    node = SimNode(seed)
+    assert node.start()
+    jobs, route = node.put_collection(num_vnodes=num_vnodes), node.put_route()
+    assert jobs is not None
+    assert route is not None
+    return node, jobs, route
+
+
 def _retain(node: SimNode, retention_ms: int, num_vnodes: int) -> None:
     """Have ended jobs kept for so long."""
     node.ask_meta(
@@ -69,11 +79,7 @@ def _starts(store: Any, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 def test_many_vnodes_expire_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """All in one cycle, 32 times 500 jobs, would hold up the loop for a tenth of a second."""
-    node = SimNode(31)
-    assert node.start()
-    jobs, route = node.put_collection(num_vnodes=32), node.put_route()
-    assert jobs is not None
-    assert route is not None
+    node, jobs, route = _started(31, 32)
     answers: list[Any] = []
     for number in range(320):
         node.put_job(jobs, f"job-{number}", node.now_ms(), route, answers)
@@ -97,11 +103,7 @@ def test_many_vnodes_expire_one_after_the_other(monkeypatch: pytest.MonkeyPatch)
 
 def test_no_scan_begins_where_the_purged_rows_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """LevelDB walks over deleted keys: 20 to 100 ms each second, once a day's jobs were purged."""
-    node = SimNode(32)
-    assert node.start()
-    jobs, route = node.put_collection(num_vnodes=2), node.put_route()
-    assert jobs is not None
-    assert route is not None
+    node, jobs, route = _started(32, 2)
     _retain(node, 120_000, 2)
     _fire(node, jobs, route, 40)
     node.world.run_for(115_000)
@@ -131,11 +133,7 @@ def test_no_scan_begins_where_the_purged_rows_were(monkeypatch: pytest.MonkeyPat
 
 def test_what_was_refused_is_purged_a_round_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mark goes no further than what is committed."""
-    node = SimNode(33)
-    assert node.start()
-    jobs, route = node.put_collection(num_vnodes=2), node.put_route()
-    assert jobs is not None
-    assert route is not None
+    node, jobs, route = _started(33, 2)
     _fire(node, jobs, route, 20)
     runtime = node.engine.runtime
     propose = runtime.propose
@@ -159,11 +157,7 @@ def test_nothing_else_is_proposed_until_it_is_known_what_became_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a slow disk the same jobs were purged again each second."""
-    node = SimNode(34)
-    assert node.start()
-    jobs, route = node.put_collection(num_vnodes=1), node.put_route()
-    assert jobs is not None
-    assert route is not None
+    node, jobs, route = _started(34, 1)
     _fire(node, jobs, route, 20)
     runtime = node.engine.runtime
     propose = runtime.propose

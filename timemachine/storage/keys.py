@@ -77,6 +77,11 @@ def group_of_key(key: bytes) -> tuple[int, int]:
     return _U64.unpack(key[5:13])[0], _U32.unpack(key[13:17])[0]
 
 
+def incarnation_in(row: bytes) -> int:
+    """Which incarnation holds a vnode, by the value of its `group_key`."""
+    return int.from_bytes(row[:4], "big")
+
+
 def quarantine_key(collection_uid: int, index: int) -> bytes:
     """Node row: this node's replica of a vnode is damaged, its id is the value."""
     return QUARANTINE_START + _U64.pack(collection_uid) + _U32.pack(index)

@@ -30,6 +30,7 @@ from timemachine.storage.keys import (
     ReplicaKeys,
     group_key,
     group_of_key,
+    incarnation_in,
     quarantine_key,
     replica_prefix,
     u64,
@@ -153,7 +154,7 @@ def _check_others_have(
     with database.iterator(start=GROUPS_START, stop=GROUPS_STOP, verify_checksums=True) as rows:
         groups = list(rows)
     for key, value in groups:
-        incarnation = int.from_bytes(value[:4], "big")
+        incarnation = incarnation_in(value)
         if incarnation not in damaged:
             continue
         try:
@@ -205,7 +206,7 @@ def _give_up(copy: Any, damaged: Container[int], number: int) -> None:
             batch.delete(key)
         with copy.iterator(start=GROUPS_START, stop=GROUPS_STOP) as rows:
             for key, value in rows:
-                if int.from_bytes(value[:4], "big") not in damaged:
+                if incarnation_in(value) not in damaged:
                     continue
                 if key == _META_KEY:
                     raise StoreDamaged("The replica of the meta group is damaged.")

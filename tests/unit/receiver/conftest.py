@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -18,11 +18,10 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["dict", "sqlite"])
-def transactional(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Each of the stores whose transactions hold the effect."""
-    if request.param == "dict":
-        yield DictStore()
+@contextmanager
+def _opened(kind: str) -> Iterator[Store]:
+    if kind != "sqlite":
+        yield DictStore(transactional=kind == "dict")
         return
     with closing(sqlite3.connect(":memory:")) as connection:
         store = SQLiteStore(connection)
@@ -30,16 +29,15 @@ def transactional(request: pytest.FixtureRequest) -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture(params=["dict", "sqlite"])
+def transactional(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Each of the stores whose transactions hold the effect."""
+    with _opened(request.param) as store:
+        yield store
+
+
 @pytest.fixture(params=["claims only", "dict", "sqlite"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """Each of the stores."""
-    if request.param == "claims only":
-        yield DictStore(transactional=False)
-        return
-    if request.param == "dict":
-        yield DictStore()
-        return
-    with closing(sqlite3.connect(":memory:")) as connection:
-        sqlite = SQLiteStore(connection)
-        sqlite.create_table()
-        yield sqlite
+    with _opened(request.param) as store:
+        yield store

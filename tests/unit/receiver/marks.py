@@ -1,10 +1,38 @@
-"""A store of marks in a dict: what a store has to do, and no more."""
+"""A store of marks in a dict: what a store has to do, and no more; and claims of one webhook."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from timemachine.receiver import Mark
+from timemachine.receiver import Dedupe, Mark, New, fingerprint
+
+ID = "msg_1"
+PRINT = fingerprint(b'{"a":1}')
+DAY_MS = 86_400_000
+LEASE_MS = 120_000
+
+
+def claimed(dedupe: Dedupe, webhook_id: str = ID) -> New:
+    """A claim, which must be free."""
+    seen = dedupe.begin(webhook_id, PRINT)
+    assert isinstance(seen, New)
+    return seen
+
+
+def finish(dedupe: Dedupe, claim: New, result: str | None = None) -> None:
+    """Commit a claim, in a transaction of its own if there are any."""
+    try:
+        transaction = dedupe.transaction()
+    except RuntimeError:
+        dedupe.commit(claim, result)
+        return
+    with transaction:
+        dedupe.commit(claim, result)
+
+
+def fail() -> None:
+    """An effect that does not succeed."""
+    raise ConnectionError
 
 
 class DictStore:

@@ -8,7 +8,7 @@ import hashlib
 
 import pytest
 
-from tests.unit.receiver.marks import DictStore
+from tests.unit.receiver.marks import DAY_MS, ID, LEASE_MS, PRINT, DictStore, claimed, fail, finish
 from timemachine import limits
 from timemachine.receiver import (
     Dedupe,
@@ -25,39 +25,11 @@ from timemachine.receiver import (
 )
 from timemachine.testing import ManualClock
 
-ID = "msg_1"
-PRINT = fingerprint(b'{"a":1}')
-DAY_MS = 86_400_000
-LEASE_MS = 120_000
-
 
 @pytest.fixture
 def dedupe(store: Store, clock: ManualClock) -> Dedupe:
     """With the durations that users get."""
     return Dedupe(store, now=clock)
-
-
-def claimed(dedupe: Dedupe, webhook_id: str = ID) -> New:
-    """A claim, which must be free."""
-    seen = dedupe.begin(webhook_id, PRINT)
-    assert isinstance(seen, New)
-    return seen
-
-
-def finish(dedupe: Dedupe, claim: New, result: str | None = None) -> None:
-    """Commit a claim, in a transaction of its own if there are any."""
-    try:
-        transaction = dedupe.transaction()
-    except RuntimeError:
-        dedupe.commit(claim, result)
-        return
-    with transaction:
-        dedupe.commit(claim, result)
-
-
-def fail() -> None:
-    """An effect that does not succeed."""
-    raise ConnectionError
 
 
 # --- begin, commit, release ----------------------------------------------------------------------

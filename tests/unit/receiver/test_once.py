@@ -2,12 +2,12 @@
 
 import pytest
 
+from tests.unit.receiver.marks import DAY_MS, ID, LEASE_MS, PRINT, claimed, fail, finish
 from timemachine import limits
 from timemachine.receiver import (
     Dedupe,
     Done,
     InProgress,
-    New,
     Store,
     WebhookClaimLost,
     WebhookInProgress,
@@ -16,11 +16,6 @@ from timemachine.receiver import (
 )
 from timemachine.testing import ManualClock
 
-ID = "msg_1"
-PRINT = fingerprint(b'{"a":1}')
-DAY_MS = 86_400_000
-LEASE_MS = 120_000
-
 
 @pytest.fixture
 def dedupe(transactional: Store, clock: ManualClock) -> Dedupe:
@@ -28,26 +23,8 @@ def dedupe(transactional: Store, clock: ManualClock) -> Dedupe:
     return Dedupe(transactional, now=clock)
 
 
-def claimed(dedupe: Dedupe, webhook_id: str = ID) -> New:
-    """A claim, which must be free."""
-    seen = dedupe.begin(webhook_id, PRINT)
-    assert isinstance(seen, New)
-    return seen
-
-
-def finish(dedupe: Dedupe, claim: New, result: str | None = None) -> None:
-    """Commit a claim in a transaction of its own."""
-    with dedupe.transaction():
-        dedupe.commit(claim, result)
-
-
 def nothing() -> None:
     """No effect."""
-
-
-def fail() -> None:
-    """An effect that does not succeed."""
-    raise ConnectionError
 
 
 def test_once_has_one_effect(dedupe: Dedupe) -> None:

@@ -129,6 +129,7 @@ class Harness:
 
     def heal(self) -> None:
         """All faults end; every group is asked to take a write."""
+        self.members.take_back()
         self.nemesis.heal()
         self.growth.heal()
         self.plans.heal()

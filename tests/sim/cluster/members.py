@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from node.engine import Engine
@@ -29,7 +30,8 @@ from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.group import META_GROUP, node_of, replica_id
 from timemachine.model import Node, NodeState, Settings
 from timemachine.placement import Move, present
-from timemachine.raft import ConfState
+from timemachine.raft import ConfChangeType, ConfState, EntryType
+from timemachine.raft.messages import read_conf_change
 from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey
@@ -40,6 +42,8 @@ KEY: Final = MasterKey(b"k" * 32)
 
 _TO_COME: Final = 1 << 15
 """A generation that no replica reaches."""
+
+_ALL_BYTES: Final = 1 << 40
 
 TICKS: Final = frozenset({"Consensus._tick"})
 PUMPS: Final = frozenset(
@@ -219,6 +223,23 @@ class Member:
         return None if self.engine is None else self.engine.runtime.vnodes.get(group)
 
 
+def _changed(vnode: Vnode) -> Iterator[tuple[int, ...]]:
+    """The voters by each change of members that a log has and that is not applied yet.
+
+    It may be committed, or be so soon: what is on its way to others arrives although it goes.
+    """
+    log = vnode.core._raft.log
+    voters = set(vnode.members.voters)
+    for entry in log.entries_from(max(log.applied + 1, log.first_index()), _ALL_BYTES):
+        if entry.type is not EntryType.NORMAL:
+            for change in read_conf_change(entry).as_v2().changes:
+                if change.type is ConfChangeType.ADD_NODE:
+                    voters.add(change.node_id)
+                else:
+                    voters.discard(change.node_id)
+            yield tuple(sorted(voters))
+
+
 def _log_end(vnode: Vnode) -> tuple[int, int]:
     log = vnode.core._raft.log
     return log.last_term(), log.last_index()
@@ -379,6 +400,11 @@ class Members:
         self.numbers.remove(number)
         self._abandoned.append(number)
 
+    def take_back(self) -> None:
+        """Those are looked after again that were taken for lost and have become needed."""
+        for number in list(self._abandoned):
+            self.is_given_up(number)
+
     def stop_abandoned(self) -> None:
         """Somebody finds those, and ends them, unless they are needed."""
         for number in list(self._abandoned):
@@ -462,7 +488,8 @@ class Members:
             # its log, and only those who go know that it is committed.
             views.append(max(staying, key=_log_end))
         members = [each.members for each in views]
-        members += [ConfState(voters=each) for each in self._planned(group)]
+        coming = [*self._planned(group), *chain.from_iterable(map(_changed, vnodes))]
+        members += [ConfState(voters=each) for each in coming]
         return all(self._has_majority(group, each, goes, more=more) for each in members)
 
     def _planned(self, group: Group) -> Iterator[tuple[int, ...]]:

@@ -97,6 +97,7 @@ class Plans:
         self._made: dict[str, _Made] = {}
         self._numbers = 0
         self._removed: set[int] = set()
+        self._seen_index = 0
         self.open = 0
         self.done = 0
         self.states: list[str] = []
@@ -344,7 +345,9 @@ class Plans:
     def _look(self) -> None:
         """What has ended is not counted with any more; nodes that were removed stop."""
         meta = self._members.meta()
-        if meta is not None:
+        # While those are down who know most, the others do not know what has become of a plan.
+        if meta is not None and meta.applied_index >= self._seen_index:
+            self._seen_index = meta.applied_index
             for made in list(self._made.values()):
                 if made.confirmed and not made.over:
                     self._follow(made, meta)

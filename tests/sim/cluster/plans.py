@@ -69,12 +69,16 @@ class _Wish:
 
 @dataclass(slots=True)
 class _Made:
-    """A plan that was put. `whole`: all that is on the nodes that it empties can be moved."""
+    """A plan that was put.
+
+    `whole`: all that is on the nodes that it empties can be moved. `asked`: its confirmation was.
+    """
 
     id: str
     wish: _Wish
     whole: bool = True
     waits: int = 0
+    asked: bool = False
     confirmed: bool = False
     over: bool = False
     steers: list[PlanState] = field(default_factory=list)
@@ -258,17 +262,17 @@ class Plans:
 
     def _confirm(self, made: _Made) -> None:
         if not self._active and not made.wish.lasting:
-            self._drop(made)
+            self._withdraw(made)
             return
         if not self._members.can_carry(made.id):
             self._say(f"{made.id} would leave a group without a majority")
-            self._drop(made)
-            self._again(made.wish)
+            self._withdraw(made, lambda: self._again(made.wish))
             return
 
         def ask(engine: Engine, answer: Done) -> None:
             engine.propose_meta(m.ConfirmPlan(now_ms=engine.now_ms(), id=made.id), answer)
 
+        made.asked = True
         self._ask(made.wish.dice, ask, partial(self._confirm_was, made))
 
     def _confirm_was(self, made: _Made, result: m.MetaResult) -> None:
@@ -278,8 +282,7 @@ class Plans:
             self._later(self._pause_ms(dice), lambda: self._confirm(made))
         elif result.code is not None and result.code != "plan_ended":
             self._say(f"{made.id} is refused: {result.code}")
-            # So that no confirmation that is late has it run.
-            self._steer(made, PlanState.CANCELLED, lambda: self._refused(made))
+            self._withdraw(made, lambda: self._again(made.wish))
         else:
             self._say(f"{made.id} is confirmed")
             made.confirmed = True
@@ -294,9 +297,19 @@ class Plans:
                 made.steers = [PlanState.PAUSED, PlanState.CANCELLED]
             self._steer_next(made)
 
-    def _refused(self, made: _Made) -> None:
-        self._drop(made)
-        self._again(made.wish)
+    def _withdraw(self, made: _Made, then: Callable[[], None] = lambda: None) -> None:
+        """Do not confirm it, or no more: no confirmation that is late may have it run."""
+        if not made.asked:
+            self._drop(made)
+            then()
+            return
+
+        def cancelled() -> None:
+            # It may have run to its end before, and is looked after as others are.
+            made.confirmed = True
+            then()
+
+        self._steer(made, PlanState.CANCELLED, cancelled)
 
     def _again(self, wish: _Wish) -> None:
         """Make another one, as an operator does who wants it still."""

@@ -9,11 +9,11 @@ its followers does not, and may leave during the sync (`early`; dissertation 10.
 Committed entries are applied in the batch of the cycle that hands them out. That may be the batch
 that stores them here: they are committed by what others have stored.
 
-Fusing: while the group has one voter and no pending configuration change, an entry is certain to
-be committed once it is stored, so `gather` applies it in the batch that would store it, and that
-batch stores commit >= applied. Only the host may do so; the core learns of it as it would learn of
-any stored entry. And since nobody else reads this log, an entry that is applied in the same batch
-is not written at all: the log is compacted up to it at once, as if it had been.
+Fusing: while the group has one voter, which leads, and no pending configuration change, an entry
+is certain to be committed once it is stored, so `gather` applies it in the batch that would store
+it, and that batch stores commit >= applied. Only the host may do so; the core learns of it as it
+would learn of any stored entry. And since nobody else reads this log, an entry that is applied in
+the same batch is not written at all: the log is compacted up to it at once, as if it had been.
 
 Who belongs to the group changes when the entry that says so is applied, and the row that tells it
 is in the same batch (dissertation, chapter 4). A group may grow out of a single voter, and shrink
@@ -538,7 +538,8 @@ class Vnode:
     def _is_certain(self, entry: Entry) -> bool:
         """Whether an entry that is not stored yet cannot but be committed: see "Fusing" above."""
         return (
-            entry.term == self._hard_state.term
+            self.core.leads
+            and entry.term == self._hard_state.term
             and entry.index == self.machine.applied_index + 1
             and not self.core.changes_members
         )

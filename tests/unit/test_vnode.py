@@ -9,7 +9,7 @@ import pytest
 from timemachine import codec, limits
 from timemachine.errors import StoreDamaged
 from timemachine.logrows import LoggedEntry, LogState
-from timemachine.raft import EntryType
+from timemachine.raft import Entry, EntryType, Message, MessageType
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
 from timemachine.storage.keys import ReplicaKeys, u64
@@ -168,3 +168,35 @@ def test_the_only_voter_that_does_not_lead_yet_keeps_commands_and_rests() -> Non
     replica.vnode.campaign()
     replica.cycle()
     assert 1 == len(results)
+
+
+def test_the_only_voter_that_follows_applies_only_what_is_committed() -> None:
+    """What it still gets from who led before is committed when it leads itself, and not before.
+
+    Found by the simulator in seed 552380163976047.
+    """
+    replica = _Replica(MemoryStore())
+    replica.put("before")
+    core, applied = replica.vnode.core, replica.machine.applied_index
+    entry = Entry(core.term + 1, applied + 1, data=codec.encode([_put("after")]))
+    append = Message(
+        MessageType.APPEND,
+        to=replica.vnode.id,
+        from_=9,
+        term=entry.term,
+        log_term=core.term,
+        index=applied,
+        entries=[entry],
+        commit=applied,
+    )
+    replica.vnode.step(append, 0.0)
+    replica.cycle()
+    assert (False, applied) == (core.leads, replica.machine.applied_index)
+    assert [entry.index] == replica.log()
+    replica.vnode.campaign()
+    replica.cycle()
+    assert core.leads
+    assert core.commit == replica.machine.applied_index > entry.index
+    assert replica.jobs() == {b"before", b"after"}
+    assert "created" == replica.put("more").kind
+    assert _Replica(replica.store).jobs() == {b"before", b"after", b"more"}

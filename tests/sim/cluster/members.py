@@ -436,7 +436,7 @@ class Members:
         return False
 
     def is_replaced(self, number: int) -> None:
-        """Somebody has asked that another node takes its place: nobody takes that back."""
+        """Another node is asked to take its place, or it was removed: nobody takes that back."""
         self._replaced.add(number)
 
     def plan(self, id: str, moves: Sequence[Move], removed: Sequence[int]) -> None:
@@ -493,10 +493,13 @@ class Members:
         return all(self._has_majority(group, each, goes, more=more) for each in members)
 
     def _planned(self, group: Group) -> Iterator[tuple[int, ...]]:
-        """The voters that a group may be given by plans."""
+        """The voters that a group is given, or may be given by plans."""
         meta = self.meta()
         if meta is None:
             return
+        if group != META_GROUP:
+            # Also by the part of a plan that has begun before it was cancelled.
+            yield meta.placement(*group).replicas
         for planned in self.planned.values():
             if group == META_GROUP:
                 there = present(meta.nodes.values()) - planned.removed

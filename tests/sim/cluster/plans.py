@@ -390,6 +390,7 @@ class Plans:
         members = self._members
         if number in members.numbers:
             members.abandon(number)
+            members.is_replaced(number)
             delay_ms = dice.choice([0.0, 10.0]) * self._knobs.election_ms * dice.random()
             self._later(delay_ms if self._active else 0.0, lambda: members.stop(number))
 

@@ -16,10 +16,12 @@ from bench import (
     lateness,
     memory,
     raft,
+    sender,
 )
 
 _WORKLOADS = {
     "ingest": ingest.run,
+    "sender": sender.run,
     "fire": fire.run,
     "lateness": lateness.run,
     "memory": memory.run,

@@ -29,7 +29,10 @@ FAR_MS = 4_000_000_000_000
 
 
 class Process:
-    """A measured process; `rpc` is empty for all but nodes. Its errors are added to `log`."""
+    """A measured process; its errors are added to `log`.
+
+    `rpc` is empty for all but nodes, `https_port` is 0 for all that do not serve https.
+    """
 
     def __init__(self, arguments: Sequence[str], log: Path = Path(os.devnull)) -> None:
         with log.open("ab") as errors:
@@ -47,6 +50,7 @@ class Process:
         self.rpc = words.get("rpc", "")
         self.host, _, port = words["http"].rpartition(":")
         self.port = int(port)
+        self.https_port = int(words.get("https", "").rpartition(":")[2] or 0)
 
     def line(self) -> str:
         """Ask by an empty line on its input; returns the line that it answers."""

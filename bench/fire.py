@@ -1,9 +1,14 @@
-"""Fire: due jobs, claimed, delivered and settled, against a bare client that posts the same."""
+"""Fire: due jobs, claimed, delivered and settled, against clients alone that post the same.
+
+One is bare and knows nothing but to post. The other two are the sender of production, and aiohttp's
+client in its place (`bench.sender`).
+"""
 
 import json
 import time
 from collections.abc import Iterator
 
+from bench.sender import candidate
 from bench.tools import COLLECTION, Process, ask, median, node, push, report, request_bytes, set_up
 
 _BODY_BYTES = 190
@@ -36,34 +41,61 @@ def _wait_delivered(measured: Process, count: int, limit_s: float) -> float:
 def run(*, quick: bool) -> None:
     """Measure, side by side."""
     rounds, count = (2, 20_000) if quick else (5, 200_000)
-    added, rates = [], []
+    added, over_sender, each_us, rates = [], [], [], []
     receiver = Process(["-m", "bench.baselines", "receiver"])
+    url = f"http://recipient.example:{receiver.port}/hook"
     try:
-        with node() as measured:
+        with (
+            node() as measured,
+            candidate("own", url, count) as own,
+            candidate("aiohttp", url, count // 4) as aiohttp,
+        ):
             set_up(measured, {"hook": receiver.port}, max_in_flight=1000)
             for number in range(rounds):
                 base_us = _bare_us(receiver.port, count)
-                load_s = max(4.0, count / 15_000)
-                due_ms = int((time.time() + load_s) * 1000)
-                _, statuses = push(measured, _batches(count, due_ms, f"f{number}"), 4)
-                assert list(statuses) == [200], statuses
-                # What fires before the first look at the processor's time would not be counted.
-                assert due_ms / 1000 - time.time() > 0.5, "loading took until the jobs were due"
-                time.sleep(max(0.0, due_ms / 1000 - time.time() - 0.5))
-                before = measured.cpu_s()
-                time.sleep(max(0.0, due_ms / 1000 - time.time()))
-                began_s = time.perf_counter()
-                ended_s = _wait_delivered(measured, count * (number + 1), 120 + count / 2_000)
-                ours_us = (measured.cpu_s() - before) / count * 1e6
-                print(f"  round: bare client {base_us:.1f} us/job, node {ours_us:.1f} us/job")
+                sender_us, aiohttp_us = own.run(), aiohttp.run()
+                ours_us, rate = _fire(measured, count, number)
+                print(
+                    f"  round: bare client {base_us:.1f} us/job, sender alone {sender_us:.1f},"
+                    f" aiohttp's client alone {aiohttp_us:.1f}, node {ours_us:.1f}"
+                )
                 added.append(ours_us - base_us)
-                rates.append(count / (ended_s - began_s))
+                over_sender.append(ours_us - sender_us)
+                each_us.append(ours_us)
+                rates.append(rate)
+            beside_aiohttp = own.rate / aiohttp.rate
     finally:
         receiver.stop()
     report(
         "fire: CPU added per job", f"{median(added):.1f} us", "<= 40 us", holds=median(added) <= 40
     )
+    per_core, over = 1e6 / median(each_us), median(over_sender)
+    holds = per_core >= 25_000 or over <= 25
+    report("fire: jobs per second of CPU", f"{per_core:.0f}", ">= 25000, or", holds=holds)
+    report("fire: CPU added over the sender alone", f"{over:.1f} us", "<= 25 us", holds=holds)
+    report(
+        "fire: rate of the sender alone",
+        f"{own.rate:.0f}/s, {beside_aiohttp:.1f} x aiohttp",
+        ">= 2 x",
+        holds=beside_aiohttp >= 2,
+    )
     report("fire: rate", f"{median(rates):.0f} jobs/s", "-", holds=None)
+
+
+def _fire(measured: Process, count: int, number: int) -> tuple[float, float]:
+    """Let so many jobs become due at once; returns CPU time of each in us, and jobs per second."""
+    load_s = max(4.0, count / 15_000)
+    due_ms = int((time.time() + load_s) * 1000)
+    _, statuses = push(measured, _batches(count, due_ms, f"f{number}"), 4)
+    assert list(statuses) == [200], statuses
+    # What fires before the first look at the processor's time would not be counted.
+    assert due_ms / 1000 - time.time() > 0.5, "loading took until the jobs were due"
+    time.sleep(max(0.0, due_ms / 1000 - time.time() - 0.5))
+    before = measured.cpu_s()
+    time.sleep(max(0.0, due_ms / 1000 - time.time()))
+    began_s = time.perf_counter()
+    ended_s = _wait_delivered(measured, count * (number + 1), 120 + count / 2_000)
+    return (measured.cpu_s() - before) / count * 1e6, count / (ended_s - began_s)
 
 
 def _bare_us(port: int, count: int) -> float:

@@ -28,11 +28,12 @@ class Rounds:
         self._count = count
         self._told: list[Round] = []
 
-    def run(self) -> None:
-        """One more."""
+    def run(self) -> float:
+        """One more; returns the CPU time of each webhook in us."""
         told = msgspec.json.decode(self._process.line(), type=Round)
         assert not told.failed, f"{told.failed} webhooks failed"
         self._told.append(told)
+        return told.process_s / self._count * 1e6
 
     @property
     def rate(self) -> float:
@@ -55,9 +56,11 @@ class Rounds:
 
 
 @contextmanager
-def candidate(name: str, url: str, count: int, authority: Path | None = None) -> Iterator[Rounds]:
+def candidate(
+    name: str, url: str, count: int, *, under_way: int = 64, authority: Path | None = None
+) -> Iterator[Rounds]:
     """A candidate in a process of its own."""
-    words = [name, url, str(count), *([str(authority)] if authority else [])]
+    words = [name, url, str(count), str(under_way), *([str(authority)] if authority else [])]
     process = Process(["-m", "bench.senders", *words])
     try:
         yield Rounds(process, count)
@@ -95,7 +98,7 @@ def run(*, quick: bool) -> None:
                     name,
                     f"{scheme}://{_HOST}:{ports[scheme]}{path}",
                     count,
-                    folder / "ca.pem" if scheme == "https" else None,
+                    authority=folder / "ca.pem" if scheme == "https" else None,
                 )
             )
             for case, (scheme, path) in _CASES.items()

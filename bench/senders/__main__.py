@@ -1,7 +1,7 @@
-"""`python -m bench.senders NAME URL COUNT [AUTHORITY]`: one candidate, a round for each line.
+"""`python -m bench.senders NAME URL COUNT UNDER_WAY [AUTHORITY]`: one candidate, a round a line.
 
-A round sends COUNT webhooks, 64 under way at a time, over connections that are open already, and
-is told as one JSON object: see Round. AUTHORITY is the file of the one to trust over https.
+A round sends COUNT webhooks, UNDER_WAY at a time, over connections that are open already, and is
+told as one JSON object: see Round. AUTHORITY is the file of the one to trust over https.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from bench.senders import candidate
 from timemachine.addresses import AddressPolicy
 from timemachine.outbound import Outcome, Request, TlsOptions, parse_target
 
-_UNDER_WAY: Final = 64
 _DIFFERENT: Final = 1_000
 _TIMEOUT_MS: Final = 30_000
 _BODY: Final = (
@@ -73,10 +72,11 @@ def webhooks(url: str, authority: str | None) -> list[Request]:
 class _Driver:
     """Sends the next webhook when one is answered."""
 
-    def __init__(self, client: Any, prepared: list[Any]) -> None:
+    def __init__(self, client: Any, prepared: list[Any], under_way: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._send = client.send
         self._prepared = prepared
+        self._under_way = under_way
         self._left = 0
         self._open = 0
         self.failed = 0
@@ -86,7 +86,7 @@ class _Driver:
         """Send so many, and wait for the last answer."""
         self._ended = self._loop.create_future()
         self._left, self.failed = count, 0
-        self._open = min(_UNDER_WAY, count)
+        self._open = min(self._under_way, count)
         for _ in range(self._open):
             self._next()
         await self._ended
@@ -107,16 +107,18 @@ class _Driver:
                 self._ended.set_result(None)
 
 
-async def _run(name: str, url: str, count: int, authority: str | None) -> None:
+async def _run(
+    name: str, url: str, count: int, under_way: int, authority: str | None
+) -> None:
     loop = asyncio.get_running_loop()
     client = candidate(name)(loop, AddressPolicy(["127.0.0.0/8"]), _resolve)
-    driver = _Driver(client, [client.prepare(each) for each in webhooks(url, authority)])
+    driver = _Driver(client, [client.prepare(each) for each in webhooks(url, authority)], under_way)
     print("ready http=127.0.0.1:0", flush=True)
     lines = asyncio.Queue[str]()
     loop.add_reader(0, lambda: lines.put_nowait(sys.stdin.readline()))
     while await lines.get():
         # Those that were closed while others were measured are opened again.
-        await driver.run(_UNDER_WAY * 10)
+        await driver.run(max(640, under_way))
         before = _clocks()
         await driver.run(count)
         took_s, thread_s, user_s, process_s = (
@@ -143,6 +145,5 @@ def _clocks() -> tuple[float, float, float, float]:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    uvloop.run(
-        _run(words[0], words[1], int(words[2]), Path(words[3]).read_text() if words[3:] else None)
-    )
+    trusted = Path(words[4]).read_text() if words[4:] else None
+    uvloop.run(_run(words[0], words[1], int(words[2]), int(words[3]), trusted))

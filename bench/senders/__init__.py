@@ -8,7 +8,8 @@ of the URL, with the options of the request's target. Nothing else of a node is 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 from timemachine.addresses import AddressPolicy
 from timemachine.outbound import Outcome, Request
@@ -47,22 +48,19 @@ def url_of(request: Request) -> str:
     return f"{target.scheme}://{target.host_header.decode()}{target.path_and_query.decode()}"
 
 
+_CLASSES: Final = {
+    "own": ("bench.senders.own", "OwnCandidate"),
+    "pycurl": ("bench.senders.with_pycurl", "PycurlCandidate"),
+    "aiohttp": ("bench.senders.with_aiohttp", "AiohttpCandidate"),
+}
+NAMES: Final = tuple(_CLASSES)
+
+
 def candidate(name: str) -> type[Candidate]:
-    """One of NAMES. Its library is imported only now."""
-    if name == "aiohttp":
-        from bench.senders.with_aiohttp import AiohttpCandidate
-
-        return AiohttpCandidate
-    if name == "pycurl":
-        from bench.senders.with_pycurl import PycurlCandidate
-
-        return PycurlCandidate
-    from bench.senders.own import OwnCandidate
-
-    return OwnCandidate
-
-
-NAMES = ("own", "pycurl", "aiohttp")
+    """One of NAMES. Its library is imported only now, so that the others' memory is their own."""
+    module, title = _CLASSES[name]
+    found: type[Candidate] = getattr(import_module(module), title)
+    return found
 
 
 def _split(line: str) -> tuple[str, str, str]:

@@ -107,9 +107,7 @@ class _Driver:
                 self._ended.set_result(None)
 
 
-async def _run(
-    name: str, url: str, count: int, under_way: int, authority: str | None
-) -> None:
+async def _run(name: str, url: str, count: int, under_way: int, authority: str | None) -> None:
     loop = asyncio.get_running_loop()
     client = candidate(name)(loop, AddressPolicy(["127.0.0.0/8"]), _resolve)
     driver = _Driver(client, [client.prepare(each) for each in webhooks(url, authority)], under_way)

@@ -144,7 +144,9 @@ class AiohttpCandidate:
                     body, truncated = b"", True
                 if truncated:
                     response.close()
-                headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
+                headers = {
+                    name: response.headers[name] for name in _KEPT if name in response.headers
+                }
                 outcome = Outcome(
                     status=response.status,
                     headers=headers,

@@ -92,14 +92,17 @@ class Process:
 
 
 @contextmanager
-def node(data: Path | None = None, **flags: str) -> Iterator[Process]:
-    """A node on a data directory, a new one that goes with it unless one is given."""
+def node(data: Path | None = None, *, module: str = "node", **flags: str) -> Iterator[Process]:
+    """A node on a data directory, a new one that goes with it unless one is given.
+
+    `module` runs it: `node`, or what does the same and more.
+    """
     with tempfile.TemporaryDirectory(prefix="timemachine-bench-") as folder:
         more = [word for name, value in flags.items() for word in (f"--{name}", value)]
         data = data or Path(folder) / "data"
         process = Process(
             [
-                *("-m", "node", "serve", "--data", str(data), "--http", "127.0.0.1:0"),
+                *("-m", module, "serve", "--data", str(data), "--http", "127.0.0.1:0"),
                 *("--rpc", "127.0.0.1:0", "--allow-private", "127.0.0.0/8", *more),
             ]
         )

@@ -219,8 +219,8 @@ class PycurlCandidate:
     # --- from libcurl, which must not be called from inside these ----------------------------
 
     def _watch(self, event: int, descriptor: int, multi: Any, data: Any) -> None:
-        # To keep the reader of an idle connection would save a quarter of what a request costs. But
-        # then libcurl closes descriptors without a word, and their numbers are used anew.
+        # To keep the reader of an idle connection would save something. But then we must know of
+        # each descriptor that libcurl closes, and pycurl's callback for that is not always called.
         before = self._watched.get(descriptor, 0)
         after = 0 if event == pycurl.POLL_REMOVE else event
         if after:

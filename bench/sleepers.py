@@ -143,15 +143,13 @@ class _Nodes:
         now_ms = self.engines[0].now_ms()
         command = PutCollection(now_ms=now_ms, db="default", name=name, num_vnodes=vnodes)
         answers: list[Any] = []
-
-        def answered() -> bool:
-            return len(answers) % len(self.engines) == 0
-
+        asked = 0
         while not any(isinstance(answer, MetaResult) for answer in answers):
             # One of them leads the meta group; the others say that they do not.
             for engine in self.engines:
                 engine.propose_meta(command, answers.append)
-            await _until(answered)
+            asked += len(self.engines)
+            await _until(partial(_all_there, answers, asked))
 
     def _led(self, count: int) -> bool:
         """Whether so many groups, and the meta group, have a leader that serves."""
@@ -176,6 +174,10 @@ class _Nodes:
         for disk, store in zip(self._disks, self._stores, strict=True):
             disk.close()
             store.close()
+
+
+def _all_there(answers: list[Any], asked: int) -> bool:
+    return len(answers) == asked
 
 
 async def _until(holds: Callable[[], bool]) -> None:

@@ -38,7 +38,8 @@ class Candidate(Protocol):
 def header_fields(request: Request) -> list[tuple[str, str]]:
     """The header fields of a request, but for those that a client of its own writes."""
     lines = request.head.decode("latin-1").split("\r\n")[1:]
-    fields = [(name, value) for name, found, value in (_split(line) for line in lines) if found]
+    parts = [line.partition(": ") for line in lines]
+    fields = [(name, value) for name, found, value in parts if found]
     return [field for field in fields if field[0].lower() not in ("host", "content-length")]
 
 
@@ -61,7 +62,3 @@ def candidate(name: str) -> type[Candidate]:
     module, title = _CLASSES[name]
     found: type[Candidate] = getattr(import_module(module), title)
     return found
-
-
-def _split(line: str) -> tuple[str, str, str]:
-    return line.partition(": ")

@@ -8,10 +8,11 @@ import asyncio
 import ssl
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import httptools
 import uvloop
+
+from bench import baselines
 
 _SAME: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 _OTHER: Final = (
@@ -20,16 +21,8 @@ _OTHER: Final = (
 )
 
 
-class Receiver(asyncio.Protocol):
+class Receiver(baselines.Receiver):
     """One connection."""
-
-    count = 0
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin."""
-        self.transport = transport
-        self.parser = httptools.HttpRequestParser(self)
-        self.other = False
 
     def on_url(self, url: bytes) -> None:
         """Which answer is wanted."""
@@ -42,10 +35,6 @@ class Receiver(asyncio.Protocol):
             self.transport.write(_OTHER % Receiver.count)
         else:
             self.transport.write(_SAME)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse."""
-        self.parser.feed_data(data)
 
 
 async def _run(certificate: Path, key: Path) -> None:

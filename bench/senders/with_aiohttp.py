@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bench.senders import Resolver, header_fields, url_of
+from node.sender.connection import KEPT_HEADERS
 from node.sender.failures import of_connecting
 from node.sender.resolve import Blocked, Names
 from node.sender.tls import make_context
@@ -20,7 +21,6 @@ from timemachine.addresses import AddressPolicy
 from timemachine.outbound import Outcome, Request, TlsOptions
 
 _CAPTURED_BYTES_MAX = limits.ATTEMPT_BODY_BYTES_MAX
-_KEPT = ("content-type", "date", "location", "retry-after", "server", "webhook-delivery")
 
 
 class _Judged(AbstractResolver):
@@ -145,7 +145,9 @@ class AiohttpCandidate:
                 if truncated:
                     response.close()
                 headers = {
-                    name: response.headers[name] for name in _KEPT if name in response.headers
+                    name: response.headers[name]
+                    for name in KEPT_HEADERS.values()
+                    if name in response.headers
                 }
                 outcome = Outcome(
                     status=response.status,

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import pycurl
 
 from bench.senders import Resolver, header_fields, url_of
+from node.sender.connection import KEPT_HEADERS
 from node.sender.resolve import Blocked, Names
 from timemachine import limits
 from timemachine.addresses import AddressPolicy, parse_address
@@ -16,10 +17,6 @@ from timemachine.outbound import Outcome, Request, Target
 _CAPTURED_BYTES_MAX: Final = limits.ATTEMPT_BODY_BYTES_MAX
 _PINNED_S: Final = 2.0
 _FREE_MAX: Final = 256
-_KEPT: Final = {
-    name.encode(): name
-    for name in ("content-type", "date", "location", "retry-after", "server", "webhook-delivery")
-}
 _CODES: Final = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns_error",
     pycurl.E_COULDNT_CONNECT: "connection_refused",
@@ -108,7 +105,7 @@ class _Transfer:
             if line.startswith(b"HTTP/"):
                 self._headers = {}
             return
-        kept = _KEPT.get(name.lower())
+        kept = KEPT_HEADERS.get(name.lower())
         if kept is not None and kept not in self._headers:
             self._headers[kept] = value.strip().decode("latin-1")
 

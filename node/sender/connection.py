@@ -8,10 +8,11 @@ import httptools
 from node.sender.failures import Failure, of_losing
 from timemachine import limits
 
-_KEPT_HEADERS: Final = {
+KEPT_HEADERS: Final = {
     name.encode(): name
     for name in ("content-type", "date", "location", "retry-after", "server", "webhook-delivery")
 }
+"""The headers of a response that are kept with its attempt, by their lower-case names."""
 _FRAMING_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _VERSION: Final = b"HTTP/1."
 
@@ -334,7 +335,7 @@ class Connection(asyncio.Protocol):
         if self.head_complete:
             return
         name = name.lower()
-        kept = _KEPT_HEADERS.get(name)
+        kept = KEPT_HEADERS.get(name)
         if kept is not None:
             if kept not in self.headers:
                 self.headers[kept] = value.decode("latin-1")[:_HEADER_CHARACTERS_MAX]

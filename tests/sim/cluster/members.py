@@ -30,8 +30,7 @@ from timemachine.errors import StoreError, StoreFailed, TimeMachineError
 from timemachine.group import META_GROUP, node_of, replica_id
 from timemachine.model import Node, NodeState, Settings
 from timemachine.placement import Move, present
-from timemachine.raft import ConfChangeType, ConfState, EntryType
-from timemachine.raft.messages import read_conf_change
+from timemachine.raft import ConfChangeType, ConfState, EntryType, read_conf_change
 from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
 from timemachine.sealing import MasterKey

@@ -378,9 +378,10 @@ class Plans:
         if plan is not None:
             self.states.append(plan.state)
         there = {node.number for node in meta.nodes.values() if node.present}
-        for number in set(wish.nodes) - there - self._removed:
-            self._removed.add(number)
-            if wish.kind is PlanKind.REMOVE and not wish.lost:
+        # A drain of the same nodes may be followed first: it removes nobody.
+        if wish.kind is PlanKind.REMOVE and not wish.lost:
+            for number in set(wish.nodes) - there - self._removed:
+                self._removed.add(number)
                 self._retire(number, wish.dice)
         if wish.lasting and not there.isdisjoint(wish.nodes):
             self._again(wish)

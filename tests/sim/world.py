@@ -120,6 +120,7 @@ class SimDisk:
         self.crash_at: int | None = None
         self.keep = False
         self.on_crash: Callable[[], None] = lambda: None
+        self._under_way: dict[bytes, bytes | None] = {}
 
     def write(
         self, prepared: dict[bytes, bytes | None], done: Callable[[StoreError | None], None]
@@ -133,10 +134,16 @@ class SimDisk:
             return
 
         def synced() -> None:
+            self._under_way = {}
             self.store.write(prepared)
             done(None)
 
+        self._under_way = prepared
         self.world.call_later(self.world.rng.uniform(0.1, 2.0), synced)
+
+    def finish(self) -> None:
+        """The batch under way gets to the platter, and nobody will be told: a crash follows."""
+        self.store.write(self._under_way)
 
 
 class SimHandle:

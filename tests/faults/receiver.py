@@ -13,7 +13,9 @@ log gets one line of JSON for each request. The path of a request says what beco
     /flaky/N                        503 for the first N requests of a webhook-id, then 200
     /slow/MS                        200 after so long
     /redirect/CODE                  to /visited, or ?to=URL; `visited` counts who came
+    /effect                         200, and what webhooks do here is done: see effects.py
     /close/before-reading           resets without having read
+    /close/in-request               in the middle of the request's body
     /close/after-request            reads all, says nothing
     /close/in-head, in-body         in the middle of the response
     /close/after-head               after the head of a 200 with a body; ?code=CODE
@@ -35,20 +37,23 @@ log gets one line of JSON for each request. The path of a request says what beco
     /ice                            200 of another protocol
     anything else                   200
 
-A duplicate with other bytes under one webhook-id is always wrong: `conflicts` lists them.
+A duplicate with other bytes under one webhook-id is always wrong: `conflicts` lists them. A program
+that finds one says so and ends with exit code 1, and so it does with two effects of one webhook at
+/effect, where our own helper for receivers is to prevent them (`--no-dedupe`: it is not asked).
 """
 
 import argparse
 import gzip
 import hashlib
 import json
+import os
 import socket
 import ssl
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -57,6 +62,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
+
+from tests.faults.effects import Effects
 
 RETRY_AFTER: Final[dict[str, Callable[[datetime], str]]] = {
     "seconds": lambda _: "7",
@@ -175,9 +182,12 @@ class _Visit:
             self.answer(413, headers=["Connection: close"])
             return False
         length = int(headers.get("content-length", "0"))
+        half = length // 2
         while len(rest) < length:
             data = self.receive()
             if not data:
+                return False
+            if len(rest) < half <= len(rest) + len(data) and not self.half(headers):
                 return False
             rest += data
         self.buffer = rest[length:]
@@ -187,6 +197,12 @@ class _Visit:
         if target != "/seen":
             self.receiver.note(self.seen)
         return True
+
+    def half(self, headers: dict[str, str]) -> bool:
+        """Half of the body is read; whether to go on."""
+        if self.words == ["close", "in-request"]:
+            return False
+        return self.receiver.on_half(headers.get("webhook-id", ""))
 
     def must_not_read(self) -> bool:
         """Deal with the behaviours that begin before the request is read; over TLS there are none.
@@ -279,6 +295,14 @@ def _status(visit: _Visit) -> bool:
     if "webhook-delivery" in visit.query:
         headers.append(f"webhook-delivery: {visit.query['webhook-delivery']}")
     visit.answer(int(visit.words[1]), visit.query.get("body", "").encode(), headers=headers)
+    return True
+
+
+def _effect(visit: _Visit) -> bool:
+    assert visit.seen is not None
+    taken = [each.take(visit.seen.webhook_id, visit.seen.body) for each in visit.receiver.effects]
+    visit.answer(max(taken, default=200))
+    visit.receiver.on_answer(visit.seen)
     return True
 
 
@@ -469,6 +493,7 @@ _BEHAVIOURS: Final[dict[str, Callable[[_Visit], bool]]] = {
     "big": _big,
     "close": _close,
     "drip": _drip,
+    "effect": _effect,
     "extra": _extra,
     "flaky": _flaky,
     "gzip-bomb": _gzip_bomb,
@@ -501,6 +526,11 @@ class FaultReceiver:
     sent_bytes   all that the sockets took
     tls_failures how many handshakes failed
     changed      held while these change
+    effects      what webhooks do that come to /effect
+    on_request   called when a request has been read
+    on_half      called when half of a body is read that came in pieces, with its webhook-id;
+                 returns whether the other half is read, too
+    on_answer    called when a webhook at /effect has been answered
     """
 
     def __init__(
@@ -510,6 +540,7 @@ class FaultReceiver:
         port: int = 0,
         context: ssl.SSLContext | None = None,
         on_request: Callable[[Seen], None] | None = None,
+        effects: Sequence[Effects] = (),
     ) -> None:
         self.stopping = threading.Event()
         self.requests: list[Seen] = []
@@ -519,8 +550,11 @@ class FaultReceiver:
         self.visited = 0
         self.sent_bytes = 0
         self.tls_failures = 0
+        self.effects = effects
+        self.on_half: Callable[[str], bool] = lambda _: True
+        self.on_answer: Callable[[Seen], None] = lambda _: None
         self._context = context
-        self._on_request = on_request
+        self.on_request: Callable[[Seen], None] = on_request or (lambda _: None)
         self.changed = threading.Condition()
         self._streams: set[socket.socket] = set()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -559,8 +593,7 @@ class FaultReceiver:
         with self.changed:
             self.requests.append(seen)
             self.changed.notify_all()
-        if self._on_request is not None:
-            self._on_request(seen)
+        self.on_request(seen)
 
     def __enter__(self) -> Self:
         self._accepting.start()
@@ -635,6 +668,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4000)
     parser.add_argument("--tls", metavar="KIND", help="a kind of tests/faults/certificates.py")
     parser.add_argument("--log", type=Path, help="append a line of JSON for each request")
+    parser.add_argument("--no-dedupe", action="store_true", help="at /effect every webhook counts")
     arguments = parser.parse_args()
     context = None
     if arguments.tls is not None:
@@ -644,15 +678,28 @@ def main() -> None:
         context = certificates.server(arguments.tls)
         print(certificates.ca_pem, file=sys.stderr)
     log = arguments.log.open("a") if arguments.log is not None else None
+    effects = Effects(dedupe=not arguments.no_dedupe)
+
+    def fail_if_wrong() -> None:
+        wrong = [f"{each} came with two bodies" for each in receiver.conflicts] + effects.wrong()
+        if wrong:
+            print("wrong:", *dict.fromkeys(wrong), sep="\n", flush=True)
+            os._exit(1)
 
     def on_request(seen: Seen) -> None:
         if log is not None:
             log.write(json.dumps(seen.summary()) + "\n")
             log.flush()
+        fail_if_wrong()
 
     receiver = FaultReceiver(
-        host=arguments.host, port=arguments.port, context=context, on_request=on_request
+        host=arguments.host,
+        port=arguments.port,
+        context=context,
+        on_request=on_request,
+        effects=(effects,),
     )
+    receiver.on_answer = lambda _: fail_if_wrong()
     print(f"ready http={receiver.host}:{receiver.port}", flush=True)
     try:
         receiver.serve_forever()

@@ -6,6 +6,8 @@
  *              after KEEP bytes of it were written. The file is removed when it has happened.
  *              With "slow" as OP every sync of such a path takes ERRNO milliseconds longer, for as
  *              long as the file is there.
+ *              With "kill" as OP the process is killed at the next write whose bytes hold SUBSTRING:
+ *              before any of them is written when KEEP is 0, else after all of them are.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,11 +51,35 @@ static int hits(const char *operation, int fd, int *code, long *keep) {
     return hit;
 }
 
+/* Whether a write with these bytes is to be the last; *keep says whether it happens. */
+static int is_last(int fd, const void *data, size_t size, long *keep) {
+    char path[PATH_MAX], wanted[16], part[128];
+    const char *rule = getenv("SHIM_RULE");
+    int code;
+    if (!rule || access(rule, F_OK) || !path_of(fd, path, sizeof path)) return 0;
+    pthread_mutex_lock(&lock);
+    int last = 0;
+    FILE *file = fopen(rule, "r");
+    if (file) {
+        if (fscanf(file, "%15s %127s %d %ld", wanted, part, &code, keep) == 4)
+            last = !strcmp(wanted, "kill") && memmem(data, size, part, strlen(part)) != NULL;
+        fclose(file);
+        if (last) unlink(rule);
+    }
+    pthread_mutex_unlock(&lock);
+    return last;
+}
+
 ssize_t write(int fd, const void *data, size_t size) {
     static ssize_t (*real)(int, const void *, size_t);
     if (!real) real = dlsym(RTLD_NEXT, "write");
     int code;
     long keep;
+    if (is_last(fd, data, size, &keep)) {
+        if (keep) real(fd, data, size);
+        kill(getpid(), SIGKILL);
+        pause(); /* it may take a moment, in which nothing else must happen */
+    }
     if (!hits("write", fd, &code, &keep)) return real(fd, data, size);
     if (keep > 0) real(fd, data, (size_t)keep < size ? (size_t)keep : size);
     errno = code;

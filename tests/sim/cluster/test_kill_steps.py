@@ -204,3 +204,15 @@ def test_the_leader_is_killed_at_every_step(delivery: str, keep: bool, at_once: 
         if not reached:
             break
     assert seen >= STEPS
+
+
+def test_an_attempt_that_nobody_saw_end_names_the_node_that_made_it() -> None:
+    """It named the node that led next, and closed it; found by killing leaders step by step."""
+    run = Run(MORE, keep=True)
+    run.run_until(lambda: run.step() == ARRIVED)
+    run.finish(at_once=False)
+    lost, again = run.attempts()
+    ids = {number: member.id for number, member in run.members.members.items()}
+    assert ("unknown", ids[run.victim]) == (lost.status, lost.node)
+    assert ("succeeded", ids[run.leader(run.group)]) == (again.status, again.node)
+    assert lost.term < again.term

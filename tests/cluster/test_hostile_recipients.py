@@ -3,58 +3,22 @@
 from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tests.cluster.process import COLLECTION, JOBS, ROUTES, NodeProcess, Recipient, wait_until
+from tests.faults.catalogue import ENDINGS, KEPT_BYTES, MIB, Ending, waits_for_deadline
 from tests.faults.receiver import FaultReceiver
 
-MIB: Final = 1024 * 1024
-KEPT_BYTES: Final = 16 * 1024
-"""What is kept of a response body."""
-
-Ending = tuple[str, int | None, str | None, str | None, bool]
+Told = tuple[str, int | None, str | None, str | None, bool]
 """Of an attempt: status, response status, error code, error phase, response truncated."""
 
-_SILENT: Final[Ending] = ("failed", None, "timeout", "headers", False)
-_CUT: Final[Ending] = ("failed", None, "connection_reset", "headers", False)
-_NO_HTTP: Final[Ending] = ("failed", None, "protocol_error", "headers", False)
-ENDINGS: Final[dict[str, Ending]] = {
-    # Nothing, or not enough, until the deadline.
-    "/stall/before-reading": _SILENT,
-    "/stall/head": _SILENT,
-    "/drip/head": _SILENT,
-    # The status has come: whatever happens to the body, it counts.
-    "/stall/body": ("succeeded", 200, None, None, True),
-    "/stall/body?code=503": ("failed", 503, "status", None, True),
-    "/drip/body": ("succeeded", 200, None, None, True),
-    "/drip/body?code=500": ("failed", 500, "status", None, True),
-    "/close/in-body": ("succeeded", 200, None, None, True),
-    "/reset/in-body": ("succeeded", 200, None, None, True),
-    "/reset/in-body?code=500": ("failed", 500, "status", None, True),
-    # Gone before a status.
-    "/close/after-request": _CUT,
-    "/close/in-head": _CUT,
-    "/reset/after-request": _CUT,
-    # Redirects are answers, and no success.
-    "/redirect/301": ("failed", 301, "status", None, False),
-    "/redirect/302": ("failed", 302, "status", None, False),
-    "/redirect/307": ("failed", 307, "status", None, False),
-    "/redirect/308": ("failed", 308, "status", None, False),
-    # Too much.
-    f"/big/{KEPT_BYTES}": ("succeeded", 200, None, None, False),
-    f"/big/{MIB}": ("succeeded", 200, None, None, True),
-    f"/big/{100 * MIB}": ("succeeded", 200, None, None, True),
-    f"/big/{MIB}?chunk=1": ("succeeded", 200, None, None, True),
-    f"/trailers/{100 * MIB}": ("succeeded", 200, None, None, True),
-    f"/header/{MIB}": _NO_HTTP,
-    "/interim/flood": _NO_HTTP,
-    "/gzip-bomb": ("succeeded", 200, None, None, False),
-    # No HTTP, or too much of it.
-    "/invalid/garbage": _NO_HTTP,
-    "/invalid/both-lengths": _NO_HTTP,
-    "/two-responses": ("succeeded", 200, None, None, False),
-    "/switch": _NO_HTTP,
-}
+
+def _told(ending: Ending) -> Told:
+    """What an attempt that ends so tells of it."""
+    if ending.outcome == "delivered":
+        return ("succeeded", ending.status, None, None, ending.truncated)
+    code = ending.code if ending.status is None else "status"
+    return ("failed", ending.status, code, ending.phase, ending.truncated)
 
 
 def _routes(node: NodeProcess, receiver: FaultReceiver, paths: Sequence[str], **more: Any) -> None:
@@ -78,7 +42,7 @@ def _attempt(node: NodeProcess, job_id: str) -> dict[str, Any]:
     return attempt
 
 
-def _ending(attempt: dict[str, Any]) -> Ending:
+def _ending(attempt: dict[str, Any]) -> Told:
     return (
         attempt["status"],
         attempt["response_status"],
@@ -104,7 +68,7 @@ def test_every_attempt_says_how_it_ended(tmp_path: Path) -> None:
     # them, and what keeps the machine busy has no part in how they end.
     waves: tuple[list[int], list[int]] = ([], [])
     for number, path in enumerate(paths):
-        waves[path.startswith(("/stall/", "/drip/"))].append(number)
+        waves[waits_for_deadline(path)].append(number)
     attempts: dict[str, dict[str, Any]] = {}
     with FaultReceiver() as receiver, NodeProcess(tmp_path / "data") as node:
         assert 201 == node.start().ask("PUT", COLLECTION)[0]
@@ -117,13 +81,18 @@ def test_every_attempt_says_how_it_ended(tmp_path: Path) -> None:
             attempts |= {paths[number]: _attempt(node, f"j{number}") for number in wave}
         jobs = node.drain()
         assert 0 == node.stop()
-    assert ENDINGS == {path: _ending(attempt) for path, attempt in attempts.items()}
-    states = {"succeeded": ("delivered", None), "failed": ("dead", "exhausted")}
+    expected = {path: _told(ending) for path, ending in ENDINGS.items()}
+    assert expected == {path: _ending(attempt) for path, attempt in attempts.items()}
+    states = {
+        "delivered": ("delivered", None),
+        "retry": ("dead", "exhausted"),
+        "gone": ("dead", "gone"),
+    }
     for number, path in enumerate(paths):
         job = jobs[f"j{number}"]
-        assert states[ENDINGS[path][0]] == (job["state"], job["reason"]), path
+        assert states[ENDINGS[path].outcome] == (job["state"], job["reason"]), path
         assert len(_body(attempts[path])) <= KEPT_BYTES, path
-    assert KEPT_BYTES == len(_body(attempts[f"/big/{100 * MIB}"]))
+    assert KEPT_BYTES == len(_body(attempts[f"/big/{128 * MIB}"]))
     assert 0 == receiver.visited
     assert "secret" not in str(attempts["/redirect/302"]["response_headers"])
     asked = [seen.path for seen in receiver.requests]

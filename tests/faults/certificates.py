@@ -9,7 +9,10 @@ import trustme
 from timemachine.outbound import TlsOptions
 
 NAMES = ("127.0.0.1", "::1", "localhost")
-KINDS = ("right", "wrong_name", "expired", "not_yet_valid", "self_signed", "needs_client", "old")
+KINDS = (
+    *("right", "wrong_name", "expired", "not_yet_valid", "self_signed", "needs_client"),
+    *("old", "tls_1_0"),
+)
 
 
 class Certificates:
@@ -34,6 +37,7 @@ class Certificates:
         self_signed   by an authority that nobody knows
         needs_client  right, and asks for a client certificate of the authority
         old           right, but speaks TLS 1.1 at most
+        tls_1_0       right, but speaks TLS 1.0 only
         """
         now = datetime.now(UTC)
         ca = self._other_ca if kind == "self_signed" else self._ca
@@ -49,11 +53,12 @@ class Certificates:
         if kind == "needs_client":
             self._ca.configure_trust(context)
             context.verify_mode = ssl.CERT_REQUIRED
-        if kind == "old":
+        if kind in ("old", "tls_1_0"):
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
             with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
                 context.minimum_version = ssl.TLSVersion.TLSv1
-                context.maximum_version = ssl.TLSVersion.TLSv1_1
+                newest = ssl.TLSVersion.TLSv1_1 if kind == "old" else ssl.TLSVersion.TLSv1
+                context.maximum_version = newest
         return context
 
     def client(self, *, known: bool = True, expired: bool = False) -> TlsOptions:

@@ -5,8 +5,10 @@ In a test: `with FaultReceiver() as receiver: receiver.url("/status/503")`, then
 
     python -m tests.faults.receiver --port 4000 [--tls KIND] [--log FILE]
 
-It writes `ready http=HOST:PORT` when it listens; GET /seen answers what it saw as JSON, and the
-log gets one line of JSON for each request. The path of a request says what becomes of it:
+`tests/faults/catalogue.py` says how an attempt has to end that meets each behaviour.
+
+The program writes `ready http=HOST:PORT` when it listens; GET /seen answers what it saw as JSON,
+and the log gets one line of JSON for each request. The path of a request says what becomes of it:
 
     /status/CODE                    that status; ?retry-after=FORM (see RETRY_AFTER) and
                                     ?webhook-delivery=WORD add headers, ?body=TEXT a body
@@ -28,7 +30,7 @@ log gets one line of JSON for each request. The path of a request says what beco
     /big/BYTES                      200, chunked; ?chunk=BYTES
     /trailers/BYTES                 200, chunked, then so many bytes of trailers
     /gzip-bomb                      200, 16 KiB that would be 16 MiB
-    /interim/N                      N times 100, then 200; /interim/flood for ever
+    /interim/N                      N times 100, then 200; /interim/flood for ever; ?code=CODE
     /switch                         101
     /header/BYTES                   200, one header so long; /headers/N so many headers
     /invalid/KIND                   no HTTP (see INVALID)
@@ -423,7 +425,8 @@ def _gzip_bomb(visit: _Visit) -> bool:
 
 
 def _interim(visit: _Visit) -> bool:
-    interim = b"HTTP/1.1 100 Continue\r\nRetry-After: 99\r\n\r\n"
+    code = int(visit.query.get("code", "100"))
+    interim = b"HTTP/1.1 %d Interim\r\nRetry-After: 99\r\n\r\n" % code
     if visit.words[1] == "flood":
         while True:
             visit.send(interim * 100)

@@ -55,6 +55,14 @@ def _namespace() -> str | None:
     return "needs nft (nftables)" if shutil.which("nft") is None else None
 
 
+def _mounts() -> str | None:
+    """Can a process have mounts of its own, and mount over a file?"""
+    script = "mount --bind /dev/null /etc/resolv.conf"
+    if _fails("unshare", "--mount", "sh", "-c", script):
+        return "needs namespaces of mounts"
+    return None
+
+
 def _tun() -> str | None:
     """Can packets be routed through a program?"""
     if shutil.which("ip") is None:
@@ -86,6 +94,7 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "loop": cache(_loop),
     "tmpfs": cache(_tmpfs),
     "namespace": cache(_namespace),
+    "mounts": cache(_mounts),
     "tun": cache(_tun),
     "pids": cache(_pids),
     "preload": cache(_preload),

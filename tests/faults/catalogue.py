@@ -84,6 +84,7 @@ ENDINGS: Final[dict[str, Ending]] = {
     f"/trailers/{128 * MIB}": _MORE,
     f"/header/{MIB}": _NO_HTTP,
     "/headers/500": _OK,
+    "/largest": _OK,
     "/gzip-bomb": _OK,
     "/interim/5": _OK,
     "/interim/5?code=103": _OK,

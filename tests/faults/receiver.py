@@ -29,6 +29,7 @@ and the log gets one line of JSON for each request. The path of a request says w
     /drip/head, body                a byte each 200 ms (?interval=MS), for ever; ?code=CODE
     /big/BYTES                      200, chunked; ?chunk=BYTES
     /trailers/BYTES                 200, chunked, then so many bytes of trailers
+    /largest                        200 with as much in head and body as is kept, none of it ASCII
     /gzip-bomb                      200, 16 KiB that would be 16 MiB
     /interim/N                      N times 100, then 200; /interim/flood for ever; ?code=CODE
     /switch                         101
@@ -424,6 +425,12 @@ def _gzip_bomb(visit: _Visit) -> bool:
     return True
 
 
+def _largest(visit: _Visit) -> bool:
+    kept = ("Content-Type", "Date", "Location", "Retry-After", "Server", "webhook-delivery")
+    visit.answer(200, b"\xff" * 16_384, headers=[f"{name}: " + "\xff" * 2_000 for name in kept])
+    return True
+
+
 def _interim(visit: _Visit) -> bool:
     code = int(visit.query.get("code", "100"))
     interim = b"HTTP/1.1 %d Interim\r\nRetry-After: 99\r\n\r\n" % code
@@ -504,6 +511,7 @@ _BEHAVIOURS: Final[dict[str, Callable[[_Visit], bool]]] = {
     "headers": _headers,
     "ice": _ice,
     "interim": _interim,
+    "largest": _largest,
     "invalid": _invalid,
     "redirect": _redirect,
     "reset": _reset,

@@ -1,4 +1,4 @@
-"""The leader of a vnode is killed at every step of a delivery, and another one goes on.
+"""The leader of a vnode is killed at every step of a delivery, or lives, and nobody sends too much.
 
 The steps are all events between the answer to the create and rest, on whichever of the three nodes.
 """
@@ -15,6 +15,7 @@ from tests.faults.effects import Effects
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE
 from tests.sim.cluster.harness import Harness
 from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.recipients import Mood
 from timemachine.group import META_GROUP
 from timemachine.model import AttemptRecord, DeadReason, JobRecord, JobState
 from timemachine.replica import commands as c
@@ -42,7 +43,7 @@ class Run:
     `keep` says whether what was under way at the crash, on disk and wire, gets to its end.
     """
 
-    def __init__(self, delivery: str, *, keep: bool) -> None:
+    def __init__(self, delivery: str, *, keep: bool, timeout_ms: int = 1_000) -> None:
         self.delivery = delivery
         harness = Harness(Knobs(seed=5, num_vnodes=1, fault_kinds=0))
         harness.boot()
@@ -51,7 +52,9 @@ class Run:
         recipients.connect_rate = 1.0
         recipients.lost_rate = 0.0 if keep else 1.0
         engine = self.engine(self.leader(META_GROUP))
-        route = msgspec.structs.replace(engine.meta.routes[DB, ROUTE], delivery=delivery)
+        route = msgspec.structs.replace(
+            engine.meta.routes[DB, ROUTE], delivery=delivery, timeout_ms=timeout_ms
+        )
         command = m.PutRoute(now_ms=engine.now_ms(), route=route, expected_version=route.version)
         self.ask(engine, command)
         self.group = (engine.meta.collections[DB, COLLECTION].uid, 0)
@@ -216,3 +219,24 @@ def test_an_attempt_that_nobody_saw_end_names_the_node_that_made_it() -> None:
     assert ("unknown", ids[run.victim]) == (lost.status, lost.node)
     assert ("succeeded", ids[run.leader(run.group)]) == (again.status, again.node)
     assert lost.term < again.term
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_slow_recipient_makes_no_other_node_send(moves: bool) -> None:
+    """R45: until its deadline a request is nobody else's, also when its vnode is handed over."""
+    timeout_ms = 60_000
+    run = Run(MORE, keep=True, timeout_ms=timeout_ms)
+    recipients = run.members.recipients
+    recipients.fair = Mood((("silence", 1.0),))
+    run.run_until(lambda: run.step() == ARRIVED)
+    if moves:
+        run.members.transfer(run.group, run.victim % 3 + 1)
+        run.run_until(lambda: run.members.leader_of(run.group) not in (0, run.victim))
+    first = recipients.sendings[0]
+    run.clock.run_until(first.asked_ms + timeout_ms - 1.0)
+    assert [first] == recipients.sendings
+    recipients.heal()
+    run.run_until(run.is_over)
+    assert first.ended_ms is not None
+    assert [first.ended_ms <= each.asked_ms for each in recipients.sendings[1:]] == [True]
+    assert ["failed", "succeeded"] == [each.status for each in run.attempts()]

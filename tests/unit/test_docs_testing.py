@@ -47,3 +47,19 @@ def test_files_and_faults_exist() -> None:
     for row in re.findall(r"^\| [\d, ]+ \|.*$", PAGE, re.MULTILINE):
         for word in re.findall(r"`(\w+)`", row.split("|")[-2]):
             assert word in _KINDS, word
+
+
+def test_every_rule_of_delivery_has_a_test_that_exists() -> None:
+    """Each row names at least one."""
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE)
+    }
+    rows = re.findall(r"^\| R(\d+) \|.*\| (.*) \|$", PAGE, re.MULTILINE)
+    for number, cell in rows:
+        named = re.findall(r"`(test_\w+)`", cell)
+        assert named, number
+        assert set(named) <= tests, number
+    needed = {*range(16, 28), 35, *range(38, 46), 99, *range(105, 109)}
+    assert needed <= {int(number) for number, _ in rows}

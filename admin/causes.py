@@ -76,8 +76,14 @@ def _of_waiting(facts: Facts) -> Iterator[str]:
         return
     if route is None:
         yield f"There is no route `{job['route']}` now."
-    elif route["state"] != "open":
-        yield f"Its route `{route['name']}` is {route['state']}: its jobs wait until that ends."
+    elif route["state"] == "breaker_half_open":
+        yield (
+            f"The recipient of its route `{route['name']}` has failed, and is tried with a few"
+            " requests: the others wait for one of these to succeed."
+        )
+    elif route["state"] != "active":
+        told = shown.route_state(route)
+        yield f"Its route `{route['name']}` is {told}: its jobs wait until that ends."
     elif job["state"] == "held":
         yield (
             "It is held though its route is open: so are jobs that were past due when they were"
@@ -87,7 +93,7 @@ def _of_waiting(facts: Facts) -> Iterator[str]:
         yield f"Vnode {vnode['index']} has no leader: its jobs wait until it has one."
     if due is None or int(due) + LATE_MS > facts.now_ms:
         return
-    if route is not None and route["state"] == "open" and stats is not None:
+    if route is not None and route["state"] == "active" and stats is not None:
         if int(stats["in_flight"]) >= int(route["max_in_flight"]):
             yield (
                 f"Its route has {stats['in_flight']} requests under way, of max_in_flight"

@@ -1,6 +1,7 @@
 """How values look to people. Pure: the same value always looks the same."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -65,6 +66,13 @@ def distance(ms: object, now_ms: int) -> str:
     if abs(ms - now_ms) < 1_000:
         return "now"
     return f"in {duration(ms - now_ms)}" if ms > now_ms else f"{duration(now_ms - ms)} ago"
+
+
+def route_state(route: Mapping[str, Any]) -> str:
+    """The state of a route with its reason, and until when it lasts: `disabled (gone)`."""
+    state, reason, until = (route.get(f"state{end}") for end in ("", "_reason", "_until_time"))
+    told = f"{state or ''} ({reason})" if reason else str(state or "")
+    return told if until is None else f"{told} until {time(until)}"
 
 
 def value(name: str, content: Any) -> str:

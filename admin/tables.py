@@ -100,7 +100,7 @@ def routes(rows: Sequence[Row]) -> Parts:
         [
             (
                 shown.text(row["name"]),
-                shown.text(row.get("state", "")),
+                shown.text(shown.route_state(row)),
                 shown.text(row.get("delivery", "")),
                 str(row.get("retry", {}).get("max_attempts", "")),
                 shown.text(row.get("webhook_url", "")),

@@ -147,7 +147,7 @@ class Engine(Reader):
             sender,
             node_id=node.id,
             prepare=self._prepare,
-            disable_route=self._disable_route,
+            tell_meta=self._tell_meta,
             late=self._late,
             stepped=self._clock_stepped,
             neighbours=Neighbours(self.calls, overlay, peers.epoch, self.alive),
@@ -602,7 +602,7 @@ class Engine(Reader):
         """What became of sends of a vnode that this node has ceased to lead."""
         self.consensus.forwarding.add(group, c.Settle(now_ms=self.now_ms(), items=settles))
 
-    def _disable_route(self, command: m.DisableRoute) -> None:
+    def _tell_meta(self, command: m.DisableRoute | m.RouteFailed | m.RouteSucceeded) -> None:
         self.consensus.forwarding.add(self._meta_vnode.group, command)
 
     def propose_job(self, collection: Collection, job_id: str, command: Any, done: Done) -> None:
@@ -822,6 +822,8 @@ class Engine(Reader):
             "sends": delivery.sends,
             "in_flight": delivery.in_flight,
             "routes_waiting": delivery.routes_waiting,
+            "breakers": delivery.breakers,
+            "breaker_trips": delivery.breaker_trips,
             "credits_lent": delivery.credits_lent,
             "credits_borrowed": delivery.credits_borrowed,
             "outcomes": dict(delivery.outcomes),

@@ -19,12 +19,27 @@ from node.runtime import Runtime
 from timemachine import limits
 from timemachine.errors import TimeMachineError
 from timemachine.replica.commands import Settle
-from timemachine.replica.meta import DisableRoute, PutNode, Removed, Retire
+from timemachine.replica.meta import (
+    DisableRoute,
+    PutNode,
+    Removed,
+    Retire,
+    RouteFailed,
+    RouteSucceeded,
+)
 
 Group = tuple[int, int]
 """(collection uid, vnode index)."""
 
-FORWARDED: Final = (Settle, DisableRoute, PutNode, Removed, Retire)
+FORWARDED: Final = (
+    Settle,
+    DisableRoute,
+    RouteFailed,
+    RouteSucceeded,
+    PutNode,
+    Removed,
+    Retire,
+)
 """The commands to which a repeat adds nothing. What other commands a node sends is not taken."""
 
 Forward = Callable[[Group, int, Any], None]

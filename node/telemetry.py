@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from timemachine.delivery.breaker import Phase
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.lateness import BOUNDS_MS
 
@@ -28,6 +29,8 @@ METRICS = {
     "timemachine_outcomes": "Attempts by what followed: delivered, or the reason of failure.",
     "timemachine_in_flight": "Attempts claimed or under way.",
     "timemachine_routes_waiting": "Routes that wait because their recipients asked for it.",
+    "timemachine_breakers": "Circuit breakers of routes that are not closed, by `state`.",
+    "timemachine_breaker_trips": "How often one opened that was closed.",
     "timemachine_credits_lent": "Lent of this node's shares, by `limit` (max_in_flight, rate).",
     "timemachine_credits_borrowed": "Borrowed of others' shares, by `limit` (max_in_flight, rate).",
     "timemachine_vnodes": "Replicas on this node, the meta group included.",
@@ -79,6 +82,7 @@ def set_up_logs(*, as_json: bool | None = None) -> None:
     )
 
 
+_PHASES = {Phase.OPEN: "open", Phase.HALF_OPEN: "half_open"}
 _LIMITS = {Kind.FLIGHT: "max_in_flight", Kind.RATE: "rate"}
 
 
@@ -96,6 +100,7 @@ class _Numbers(Collector):
             ("timemachine_commands", "commands"),
             ("timemachine_rows", "rows"),
             ("timemachine_sends", "sends"),
+            ("timemachine_breaker_trips", "breaker_trips"),
             ("timemachine_snapshots_sent_bytes", "snapshots_sent_bytes"),
             ("timemachine_compacted_bytes", "compacted_bytes"),
             ("timemachine_compaction_steps", "compaction_steps"),
@@ -122,6 +127,11 @@ class _Numbers(Collector):
             for kind, count in numbers.get(key, {}).items():
                 parts.add_metric([_LIMITS[kind]], count)
             yield parts
+        name = "timemachine_breakers"
+        breakers = GaugeMetricFamily(name, METRICS[name], labels=["state"])
+        for phase, count in numbers.get("breakers", {}).items():
+            breakers.add_metric([_PHASES[phase]], count)
+        yield breakers
         name = "timemachine_outcomes"
         outcomes = CounterMetricFamily(name, METRICS[name], labels=["outcome"])
         for outcome, count in sorted(numbers["outcomes"].items()):

@@ -273,6 +273,36 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     period_ms: int = 1000
 
 
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """When a node stops sending to a recipient that fails (`timemachine.delivery.breaker`).
+
+    failure_ratio       the share of attempts that opens it, of those that ended in `window_ms`
+    min_requests        of fewer attempts nothing is concluded
+    window_ms           how far back is looked
+    open_ms             for so long nothing is sent
+    half_open_requests  as many then try the recipient
+    """
+
+    failure_ratio: float = 0.7
+    min_requests: int = 10
+    window_ms: int = 300_000
+    open_ms: int = 30_000
+    half_open_requests: int = 3
+
+
+class Failing(msgspec.Struct, frozen=True, array_like=True):
+    """What meta knows of the failures of a route; 0 is never (`timemachine.failing`).
+
+    first_ms    of a failure, with no success since
+    clock_ms    of one so long after it that `disable_after_ms` counts from then on
+    cleared_ms  what was before does not count: a success, or the route was opened or sent elsewhere
+    """
+
+    first_ms: int = 0
+    clock_ms: int = 0
+    cleared_ms: int = 0
+
+
 class SealedKey(msgspec.Struct, frozen=True, kw_only=True):
     """A signing secret, sealed; the current one has no `expires_ms`."""
 
@@ -284,7 +314,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where jobs are sent. Secrets, header values, URL credentials are sealed before they get here.
 
     `webhook_url` is without credentials; `basic_auth` seals the ones that it came with.
-    `paused` is the operator's wish, `disabled` the reason why the system stopped it, if it did.
+    `paused` is the operator's wish, `disabled` the reason why the system stopped it, if it did;
+    `closed_ms` is when it became what it is of these. `breaker` is None where there is none,
+    `disable_after_ms` 0. `failing` and `closed_ms` are kept by meta, whoever writes the route.
     """
 
     uid: int
@@ -305,6 +337,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     non_retryable_status: tuple[int, ...] = ()
     max_in_flight: int = 64
     rate: Rate = Rate()
+    breaker: Breaker | None = Breaker()
+    disable_after_ms: int = 432_000_000
     ca_pem: str | None = None
     client_cert_pem: str | None = None
     client_key_pem: bytes | None = None
@@ -312,6 +346,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     paused: bool = False
     disabled: str | None = None
+    closed_ms: int = 0
+    failing: Failing = Failing()
 
     @property
     def open(self) -> bool:

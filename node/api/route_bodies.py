@@ -10,13 +10,12 @@ from node.api.conventions import Ignored
 from node.api.route_views import RouteBatch
 from node.api.schemas import between
 from timemachine import limits
-from timemachine.model import Retry, Route
+from timemachine.model import Breaker, Retry, Route
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 STATUSES_MAX = 300
 _UNSET = msgspec.UNSET
 _Maybe = msgspec.UnsetType
-DISABLE_AFTER_DEFAULT_MS = 432_000_000
 _STORED = {field.name: field.default for field in msgspec.structs.fields(Route)}
 
 
@@ -84,6 +83,32 @@ class RateBody(msgspec.Struct, forbid_unknown_fields=True):
     period_ms: Annotated[int, between(1, limits.ROUTE_RATE_PERIOD_MS_MAX)] = 1000
 
 
+class BreakerBody(msgspec.Struct, forbid_unknown_fields=True):
+    """When nothing is sent for a while to a recipient that fails."""
+
+    failure_ratio: Annotated[
+        Annotated[float, between(0.01, 1)] | _Maybe,
+        _about("The share of failed attempts that opens it.", default=Breaker().failure_ratio),
+    ] = _UNSET
+    min_requests: Annotated[
+        Annotated[int, between(1, limits.BREAKER_REQUESTS_MAX)] | _Maybe,
+        _about("Of fewer attempts nothing is concluded.", default=Breaker().min_requests),
+    ] = _UNSET
+    window_ms: Annotated[
+        Annotated[int, between(limits.BREAKER_WINDOW_MS_MIN, limits.BREAKER_WINDOW_MS_MAX)]
+        | _Maybe,
+        _about("Which attempts are looked at.", default=Breaker().window_ms),
+    ] = _UNSET
+    open_ms: Annotated[
+        Annotated[int, between(limits.BREAKER_OPEN_MS_MIN, limits.BREAKER_OPEN_MS_MAX)] | _Maybe,
+        _about("How long nothing is sent.", default=Breaker().open_ms),
+    ] = _UNSET
+    half_open_requests: Annotated[
+        Annotated[int, between(1, limits.BREAKER_HALF_OPEN_MAX)] | _Maybe,
+        _about("As many then try the recipient.", default=Breaker().half_open_requests),
+    ] = _UNSET
+
+
 class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The members of a route that PATCH replaces. What GET shows beside them is ignored."""
 
@@ -145,12 +170,13 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         _about("How many sends may be under way at once.", "max_in_flight"),
     ] = _UNSET
     rate: RateBody | _Maybe = _UNSET
-    breaker: Annotated[
-        dict[str, msgspec.Raw] | None, _about("Not supported yet; send null.", maxProperties=0)
-    ] = None
+    breaker: Annotated[BreakerBody | _Maybe | None, _about("Null: none.")] = _UNSET
     disable_after_ms: Annotated[
-        int, _about("Not supported yet; send 0.", enum=[0, DISABLE_AFTER_DEFAULT_MS])
-    ] = 0
+        Annotated[int, between(0, limits.DISABLE_AFTER_MS_MAX)] | _Maybe,
+        _about(
+            "Disable it when attempts have only failed for so long; 0: never.", "disable_after_ms"
+        ),
+    ] = _UNSET
     batch: RouteBatch | None = None
     ca_pem: Annotated[
         str | _Maybe | None, _about("Authorities that the recipient's certificate may come from.")
@@ -170,6 +196,9 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     paused: Ignored = _UNSET
     disabled: Ignored = _UNSET
     state: Ignored = _UNSET
+    state_reason: Ignored = _UNSET
+    state_since_time: Ignored = _UNSET
+    state_until_time: Ignored = _UNSET
     created_time: Ignored = _UNSET
     updated_time: Ignored = _UNSET
     pending_vnodes: Ignored = _UNSET

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from cryptography import x509
 
 from node.api.problems import check_range, invalid
-from node.api.route_bodies import DISABLE_AFTER_DEFAULT_MS, STATUSES_MAX, TOKEN, RouteBody
+from node.api.route_bodies import STATUSES_MAX, TOKEN, RouteBody
 from node.api.route_views import RouteBatch
 from node.sender.tls import make_context
 from timemachine import limits
-from timemachine.model import Route
+from timemachine.model import Breaker, Route
 from timemachine.outbound import TlsOptions
 
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$")
@@ -52,10 +52,6 @@ def refuse_unsupported(body: RouteBody) -> None:
         raise invalid("/type", "This is `webhook` (or `REST`, which means the same).")
     if body.smear_ms != 0:
         raise invalid("/smear_ms", "Smearing is not supported yet; send 0.")
-    if body.breaker:
-        raise invalid("/breaker", "The circuit breaker is not supported yet; send null.")
-    if body.disable_after_ms not in (0, DISABLE_AFTER_DEFAULT_MS):
-        raise invalid("/disable_after_ms", "Disabling by time is not supported yet; send 0.")
     if body.batch is not None and body.batch != RouteBatch():
         raise invalid("/batch", "Batches are not supported yet; send max_jobs 1.")
 
@@ -82,10 +78,33 @@ def check_ranges(route: Route) -> None:
     check_range("/retry/jitter", retry.jitter, 0.0, 1.0)
     check_range("/rate/count", route.rate.count, 1, limits.ROUTE_RATE_COUNT_MAX)
     check_range("/rate/period_ms", route.rate.period_ms, 1, limits.ROUTE_RATE_PERIOD_MS_MAX)
+    if route.breaker is not None:
+        _check_breaker(route.breaker)
+    check_range("/disable_after_ms", route.disable_after_ms, 0, limits.DISABLE_AFTER_MS_MAX)
     if len(route.non_retryable_status) > STATUSES_MAX:
         raise invalid("/non_retryable_status", f"There are at most {STATUSES_MAX} entries.")
     for number, status in enumerate(route.non_retryable_status):
         check_range(f"/non_retryable_status/{number}", status, 300, 599)
+
+
+def _check_breaker(breaker: Breaker) -> None:
+    check_range("/breaker/failure_ratio", breaker.failure_ratio, 0.01, 1.0)
+    check_range("/breaker/min_requests", breaker.min_requests, 1, limits.BREAKER_REQUESTS_MAX)
+    check_range(
+        "/breaker/window_ms",
+        breaker.window_ms,
+        limits.BREAKER_WINDOW_MS_MIN,
+        limits.BREAKER_WINDOW_MS_MAX,
+    )
+    check_range(
+        "/breaker/open_ms", breaker.open_ms, limits.BREAKER_OPEN_MS_MIN, limits.BREAKER_OPEN_MS_MAX
+    )
+    check_range(
+        "/breaker/half_open_requests",
+        breaker.half_open_requests,
+        1,
+        limits.BREAKER_HALF_OPEN_MAX,
+    )
 
 
 def check_tls(route: Route, open_key: Callable[[bytes], str], now_ms: int) -> None:

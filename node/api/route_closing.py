@@ -18,7 +18,7 @@ async def closed_answer(engine: Engine, result: Any) -> Answer:
     """
     route = result.route
     headers = {"ETag": f'"{route.version}"', **replayed(result)}
-    view = route_view(route)
+    view = route_view(route, engine.delivery.condition(route))
     if result.kind == "created":
         return json_answer(view, 201, headers)
     if route.open and result.kind != "deleted":

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import msgspec
 
 from node.api.problems import invalid, step
-from node.api.route_bodies import RateBody, RetryBody, RouteBody
+from node.api.route_bodies import BreakerBody, RateBody, RetryBody, RouteBody
 from node.api.route_checks import (
     check_header_name,
     check_header_value,
@@ -19,7 +19,7 @@ from node.api.route_seals import Seals, check_secret
 from node.api.route_views import MASK
 from node.engine import Engine
 from timemachine import limits
-from timemachine.model import Rate, Retry, Route, SealedKey
+from timemachine.model import Breaker, Rate, Retry, Route, SealedKey
 from timemachine.outbound import Target, parse_target
 
 _UNSET = msgspec.UNSET
@@ -30,11 +30,18 @@ _AS_GIVEN = (
     "timeout_ms",
     "delivery",
     "max_in_flight",
+    "disable_after_ms",
     "non_retryable_status",
     "ca_pem",
     "client_cert_pem",
     "dangerous_skip_tls_verify",
 )
+
+
+def _given(body: RetryBody | BreakerBody) -> dict[str, Any]:
+    """The members that are given."""
+    members = {key: getattr(body, key) for key in body.__struct_fields__}
+    return {key: value for key, value in members.items() if value is not _UNSET}
 
 
 class Merge:
@@ -75,13 +82,14 @@ class Merge:
             if value is not _UNSET:
                 fields[key] = value
         if isinstance(body.retry, RetryBody):
-            changes = {
-                key: value
-                for key in RetryBody.__struct_fields__
-                if (value := getattr(body.retry, key)) is not _UNSET
-            }
-            before = Retry() if kept is None else kept.retry
-            fields["retry"] = msgspec.structs.replace(before, **changes)
+            retry = Retry() if kept is None else kept.retry
+            fields["retry"] = msgspec.structs.replace(retry, **_given(body.retry))
+        if isinstance(body.breaker, BreakerBody):
+            breaker = None if kept is None else kept.breaker
+            changes = _given(body.breaker)
+            fields["breaker"] = msgspec.structs.replace(breaker or Breaker(), **changes)
+        elif body.breaker is None:
+            fields["breaker"] = None
         if isinstance(body.rate, RateBody):
             fields["rate"] = Rate(count=body.rate.count, period_ms=body.rate.period_ms)
         if isinstance(body.headers, dict):

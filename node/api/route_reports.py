@@ -5,7 +5,7 @@ from node.api.job_views import attempt_view
 from node.api.lookups import find_route
 from node.api.operations import ROUTE, Told, operation
 from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
-from node.api.route_views import RouteAttemptView, RouteStatsView, route_state
+from node.api.route_views import RouteAttemptView, RouteStatsView
 from node.attempts import RouteAttempt
 from node.engine import Engine
 from node.gathering import ListAttempts, RouteCounts, RouteSends
@@ -34,9 +34,14 @@ class RouteReportHandlers:
         asked = RouteCounts((route.uid,))
         ((pending, waiting),) = await gathered(self._engine, asked, self._places(route), call)
         sends, _ = await polled(self._engine, RouteSends(route.uid), call)
+        condition = self._engine.delivery.condition(route)
         return json_answer(
             RouteStatsView(
-                state=route_state(route),
+                state=condition.state,
+                state_reason=condition.reason,
+                state_since_time=condition.since_ms,
+                state_until_time=condition.until_ms,
+                failing_since_time=route.failing.first_ms or None,
                 pending=pending,
                 waiting=waiting,
                 in_flight=sends.in_flight,

@@ -7,7 +7,8 @@ from msgspec import Meta
 
 from node.api.job_views import AttemptView
 from node.api.schemas import Time, Version, one_of
-from timemachine.model import Rate, Retry, Route
+from timemachine.delivery.condition import STATES, Condition
+from timemachine.model import Breaker, Rate, Retry, Route
 
 MASK = "***"
 
@@ -25,6 +26,15 @@ class PendingVnode(msgspec.Struct, frozen=True):
 
     collection: str
     index: int
+
+
+_State = Annotated[str, one_of("Whether attempts may begin, as far as this node knows.", *STATES)]
+_StateReason = Annotated[
+    str | None,
+    Meta(description="Why; `disabled` is because of `gone`, `disabled_by_recipient`, `failing`..."),
+]
+_StateSince = Annotated[Time | None, Meta(description="Since when, where that is known.")]
+_StateUntil = Annotated[Time | None, Meta(description="Until when, if it ends by itself.")]
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +55,7 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     smear_ms: int
     max_in_flight: int
     rate: Rate
-    breaker: None
+    breaker: Annotated[Breaker | None, Meta(description="Null: it has none.")]
     disable_after_ms: int
     batch: RouteBatch
     ca_pem: str | None
@@ -55,7 +65,10 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="False also where the system disabled the route.")]
     paused: bool
     disabled: Annotated[str | None, Meta(description="Why the system disabled it, if it did.")]
-    state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
+    state: _State
+    state_reason: _StateReason
+    state_since_time: _StateSince
+    state_until_time: _StateUntil
     created_time: Time
     updated_time: Time
     pending_vnodes: Annotated[
@@ -72,7 +85,7 @@ def shown_url(route: Route) -> str:
     return f"{scheme}://{MASK}@{rest}"
 
 
-def route_view(route: Route) -> RouteView:
+def route_view(route: Route, condition: Condition) -> RouteView:
     """A route as answered: no secret, values of headers and keys masked."""
     return RouteView(
         db=route.db,
@@ -90,8 +103,8 @@ def route_view(route: Route) -> RouteView:
         smear_ms=0,
         max_in_flight=route.max_in_flight,
         rate=route.rate,
-        breaker=None,
-        disable_after_ms=0,
+        breaker=route.breaker,
+        disable_after_ms=route.disable_after_ms,
         batch=RouteBatch(),
         ca_pem=route.ca_pem,
         client_cert_pem=route.client_cert_pem,
@@ -100,7 +113,10 @@ def route_view(route: Route) -> RouteView:
         enabled=route.enabled and route.disabled is None,
         paused=route.paused,
         disabled=route.disabled,
-        state=route_state(route),
+        state=condition.state,
+        state_reason=condition.reason,
+        state_since_time=condition.since_ms,
+        state_until_time=condition.until_ms,
         created_time=route.created_ms,
         updated_time=route.updated_ms,
     )
@@ -143,7 +159,13 @@ class RouteAttemptView(AttemptView, frozen=True, kw_only=True):
 class RouteStatsView(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a route's jobs; counts of sends since the first node began, `since_time`."""
 
-    state: Annotated[str, Meta(description="`open`, `paused`, or `disabled: ` and why.")]
+    state: _State
+    state_reason: _StateReason
+    state_since_time: _StateSince
+    state_until_time: _StateUntil
+    failing_since_time: Annotated[
+        Time | None, Meta(description="Since when attempts fail and none succeeds, if for long.")
+    ]
     pending: Annotated[int, Meta(description="Jobs that are scheduled for it.")]
     waiting: Annotated[int, Meta(description="Those of them that are due, and wait for it.")]
     in_flight: int
@@ -153,12 +175,3 @@ class RouteStatsView(msgspec.Struct, frozen=True, kw_only=True):
     last_success_time: Time | None
     last_failure_time: Time | None
     last_failure: str | None
-
-
-def route_state(route: Route) -> str:
-    """Whether attempts may start, and if not, why."""
-    if route.open:
-        return "open"
-    if route.paused:
-        return "paused"
-    return f"disabled: {route.disabled or 'enabled is false'}"

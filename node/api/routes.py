@@ -68,10 +68,12 @@ class RouteHandlers:
         self._engine = engine
         self._store = store
 
-    @staticmethod
-    def _shown(route: Route) -> Answer:
+    def _view(self, route: Route) -> RouteView:
+        return route_view(route, self._engine.delivery.condition(route))
+
+    def _shown(self, route: Route) -> Answer:
         """A route as it was found."""
-        return json_answer(route_view(route), headers={"ETag": f'"{route.version}"'})
+        return json_answer(self._view(route), headers={"ETag": f'"{route.version}"'})
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class RouteHandlers:
     async def patch_route(self, call: Call) -> Answer:
         """Change a route.
 
-        Replaces the members that are given; those of `retry` one by one.
+        Replaces the members that are given; those of `retry` and `breaker` one by one.
         """
         find_route_of(self._engine, *call.names)
         return await closed_answer(self._engine, await self._store.write(call, patch=True))
@@ -276,7 +278,7 @@ class RouteHandlers:
         db = call.names[0]
         find_database(self._engine, db)
         rows = [row for pair, row in self._engine.meta.routes.items() if pair[0] == db]
-        return page(call, rows, f"{db}/routes", "name", route_view)
+        return page(call, rows, f"{db}/routes", "name", self._view)
 
     @operation(
         "GET",

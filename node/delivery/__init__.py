@@ -12,6 +12,9 @@
     parking     what its route cannot take moves to the route's waiting index, or ends with it
     sweeping    the same for many jobs, in the background
     shares      which part of the routes' limits this node owns, as nodes come and go
+    waits       routes that wait because their recipient asked for it
+    breakers    routes whose recipient fails: nothing is sent for a while, then a little
+    failures    what the meta group is told of routes that fail, until it disables them
     routes      what a change of a route means for its jobs
     offsets     the committed offset follows what is settled
 

@@ -56,6 +56,11 @@ class Admission:
                     head.lag[route.uid] = key
                 return
             queue = self._window.queue(route)
+            if queue.shut:
+                # Where it waits for the breaker it takes no room, and holds up no offset.
+                seen = PendingItem(job_id, uid, version, attempts, route.uid)
+                self._parking.park(head, due_ms, seen, held=False)
+                return
             if queue.size >= limits.ROUTE_WINDOW_JOBS_MAX:
                 head.lag[route.uid] = key
                 if not queue.lagging:

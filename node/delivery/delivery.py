@@ -6,8 +6,10 @@ from typing import Any
 
 from node.delivery.admitting import Admission
 from node.delivery.alarm import Alarm
+from node.delivery.breakers import Breakers
 from node.delivery.claiming import Claims
 from node.delivery.credits import Credits, Neighbours
+from node.delivery.failures import Failures
 from node.delivery.leading import Leading
 from node.delivery.offsets import Offsets
 from node.delivery.orphans import Orphans
@@ -25,6 +27,8 @@ from node.delivery.walltime import WallTime
 from node.env import World
 from node.runtime import Runtime
 from node.webhook import Prepared
+from timemachine.delivery.breaker import Phase
+from timemachine.delivery.condition import Condition, condition
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, SENDING
 from timemachine.delivery.lateness import Lateness
@@ -34,7 +38,12 @@ from timemachine.errors import StoreDamaged
 from timemachine.model import Collection, Route
 from timemachine.outbound import Sender
 from timemachine.replica.commands import PendingItem, Revoked
-from timemachine.replica.meta import DisableRoute, MetaMachine
+from timemachine.replica.meta import (
+    DisableRoute,
+    MetaMachine,
+    RouteFailed,
+    RouteSucceeded,
+)
 from timemachine.replica.results import DueInserted, JobTouched, WaitingFreed
 from timemachine.storage.api import Store
 from timemachine.storage.keys import read_due_value, u64
@@ -44,7 +53,7 @@ from timemachine.vnode import Vnode
 class Delivery:
     """All vnodes that this node leads, all routes.
 
-    `prepare` opens a route for sending; `disable_route` is asked for what recipients ask for;
+    `prepare` opens a route for sending; `tell_meta` gets what attempts say of whole routes;
     `late` gets what became of sends of groups that this node leads no more; `stepped` is told that
     the wall clock has jumped, before anything is fired by it. `neighbours` are the other nodes,
     which lend and borrow; without them every share is used by its owner.
@@ -60,7 +69,7 @@ class Delivery:
         *,
         node_id: str,
         prepare: Callable[[Route], Prepared],
-        disable_route: Callable[[DisableRoute], None],
+        tell_meta: Callable[[DisableRoute | RouteFailed | RouteSucceeded], None],
         late: Late = lambda _group, _settles: None,
         stepped: Callable[[], None] = lambda: None,
         neighbours: Neighbours | None = None,
@@ -75,15 +84,19 @@ class Delivery:
             self._credits = Credits(window, world, store, runtime, meta, neighbours)
         calls = None if neighbours is None else neighbours.calls
         self._waits = Waits(window, world, meta, calls)
+        self._breakers = Breakers(window, world, meta, calls, set_aside=self._set_aside)
+        failures = Failures(world, meta, tell_meta)
         self._settles = Settles(
             window,
             world,
             runtime,
             node_id=node_id,
-            disable_route=disable_route,
+            disable_route=tell_meta,
             flushed=self._check_drained,
             late=late,
             waits=self._waits,
+            breakers=self._breakers,
+            failures=failures,
         )
         orphans = Orphans(self._settles, world, meta, node_id=node_id)
         self._parking = Parking(window, orphans, world, runtime, meta)
@@ -113,7 +126,17 @@ class Delivery:
             meta,
             self._waits,
         )
-        self._routes = RouteChanges(window, self._sends, self._parking, sweeps, self._waits, meta)
+        self._routes = RouteChanges(
+            window,
+            self._sends,
+            self._parking,
+            sweeps,
+            self._waits,
+            self._breakers,
+            failures,
+            world,
+            meta,
+        )
         self._leading = Leading(
             window,
             self._scanner,
@@ -184,7 +207,10 @@ class Delivery:
         self._shares.set_members(number, members)
         if self._credits is not None:
             self._credits.set_others(frozenset(members) - {number})
-            self._waits.others = frozenset(members) - {number}
+            self._waits.others = self._breakers.others = frozenset(members) - {number}
+
+    def _set_aside(self, queue: RouteQueue) -> None:
+        self._routes.set_aside(queue)
 
     # --- what the log tells ----------------------------------------------------------------
 
@@ -299,6 +325,21 @@ class Delivery:
     def routes_waiting(self) -> int:
         """Routes of which nothing is begun for a while, because their recipients asked for that."""
         return self._waits.routes
+
+    @property
+    def breakers(self) -> dict[Phase, int]:
+        """How many circuit breakers of this node are open, and half-open."""
+        return self._breakers.counts()
+
+    @property
+    def breaker_trips(self) -> int:
+        """How often one of them has opened that was closed."""
+        return self._breakers.trips
+
+    def condition(self, route: Route) -> Condition:
+        """The state of a route, as far as this node knows."""
+        waits, breaker = self._waits.seen(route.uid), self._breakers.seen(route.uid)
+        return condition(route, waits, breaker)
 
     @property
     def sends(self) -> int:

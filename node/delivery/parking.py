@@ -40,11 +40,21 @@ class Parking:
         head.known.pop(seen.job_id, None)
         head.moving[seen.job_id] = due_ms
         command = Wait(now_ms=self._world.wall_ms(), items=[seen], held=held)
-        self._runtime.propose(head.vnode, command, partial(self._parked, head, due_ms, seen))
+        self._runtime.propose(
+            head.vnode, command, partial(self._parked, head, due_ms, seen, held=held)
+        )
 
-    def _parked(self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any) -> None:
+    def _parked(
+        self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any, *, held: bool
+    ) -> None:
         head.moving.pop(seen.job_id, None)
-        if not self._orphans.look(head, due_ms, seen):
+        if self._orphans.look(head, due_ms, seen):
+            return
+        route = self._meta.routes_by_uid.get(seen.route_uid)
+        if head.fires and not held and route is not None and not route.open:
+            # It was closed meanwhile, and what was looked through for that may not have shown it.
+            self.park(head, due_ms, seen, held=True)
+        else:
             self.read_again(head, due_ms, seen)
 
     def read_again(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> None:

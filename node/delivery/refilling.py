@@ -27,7 +27,7 @@ class Refill:
             if (
                 queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2
                 or not queue.route.open
-                or queue.waits
+                or queue.held_up
             ):
                 continue
             if queue.waiting:

@@ -1,9 +1,12 @@
 """What a change of a route means for its jobs."""
 
+from node.delivery.breakers import Breakers
+from node.delivery.failures import Failures
 from node.delivery.parking import Parking
 from node.delivery.sending import Sends
 from node.delivery.sweeping import Sweeps
 from node.delivery.waits import Waits
+from node.env import World
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
@@ -21,6 +24,9 @@ class RouteChanges:
         parking: Parking,
         sweeps: Sweeps,
         waits: Waits,
+        breakers: Breakers,
+        failures: Failures,
+        world: World,
         meta: MetaMachine,
     ) -> None:
         self._window = window
@@ -28,6 +34,9 @@ class RouteChanges:
         self._parking = parking
         self._sweeps = sweeps
         self._waits = waits
+        self._breakers = breakers
+        self._failures = failures
+        self._world = world
         self._meta = meta
 
     def take_up(self, head: VnodeHead) -> None:
@@ -44,6 +53,8 @@ class RouteChanges:
         """A route was created, replaced, paused, resumed, disabled or deleted."""
         self._sends.forget_route(uid)
         self._waits.changed(uid)
+        self._breakers.changed(uid)
+        self._failures.changed(uid)
         route = self._meta.routes_by_uid.get(uid)
         if route is None:
             self._deleted(uid)
@@ -54,8 +65,20 @@ class RouteChanges:
         else:
             closed = self._window.queues.get(uid)
             if closed is not None:
+                was_open = closed.route.open
                 closed.set_limits(route, self._window.share)
                 self._close(closed)
+                if was_open:
+                    self._hold(uid)
+        self._window.wake()
+
+    def set_aside(self, queue: RouteQueue) -> None:
+        """A route's breaker is open: have its due jobs wait in its waiting index until it closes.
+
+        Their attempts stay what they are. Nothing else waits, and nothing is held.
+        """
+        self._window.leave_behind(queue, self._world.mono_ms())
+        self._sweeps.park_lag(queue, held=False)
         self._window.wake()
 
     def _deleted(self, uid: int) -> None:
@@ -78,6 +101,13 @@ class RouteChanges:
         self._sweeps.park_lag(queue, held=True)
         queue.waiting.clear()
         self._sends.unclaim_route(queue)
+
+    def _hold(self, uid: int) -> None:
+        """What waited already, for the breaker or for its turn, is held from now on."""
+        for head in self._window.heads.values():
+            counts = head.machine.routes.get(uid)
+            if counts is not None and counts.waiting:
+                self._sweeps.hold(head, uid)
 
     def _open(self, queue: RouteQueue) -> None:
         uid = queue.route.uid

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from node.delivery.breakers import Breakers
+from node.delivery.failures import Failures
 from node.delivery.waits import Waits
 from node.env import World
 from node.runtime import Runtime
 from timemachine import limits
+from timemachine.delivery.breaker import says
 from timemachine.delivery.item import GONE, SENDING, Item
 from timemachine.delivery.settlement import settle_outcome
 from timemachine.delivery.vnodehead import VnodeHead
@@ -42,6 +45,8 @@ class Settles:
         flushed: Callable[[], None],
         late: Late,
         waits: Waits,
+        breakers: Breakers,
+        failures: Failures,
     ) -> None:
         self._window = window
         self._world = world
@@ -51,6 +56,8 @@ class Settles:
         self._flushed = flushed
         self._late = late
         self._waits = waits
+        self._breakers = breakers
+        self._failures = failures
         self._waiting: dict[VnodeHead, list[SettleItem]] = {}
         self._given_up: dict[VnodeHead, list[SettleItem]] = {}
         self.outcomes: dict[str, int] = {}
@@ -81,6 +88,10 @@ class Settles:
         if settle.verdict == VERDICT_DELIVERED:
             queue.succeeded += 1
             queue.last_success_ms = now_ms
+            if queue.breaker is not None:
+                self._breakers.noted(item, good=True)
+            if queue.failing_since_ms is not None or item.route.failing.first_ms:
+                self._failures.succeeded(item, now_ms)
         else:
             queue.failed += 1
             queue.last_failure_ms = now_ms
@@ -91,12 +102,20 @@ class Settles:
             )
             if asked_ms:
                 self._waits.asked(route, asked_ms)
+            if says(outcome.status, outcome.error_code, decision.reason, route) is False:
+                self._breakers.noted(item, good=False)
+                self._failures.failed(item, now_ms)
         key = settle.reason or "delivered"
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
         # What was sent by an earlier version says nothing of the recipient of this one.
         if decision.disable_route is not None and item.route.version == queue.route.version:
             self._disable_route(
-                DisableRoute(now_ms=now_ms, uid=settle.route_uid, reason=decision.disable_route)
+                DisableRoute(
+                    now_ms=now_ms,
+                    uid=settle.route_uid,
+                    version=item.route.version,
+                    reason=decision.disable_route,
+                )
             )
         self.add(item.head, settle)
         if queue.size or queue.waiting or queue.lagging:

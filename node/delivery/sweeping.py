@@ -12,7 +12,7 @@ from timemachine import limits
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
-from timemachine.replica.commands import PendingItem, Release
+from timemachine.replica.commands import PendingItem, Release, Wait
 from timemachine.replica.meta import MetaMachine
 from timemachine.replica.records import read_job
 from timemachine.storage.api import Store
@@ -63,7 +63,11 @@ class Sweeps:
 
     def release(self, head: VnodeHead, route_uid: int) -> None:
         """Held jobs of a route that is open again are scheduled or retrying once more."""
-        self._walks.append(self._release(head, route_uid))
+        self._walks.append(self._walk_waiting(head, route_uid, opened=True))
+
+    def hold(self, head: VnodeHead, route_uid: int) -> None:
+        """Jobs that wait for a route which was open until now, and is closed, are held."""
+        self._walks.append(self._walk_waiting(head, route_uid, opened=False))
 
     def park_lag(self, queue: RouteQueue, *, held: bool) -> None:
         """Move what stayed behind of a route, in all vnodes, to its waiting indexes."""
@@ -87,12 +91,13 @@ class Sweeps:
         self._walks.append(self._give_up(head, route_uid))
         self._window.wake()
 
-    def _release(self, head: VnodeHead, route_uid: int) -> Iterator[None]:
+    def _walk_waiting(self, head: VnodeHead, route_uid: int, *, opened: bool) -> Iterator[None]:
+        """Have the jobs that wait for a route be held, or not, as it was closed or opened."""
         cursor, stop = head.vnode.keys.waiting_range(route_uid)
         at = len(cursor)
         while True:
             route = self._meta.routes_by_uid.get(route_uid)
-            if route is None or not route.open or not head.fires:
+            if route is None or route.open is not opened or not head.fires:
                 return
             rows = self._store.scan(cursor, stop, _ROWS)
             if not rows:
@@ -100,8 +105,14 @@ class Sweeps:
             items = []
             for key, value in rows:
                 _, version, attempts, uid = read_due_value(value)
-                items.append(PendingItem(key[at + 8 :].decode(), uid, version, attempts))
-            self._runtime.propose(head.vnode, Release(now_ms=self._world.wall_ms(), items=items))
+                items.append(PendingItem(key[at + 8 :].decode(), uid, version, attempts, route_uid))
+            now_ms = self._world.wall_ms()
+            command = (
+                Release(now_ms=now_ms, items=items)
+                if opened
+                else Wait(now_ms=now_ms, items=items, held=True)
+            )
+            self._runtime.propose(head.vnode, command)
             cursor = rows[-1][0] + b"\0"
             yield
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from node.calls import Answer, Calls
 from node.env import World
 from timemachine import codec, limits
+from timemachine.delivery.condition import Span
 from timemachine.delivery.waits import Wait, read_wait
 from timemachine.delivery.window import Window
 from timemachine.model import Route
@@ -24,10 +25,11 @@ _LONGER_MS: Final = 100.0
 class _Waiting:
     """Until when a route of some version waits, on the monotonic clock, and what others know."""
 
-    __slots__ = ("told_ms", "until_ms", "version")
+    __slots__ = ("since_ms", "told_ms", "until_ms", "version")
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, since_ms: float) -> None:
         self.version = version
+        self.since_ms = since_ms
         self.until_ms = 0.0
         self.told_ms = 0.0
 
@@ -58,6 +60,15 @@ class Waits:
         waiting = self._waiting.get(route_uid)
         left_ms = 0.0 if waiting is None else waiting.until_ms - self._world.mono_ms()
         return left_ms > limits.LAG_TO_WAITING_MS
+
+    def seen(self, route_uid: int) -> Span | None:
+        """Since when and until when a route waits, if it does."""
+        waiting = self._waiting.get(route_uid)
+        if waiting is None:
+            return None
+        wall_ms, now_ms = self._world.wall_ms(), self._world.mono_ms()
+        left_ms = max(0, round(waiting.until_ms - now_ms))
+        return Span(wall_ms - round(now_ms - waiting.since_ms), wall_ms + left_ms)
 
     def asked(self, route: Route, wait_ms: int) -> None:
         """A recipient asks for a pause, in answer to a request of that version of the route."""
@@ -93,10 +104,11 @@ class Waits:
     def _wait(self, route: Route, wait_ms: int) -> _Waiting | None:
         """Have a route wait, if it does not do so for as long already."""
         uid = route.uid
-        until_ms = self._world.mono_ms() + wait_ms
+        now_ms = self._world.mono_ms()
+        until_ms = now_ms + wait_ms
         waiting = self._waiting.get(uid)
         if waiting is None or waiting.version != route.version:
-            waiting = self._waiting[uid] = _Waiting(route.version)
+            waiting = self._waiting[uid] = _Waiting(route.version, now_ms)
         if until_ms <= waiting.until_ms:
             return None
         rings = waiting.until_ms > 0.0

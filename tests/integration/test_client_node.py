@@ -308,7 +308,7 @@ def test_tasks_of_a_node(ask: Ask, tmp_path: Path) -> None:
         assert (None, 600) == (preview.task, preview.count)
         assert {"scheduled"} == {job.state for job in preview.sample}
         assert 600 == sum(bucket.count for bucket in buckets)
-        assert ("open", 600) == (stats.state, stats.pending)
+        assert ("active", 600) == (stats.state, stats.pending)
         ended, begun = ask(
             [url(node)],
             lambda tm: tm.wait_task(moved),

@@ -191,7 +191,23 @@ META = st.one_of(
         request=REQUESTS,
     ),
     st.builds(m.DeleteRoute, now_ms=st.just(7), db=NAMES, name=NAMES, request=REQUESTS),
-    st.builds(m.DisableRoute, now_ms=st.just(8), uid=st.integers(1, 5), reason=st.just("gone")),
+    st.builds(
+        m.DisableRoute,
+        now_ms=st.just(8),
+        uid=st.integers(1, 5),
+        version=st.integers(1, 3),
+        reason=st.just("gone"),
+    ),
+    st.builds(
+        m.RouteFailed,
+        now_ms=st.just(8),
+        uid=st.integers(1, 5),
+        since_ms=st.integers(1, 10**8),
+        at_ms=st.integers(1, 10**9),
+    ),
+    st.builds(
+        m.RouteSucceeded, now_ms=st.just(8), uid=st.integers(1, 5), at_ms=st.integers(1, 10**9)
+    ),
     st.builds(
         m.PutSettings,
         now_ms=st.just(9),

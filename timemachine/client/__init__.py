@@ -24,6 +24,7 @@ from timemachine.client.answers import (
     Attempt,
     Batch,
     BatchItem,
+    Breaker,
     Bucket,
     Bulk,
     Cluster,
@@ -63,6 +64,7 @@ from timemachine.client.asynchronous import AsyncItems, Client
 from timemachine.client.call import Time
 from timemachine.client.operations import (
     BatchFields,
+    BreakerFields,
     Consistency,
     NewJob,
     PlanKind,
@@ -108,6 +110,8 @@ __all__ = [
     "BatchFields",
     "BatchItem",
     "Batcher",
+    "Breaker",
+    "BreakerFields",
     "Bucket",
     "Bulk",
     "Client",

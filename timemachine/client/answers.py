@@ -68,6 +68,16 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     period_ms: int = 0
 
 
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """When nothing is sent for a while to a recipient that fails."""
+
+    failure_ratio: float = 0.0
+    min_requests: int = 0
+    window_ms: int = 0
+    open_ms: int = 0
+    half_open_requests: int = 0
+
+
 class PendingVnode(msgspec.Struct, frozen=True, kw_only=True):
     """A vnode that may still start a send to a route that was paused, disabled or deleted."""
 
@@ -79,7 +89,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where jobs are sent. Header values and credentials are masked; the secret is elsewhere.
 
     `paused` is what an operator asked for, `disabled` the reason why the cluster stopped the route;
-    `state` says whether attempts may start, and if not, why.
+    `state` is active, paused, disabled, throttled, breaker_open or breaker_half_open, with the
+    reason, since when and until when, as far as the node knows that was asked.
     `pending_vnodes`, of a route that was just closed, are those that may still start a send.
     """
 
@@ -98,7 +109,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     smear_ms: int = 0
     max_in_flight: int = 0
     rate: Rate = Rate()
-    breaker: dict[str, Any] | None = None
+    breaker: Breaker | None = None
     disable_after_ms: int | None = None
     batch: dict[str, Any] | None = None
     ca_pem: str | None = None
@@ -109,6 +120,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
     disabled: str | None = None
     state: str = ""
+    state_reason: str | None = None
+    state_since_time: int | None = None
+    state_until_time: int | None = None
     created_time: int = 0
     updated_time: int = 0
     pending_vnodes: tuple[PendingVnode, ...] = ()
@@ -371,10 +385,15 @@ class RouteStats(msgspec.Struct, frozen=True, kw_only=True):
     """How a route does.
 
     `pending` are its jobs that have not ended, `waiting` those of them that are due, `in_flight`
-    the requests under way. `succeeded` and `failed` count attempts since `since_time`.
+    the requests under way. `succeeded` and `failed` count attempts since `since_time`. The state is
+    that of the `Route`; `failing_since_time` is there where attempts have only failed for long.
     """
 
     state: str = ""
+    state_reason: str | None = None
+    state_since_time: int | None = None
+    state_until_time: int | None = None
+    failing_since_time: int | None = None
     pending: int = 0
     waiting: int = 0
     in_flight: int = 0

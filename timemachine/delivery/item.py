@@ -20,6 +20,7 @@ class Item:
     record      the job with its claim, from CLAIMED on
     handle, route, started_ms
                 the request under way, and its route as it was then, from SENDING on
+    trial       of its route's breaker, when it got its slot
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Item:
         "route",
         "stage",
         "started_ms",
+        "trial",
         "uid",
         "version",
         "waiting",
@@ -62,4 +64,5 @@ class Item:
         self.record: JobRecord | None = None
         self.handle: Handle | None = None
         self.started_ms = 0
+        self.trial = 0
         self.route = queue.route

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from timemachine import limits
 from timemachine.delivery.borrowing import Credit
+from timemachine.delivery.breaker import CircuitBreaker
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
 from timemachine.delivery.ratelimit import RateLimit
@@ -45,15 +46,22 @@ class RouteQueue:
                of their coming, the first since `lagging_since_ms` on the monotonic clock
     waiting    vnodes whose waiting index holds more, and from which key on
     waits      whether nothing is to begin for a while, because the recipient asked for that
+    breaker    that of the route, if it has one; after it changed, `heed_breaker` is called
+    shut       whether nothing is to begin because that is open
 
     owned      what the node may have in flight of its own share of the route's limit, without what
                it has lent; credits of others come on top
     paced      whether the route has a rate, to which `rate` keeps
 
+    failing_since_ms
+               when the first attempt failed since which none has succeeded here; None if the last
+               one did. It is of this version of the route, and by the wall clock
+
     The rest is what became of attempts since the node started.
     """
 
     __slots__ = (
+        "_cap",
         "_credits",
         "_first",
         "_in_flight_max",
@@ -62,7 +70,9 @@ class RouteQueue:
         "_retries",
         "_sequence",
         "_share",
+        "breaker",
         "failed",
+        "failing_since_ms",
         "in_flight",
         "lagging",
         "lagging_since_ms",
@@ -73,6 +83,7 @@ class RouteQueue:
         "paced",
         "rate",
         "route",
+        "shut",
         "size",
         "succeeded",
         "waiting",
@@ -82,7 +93,13 @@ class RouteQueue:
     def __init__(self, route: Route, share: Share = SOLE_SHARE) -> None:
         self._lent = 0
         self._credits: tuple[Credit, ...] = ()
+        self._cap: int | None = None
+        self._share = 1
         self.rate = RateLimit()
+        self.breaker: CircuitBreaker | None = None
+        self.shut = False
+        self.route = route
+        self._new_breaker()
         self.set_limits(route, share)
         self._first: list[tuple[int, int, Item]] = []
         self._retries: list[tuple[int, int, Item]] = []
@@ -99,10 +116,17 @@ class RouteQueue:
         self.last_success_ms: int | None = None
         self.last_failure_ms: int | None = None
         self.last_failure: str | None = None
+        self.failing_since_ms: int | None = None
 
     def set_limits(self, route: Route, share: Share) -> None:
-        """The route is this one now, and of its limits the node owns that share."""
-        self.route = route
+        """The route is this one now, and of its limits the node owns that share.
+
+        A new version has a new breaker: its owner has changed something.
+        """
+        before, self.route = self.route, route
+        if route.version != before.version:
+            self.failing_since_ms = None
+            self._new_breaker()
         self._share = share.of(route.max_in_flight)
         self._set_in_flight_max()
         self.paced = route.rate.count is not None
@@ -124,9 +148,27 @@ class RouteQueue:
             self._credits = credits
             self._set_in_flight_max()
 
+    def _new_breaker(self) -> None:
+        settings = self.route.breaker
+        self.breaker = None if settings is None else CircuitBreaker(settings)
+        self.heed_breaker()
+
+    def heed_breaker(self) -> None:
+        """Let through what the breaker lets through now."""
+        self._cap = None if self.breaker is None else self.breaker.room
+        self.shut = self._cap == 0
+        self._set_in_flight_max()
+
     def _set_in_flight_max(self) -> None:
         self.owned = max(1, self._share - self._lent)
         self._in_flight_max = self.owned + sum([credit.slots for credit in self._credits])
+        if self._cap is not None:
+            self._in_flight_max = min(self._in_flight_max, self._cap)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether nothing is to begin for a while, whatever there is to do."""
+        return self.waits or self.shut
 
     # --- what is queued --------------------------------------------------------------------
 
@@ -164,6 +206,7 @@ class RouteQueue:
         share = min(self._free_slots(now_ms, mono_ms), room, TURN_JOBS)
         if share <= 0 or self.waits:
             return []
+        trial = 0 if self.breaker is None else self.breaker.trial
         lead_ms = self._lead_ms()
         until_ms = now_ms + lead_ms
         due_ms = self._next_due_ms()
@@ -175,6 +218,7 @@ class RouteQueue:
             if item is None:
                 break
             item.stage = CLAIMING
+            item.trial = trial
             items.append(item)
         self.in_flight += len(items)
         if self.paced and items:
@@ -185,8 +229,8 @@ class RouteQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether jobs wait because no more may be in flight."""
-        return self.size > 0 and self.in_flight >= self._in_flight_max
+        """Whether jobs wait because no more may be in flight, and more could be with credits."""
+        return self._cap is None and self.size > 0 and self.in_flight >= self._in_flight_max
 
     def standing(self, kind: Kind, now_ms: int, mono_ms: float) -> Standing:
         """How it stands with a limit."""
@@ -204,6 +248,8 @@ class RouteQueue:
     def need(self, now_ms: int, mono_ms: float) -> int:
         """How many attempts it would have in flight, with the jobs that are due."""
         most = self.route.max_in_flight
+        if self._cap is not None:
+            most = min(most, self._cap)
         if self.in_flight >= most or not self._has_due(now_ms):
             return self.in_flight
         if self.paced and self.rate.opens_in_ms(now_ms, mono_ms) > 0:
@@ -212,7 +258,7 @@ class RouteQueue:
 
     def _has_due(self, now_ms: int) -> bool:
         """Whether there are jobs that only limits hold up."""
-        if not self.size or not self.route.open or self.waits:
+        if not self.size or not self.route.open or self.held_up:
             return False
         due_ms = self._next_due_ms()
         return due_ms is not None and due_ms <= now_ms + self._lead_ms()

@@ -52,7 +52,7 @@ FAILED: dict[str, Any] = {
 }
 ROUTE: dict[str, Any] = {
     "name": "hello",
-    "state": "open",
+    "state": "active",
     "updated_time": AT - 90_000,
     "max_in_flight": 64,
     "rate": {"count": None, "period_ms": 1_000},

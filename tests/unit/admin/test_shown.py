@@ -83,3 +83,22 @@ def test_distances(ms: object, expected: str) -> None:
 def test_members(name: str, content: object, expected: str) -> None:
     """What a member is, its name tells."""
     assert expected == shown.value(name, content)
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        ({}, ""),
+        ({"state": "active", "state_reason": None, "state_until_time": None}, "active"),
+        ({"state": "disabled", "state_reason": "gone"}, "disabled (gone)"),
+        (
+            {"state": "throttled", "state_reason": "too_many_requests", "state_until_time": 0},
+            "throttled (too_many_requests) until 1970-01-01T00:00:00Z",
+        ),
+    ],
+)
+def test_the_state_of_a_route_says_why_and_until_when(
+    route: dict[str, object], expected: str
+) -> None:
+    """As far as the node has told."""
+    assert expected == shown.route_state(route)

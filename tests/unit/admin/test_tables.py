@@ -100,15 +100,15 @@ carts      12         3  7d             2030-01-31T08:00:00Z
     )
     route = {
         "name": "hello",
-        "state": "open",
+        "state": "active",
         "delivery": "at_least_once",
         "retry": {"max_attempts": 10},
         "webhook_url": "https://example.com/[red]hook[/]",
     }
     assert look(tables.routes([route])) == (
         """
-name   state  delivery       attempts  webhook url
-hello  open   at_least_once        10  https://example.com/[red]hook[/]
+name   state   delivery       attempts  webhook url
+hello  active  at_least_once        10  https://example.com/[red]hook[/]
 """
     )
 

@@ -153,7 +153,7 @@ class FiringNode:
             self.sender,
             node_id=f"n{number}",
             prepare=cluster.prepare,
-            disable_route=lambda _: None,
+            tell_meta=lambda _: None,
             late=self._late,
         )
 

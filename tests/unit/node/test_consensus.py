@@ -83,7 +83,9 @@ def test_no_frame_stops_a_node_that_no_replica_would_have_sent(
     [
         (False, c.Settle(now_ms=1, items=[]), True),
         (False, c.Purge(now_ms=1, before_ms=2**50, job_ids=["a"]), False),
-        (True, m.DisableRoute(now_ms=1, uid=9, reason="gone"), True),
+        (True, m.DisableRoute(now_ms=1, uid=9, version=1, reason="gone"), True),
+        (True, m.RouteFailed(now_ms=1, uid=9, since_ms=1, at_ms=2), True),
+        (True, m.RouteSucceeded(now_ms=1, uid=9, at_ms=2), True),
         (True, m.DeleteCollection(now_ms=1, db="default", name="jobs"), False),
     ],
 )

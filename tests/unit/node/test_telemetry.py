@@ -6,6 +6,7 @@ from typing import Any
 from node.rpc.link import LinkStatistics
 from node.rpc.rpc import Received
 from node.telemetry import METRICS, render_metrics
+from timemachine.delivery.breaker import Phase
 from timemachine.delivery.lateness import BOUNDS_MS
 
 ENGINE: dict[str, Any] = {
@@ -56,6 +57,17 @@ def test_other_nodes() -> None:
 def test_images() -> None:
     """How much of them has left; nothing where there are no other nodes."""
     assert 5 == shown(ENGINE)["timemachine_snapshots_sent_bytes_total"]
+
+
+def test_breakers() -> None:
+    """Those that are not closed, by what they let through; how often one opened."""
+    page = shown({**ENGINE, "breakers": {Phase.OPEN: 2, Phase.HALF_OPEN: 1}, "breaker_trips": 4})
+    expected = {
+        'timemachine_breakers{state="open"}': 2,
+        'timemachine_breakers{state="half_open"}': 1,
+        "timemachine_breaker_trips_total": 4,
+    }
+    assert expected.items() <= page.items()
 
 
 def test_every_metric_is_in_the_table() -> None:

@@ -41,6 +41,7 @@ from timemachine.client.operations.databases import (
 )
 from timemachine.client.operations.fields import (
     BatchFields,
+    BreakerFields,
     Consistency,
     NewJob,
     PlanKind,
@@ -87,6 +88,7 @@ from timemachine.client.operations.routes import (
 
 __all__ = [
     "BatchFields",
+    "BreakerFields",
     "Consistency",
     "NewJob",
     "PlanKind",

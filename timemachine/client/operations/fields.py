@@ -42,6 +42,16 @@ class RateFields(TypedDict, total=False):
     period_ms: int
 
 
+class BreakerFields(TypedDict, total=False):
+    """When nothing is sent for a while to a recipient that fails."""
+
+    failure_ratio: float
+    min_requests: int
+    window_ms: int
+    open_ms: int
+    half_open_requests: int
+
+
 class BatchFields(TypedDict, total=False):
     """How many jobs one webhook may carry."""
 
@@ -66,7 +76,7 @@ class RouteFields(TypedDict, total=False):
     smear_ms: int
     max_in_flight: int
     rate: RateFields
-    breaker: Mapping[str, Any] | None
+    breaker: BreakerFields | None
     disable_after_ms: int
     batch: BatchFields
     ca_pem: str | None

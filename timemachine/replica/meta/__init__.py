@@ -51,6 +51,8 @@ from timemachine.replica.meta.commands import (
     RestoredCollection,
     RestoreRoutes,
     Retire,
+    RouteFailed,
+    RouteSucceeded,
     SteerPlan,
 )
 from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
@@ -95,6 +97,8 @@ __all__ = [
     "RestoreRoutes",
     "RestoredCollection",
     "Retire",
+    "RouteFailed",
+    "RouteSucceeded",
     "SteerPlan",
     "basis_of",
     "going",

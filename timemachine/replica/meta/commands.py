@@ -83,9 +83,14 @@ class DeleteRoute(Command, frozen=True, tag=106):
 
 
 class DisableRoute(Command, frozen=True, tag=107):
-    """The system stops a route, because of what its recipient answered."""
+    """The system stops a route, because of what its recipient answered.
+
+    `version` is that of the route by which it was asked. One that was written since is another:
+    a repeat that comes late must not stop what an operator has started again.
+    """
 
     uid: int
+    version: int
     reason: str
 
 
@@ -280,6 +285,24 @@ class EndRestore(Command, frozen=True, tag=128):
     request: Request | None = None
 
 
+class RouteFailed(Command, frozen=True, tag=129):
+    """An attempt of a route failed at `at_ms`, and its node has seen none succeed since `since_ms`.
+
+    It may disable the route: see `timemachine.failing`.
+    """
+
+    uid: int
+    since_ms: int
+    at_ms: int
+
+
+class RouteSucceeded(Command, frozen=True, tag=130):
+    """An attempt of a route succeeded at `at_ms`: failures before it do not count any more."""
+
+    uid: int
+    at_ms: int
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -310,4 +333,6 @@ AnyMetaCommand = (
     | BeginRestore
     | RestoreRoutes
     | EndRestore
+    | RouteFailed
+    | RouteSucceeded
 )

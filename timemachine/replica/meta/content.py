@@ -2,12 +2,15 @@
 
 import msgspec
 
-from timemachine import limits
-from timemachine.model import Collection, Database, Route
+from timemachine import failing, limits
+from timemachine.model import Collection, Database, Failing, Route
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.placing import place_new
 from timemachine.replica.meta.records import MetaResult, refused
 from timemachine.replica.meta.tables import Tables
+
+FAILING = "failing"
+"""Why a route is disabled that has failed for too long."""
 
 
 def put_database(tables: Tables, command: c.PutDatabase) -> MetaResult:
@@ -113,6 +116,8 @@ def put_route(tables: Tables, command: c.PutRoute) -> MetaResult:
             version=1,
             created_ms=command.now_ms,
             updated_ms=command.now_ms,
+            closed_ms=0 if route.open else command.now_ms,
+            failing=Failing(),
         )
         kind = "created"
     else:
@@ -122,15 +127,40 @@ def put_route(tables: Tables, command: c.PutRoute) -> MetaResult:
             version=existing.version,
             created_ms=existing.created_ms,
             updated_ms=existing.updated_ms,
+            closed_ms=existing.closed_ms,
+            failing=existing.failing,
         )
         if same == existing:
             return MetaResult(kind="unchanged", route=existing)
         stored = msgspec.structs.replace(
-            same, version=existing.version + 1, updated_ms=command.now_ms
+            same,
+            version=existing.version + 1,
+            updated_ms=command.now_ms,
+            closed_ms=_closed_ms(existing, same, command.now_ms),
+            failing=_failing(existing, same, command.now_ms),
         )
         kind = "replaced"
     tables.keep(stored)
     return MetaResult(kind=kind, route=stored)
+
+
+def _closed_ms(before: Route, after: Route, now_ms: int) -> int:
+    """Since when a route is closed as it is now; 0 if it is open."""
+    if after.open:
+        return 0
+    same = (before.enabled, before.paused, before.disabled) == (
+        after.enabled,
+        after.paused,
+        after.disabled,
+    )
+    return before.closed_ms if same else now_ms
+
+
+def _failing(before: Route, after: Route, now_ms: int) -> Failing:
+    """What is known of a route's failures: nothing any more, if it begins anew."""
+    opened = after.open and not before.open
+    moved = after.webhook_url != before.webhook_url
+    return Failing(cleared_ms=now_ms) if opened or moved else before.failing
 
 
 def delete_route(tables: Tables, command: c.DeleteRoute) -> MetaResult:
@@ -145,17 +175,56 @@ def delete_route(tables: Tables, command: c.DeleteRoute) -> MetaResult:
 
 
 def disable_route(tables: Tables, command: c.DisableRoute) -> MetaResult:
-    """Stop a route, unless it is stopped."""
+    """Stop a route, unless it is stopped or was written since."""
     existing = tables.routes_by_uid.get(command.uid)
     if existing is None:
         return refused("not_found")
-    if existing.disabled is not None:
+    if existing.disabled is not None or existing.version != command.version:
         return MetaResult(kind="unchanged", route=existing)
+    return _disable(tables, existing, command.reason, command.now_ms)
+
+
+def route_failed(tables: Tables, command: c.RouteFailed) -> MetaResult:
+    """Note that a route fails; stop it if it has failed for too long."""
+    existing = tables.routes_by_uid.get(command.uid)
+    if existing is None:
+        return refused("not_found")
+    if not existing.open:
+        return MetaResult(kind="unchanged", route=existing)
+    known, disables = failing.failed(
+        existing.failing, command.since_ms, command.at_ms, existing.disable_after_ms
+    )
+    if disables:
+        return _disable(tables, existing, FAILING, command.now_ms)
+    return _note(tables, existing, known)
+
+
+def route_succeeded(tables: Tables, command: c.RouteSucceeded) -> MetaResult:
+    """Forget the failures of a route that came before."""
+    existing = tables.routes_by_uid.get(command.uid)
+    if existing is None:
+        return refused("not_found")
+    return _note(tables, existing, failing.succeeded(existing.failing, command.at_ms))
+
+
+def _note(tables: Tables, route: Route, known: Failing) -> MetaResult:
+    """Keep what is known of a route's failures. Its version is for what its owner writes."""
+    if known == route.failing:
+        return MetaResult(kind="unchanged", route=route)
+    route = msgspec.structs.replace(route, failing=known)
+    tables.keep(route)
+    return MetaResult(kind="replaced", route=route)
+
+
+def _disable(tables: Tables, route: Route, reason: str, now_ms: int) -> MetaResult:
+    """Stop a route: the one place where the system does so, for whatever reason."""
     route = msgspec.structs.replace(
-        existing,
-        disabled=command.reason,
-        version=existing.version + 1,
-        updated_ms=command.now_ms,
+        route,
+        disabled=reason,
+        version=route.version + 1,
+        updated_ms=now_ms,
+        closed_ms=now_ms,
+        failing=Failing(cleared_ms=now_ms),
     )
     tables.keep(route)
     return MetaResult(kind="replaced", route=route)

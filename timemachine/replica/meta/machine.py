@@ -68,6 +68,8 @@ _HANDLERS: Final[dict[type, Callable[[Tables, Any], MetaResult]]] = {
     c.BeginRestore: restores.begin_restore,
     c.RestoreRoutes: restores.restore_routes,
     c.EndRestore: restores.end_restore,
+    c.RouteFailed: content.route_failed,
+    c.RouteSucceeded: content.route_succeeded,
 }
 assert set(get_args(c.AnyMetaCommand)) == set(_HANDLERS), "every command of the log has its effect"
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from timemachine import limits
-from timemachine.model import PastDue, Restore
+from timemachine.model import Failing, PastDue, Restore
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.content import put_collection, put_database
 from timemachine.replica.meta.records import MetaResult, refused
@@ -79,7 +79,9 @@ def restore_routes(tables: Tables, command: c.RestoreRoutes) -> MetaResult:
         return refused("limit_reached")
     for each in missing:
         if each.db in tables.databases:
-            tables.keep(msgspec.structs.replace(each, uid=tables.new_uid()))
+            # What it was like when it was backed up says nothing of its recipient now.
+            new = Failing(cleared_ms=command.now_ms)
+            tables.keep(msgspec.structs.replace(each, uid=tables.new_uid(), failing=new))
     return MetaResult(kind="created" if missing else "unchanged", restore=restore)
 
 

@@ -34,7 +34,7 @@ async def test_a_pause_is_answered_when_all_vnodes_are_sealed(nodes: Three) -> N
         assert all(2 <= sum(seal > before for seal in each) for each in seals)
         assert 200 == (await nodes.apis[number].ask("POST", f"{ROUTE}/pause")).status
         resumed = await nodes.apis[number].ask("POST", f"{ROUTE}/resume")
-        assert (200, "open") == (resumed.status, resumed.json["state"])
+        assert (200, "active") == (resumed.status, resumed.json["state"])
 
 
 async def test_what_is_not_sealed_is_named(nodes: Three, monkeypatch: pytest.MonkeyPatch) -> None:

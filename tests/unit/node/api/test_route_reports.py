@@ -41,7 +41,7 @@ async def _all(api: Api, path: str, limit: int) -> list[Any]:
 async def test_stats_say_what_waits_and_how_it_went(api: Api) -> None:
     """Counts since the start, the last success and the last failure."""
     before = (await api.ask("GET", f"{ROUTE}/stats")).json
-    assert ("open", 0, 0, 0) == tuple(
+    assert ("active", 0, 0, 0) == tuple(
         before[name] for name in ("state", "pending", "succeeded", "failed")
     )
     assert before["last_success_time"] is before["last_failure"] is None

@@ -11,6 +11,7 @@ from node.secrets import open_route
 from tests.unit.node.api.harness import FAR_MS, JOBS, KEY, ROUTE, Api
 from timemachine import limits
 from timemachine.model import Route
+from timemachine.outbound import Outcome
 from timemachine.replica import meta as m
 from timemachine.signing import parse_secret
 
@@ -57,6 +58,14 @@ async def test_defaults_are_shown(api: Api) -> None:
         "smear_ms": 0,
         "max_in_flight": 64,
         "rate": {"count": None, "period_ms": 1000},
+        "breaker": {
+            "failure_ratio": 0.7,
+            "min_requests": 10,
+            "window_ms": 300000,
+            "open_ms": 30000,
+            "half_open_requests": 3,
+        },
+        "disable_after_ms": 432000000,
         "batch": {"max_jobs": 1, "max_bytes": 262144, "max_wait_ms": 0},
         "ca_pem": None,
         "client_cert_pem": None,
@@ -65,6 +74,10 @@ async def test_defaults_are_shown(api: Api) -> None:
         "enabled": True,
         "paused": False,
         "disabled": None,
+        "state": "active",
+        "state_reason": None,
+        "state_since_time": None,
+        "state_until_time": None,
         "version": 1,
     }
     assert expected.items() <= reply.json.items()
@@ -212,8 +225,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"rate": {"count": 1, "period_ms": 0}}, "/rate/period_ms"),
     ({"non_retryable_status": [200]}, "/non_retryable_status/0"),
     ({"smear_ms": 1}, "/smear_ms"),
-    ({"breaker": {"open_ms": 1}}, "/breaker"),
-    ({"disable_after_ms": 1}, "/disable_after_ms"),
+    ({"breaker": {"open_ms": 1}}, "/breaker/open_ms"),
+    ({"breaker": {"failure_ratio": 0}}, "/breaker/failure_ratio"),
+    ({"breaker": {"min_requests": 0}}, "/breaker/min_requests"),
+    ({"breaker": {"window_ms": 3600001}}, "/breaker/window_ms"),
+    ({"breaker": {"half_open_requests": 101}}, "/breaker/half_open_requests"),
+    ({"breaker": {"opens_ms": 1000}}, "/breaker/opens_ms"),
+    ({"disable_after_ms": -1}, "/disable_after_ms"),
     ({"batch": {"max_jobs": 2}}, "/batch"),
     ({"headers": {"Webhook-Id": "x"}}, "/headers/Webhook-Id"),
     ({"headers": {"TimeMachine-Attempt": "x"}}, "/headers/TimeMachine-Attempt"),
@@ -363,7 +381,7 @@ async def test_pause_and_resume(api: Api) -> None:
         await asyncio.sleep(0.005)
     assert True is (await api.ask("PUT", ROUTE, URL)).json["paused"]
     resumed = await api.ask("POST", f"{ROUTE}/resume", {})
-    assert (200, False, "open") == (
+    assert (200, False, "active") == (
         resumed.status,
         resumed.json["paused"],
         resumed.json["state"],
@@ -377,7 +395,12 @@ async def test_pause_and_resume(api: Api) -> None:
 async def disable(api: Api) -> None:
     """As the system does after 410."""
     done = asyncio.Event()
-    command = m.DisableRoute(now_ms=api.engine.now_ms(), uid=stored(api).uid, reason="gone")
+    command = m.DisableRoute(
+        now_ms=api.engine.now_ms(),
+        uid=stored(api).uid,
+        version=stored(api).version,
+        reason="gone",
+    )
     api.engine.propose_meta(command, lambda _: done.set())
     await done.wait()
 
@@ -386,17 +409,19 @@ async def test_enabling_again_what_the_system_disabled(api: Api) -> None:
     """`enabled: true` and `resume` clear it; sending back what was read does not."""
     await disable(api)
     read = (await api.ask("GET", ROUTE)).json
-    assert (False, "gone", "disabled: gone") == (read["enabled"], read["disabled"], read["state"])
+    assert (False, "gone") == (read["enabled"], read["disabled"])
+    assert ("disabled", "gone") == (read["state"], read["state_reason"])
+    assert read["updated_time"] == read["state_since_time"]
     assert "gone" == (await api.ask("PUT", ROUTE, read)).json["disabled"]
     assert "gone" == (await api.ask("PATCH", ROUTE, {"timeout_ms": 2000})).json["disabled"]
     open_again = (await api.ask("PATCH", ROUTE, {"enabled": True})).json
-    assert (True, None, "open") == (
+    assert (True, None, "active") == (
         open_again["enabled"],
         open_again["disabled"],
         open_again["state"],
     )
     await disable(api)
-    assert "open" == (await api.ask("POST", f"{ROUTE}/resume")).json["state"]
+    assert "active" == (await api.ask("POST", f"{ROUTE}/resume")).json["state"]
     closed = (await api.ask("PATCH", ROUTE, {"enabled": False})).json
     assert (False, None) == (closed["enabled"], closed["disabled"])
     assert False is (await api.ask("PATCH", ROUTE, {"timeout_ms": 3000})).json["enabled"]
@@ -464,3 +489,34 @@ async def test_names(api: Api, name: str) -> None:
     for path in (f"/v1/dbs/default/routes/{name}", f"/v1/dbs/default/collections/{name}"):
         assert 400 == (await api.ask("PUT", path, {})).status
     assert 400 == (await api.ask("PUT", f"/v1/dbs/{name}")).status
+
+
+async def test_the_breaker_is_changed_member_by_member(api: Api) -> None:
+    """PATCH keeps what is absent, PUT takes defaults; null switches it off."""
+    made = (await api.ask("PATCH", ROUTE, {"breaker": {"open_ms": 500}})).json["breaker"]
+    assert (500, 10, 0.7) == (made["open_ms"], made["min_requests"], made["failure_ratio"])
+    made = (await api.ask("PATCH", ROUTE, {"breaker": {"min_requests": 2}})).json["breaker"]
+    assert (500, 2) == (made["open_ms"], made["min_requests"])
+    assert (await api.ask("PATCH", ROUTE, {"breaker": None})).json["breaker"] is None
+    assert (await api.ask("PATCH", ROUTE, {"timeout_ms": 2000})).json["breaker"] is None
+    made = (await api.ask("PATCH", ROUTE, {"breaker": {}})).json["breaker"]
+    assert (30_000, 10) == (made["open_ms"], made["min_requests"])
+    put = (await api.ask("PUT", ROUTE, URL | {"breaker": {"min_requests": 3}})).json["breaker"]
+    assert (30_000, 3) == (put["open_ms"], put["min_requests"])
+    assert 0 == (await api.ask("PATCH", ROUTE, {"disable_after_ms": 0})).json["disable_after_ms"]
+
+
+async def test_a_route_shows_that_its_breaker_is_open(api: Api) -> None:
+    """In the route, in the list and in its stats alike, with its reason and until when."""
+    settings = {"min_requests": 1, "open_ms": 60_000}
+    await api.ask("PATCH", ROUTE, {"breaker": settings, "retry": {"schedule_ms": [1]}})
+    api.recipient.answer = Outcome(status=500, bytes_sent=True)
+    await api.ask("PUT", f"{JOBS}/a", {"trigger_time": 1, "route": "hello"})
+    while (shown := (await api.ask("GET", ROUTE)).json)["state"] == "active":
+        await asyncio.sleep(0.005)
+    assert ("breaker_open", "attempts_failed") == (shown["state"], shown["state_reason"])
+    assert shown["state_since_time"] < shown["state_until_time"]
+    stats = (await api.ask("GET", f"{ROUTE}/stats")).json
+    (listed,) = (await api.ask("GET", ROUTE.rpartition("/")[0])).json["items"]
+    for name in ("state", "state_reason"):
+        assert shown[name] == stats[name] == listed[name]

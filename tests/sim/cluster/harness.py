@@ -27,7 +27,7 @@ from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
 from timemachine.group import META_GROUP
-from timemachine.model import Collection, Rate, Retry, Route, SealedKey
+from timemachine.model import Breaker, Collection, Rate, Retry, Route, SealedKey
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.signing import format_secret
@@ -38,6 +38,7 @@ _LOOK_EVERY_MS: Final = 500.0
 _DRAIN_STEP_MS: Final = 200.0
 _DRAIN_TIMES: Final = 10
 """So many times the patience, a cluster may take that gets on slowly."""
+_OTHER_ROUTE: Final = "another"
 _FAR_MS: Final = 10 * 86_400_000
 
 
@@ -293,13 +294,21 @@ def _put_collection(knobs: Knobs, engine: Engine, answer: Done) -> None:
 
 
 def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
+    """Create the route; later write it anew, or another one if its breaker is to close by itself.
+
+    For a new version has a new breaker.
+    """
     existing = engine.meta.routes.get((DB, ROUTE))
+    name = ROUTE
+    if existing is not None and knobs.breaker_open_ms:
+        name = _OTHER_ROUTE
+        existing = engine.meta.routes.get((DB, name))
     if existing is None:
-        secret = seal_value(KEY, format_secret(b"s" * 32), nonce=b"n" * 12, db=DB, name=ROUTE)
+        secret = seal_value(KEY, format_secret(b"s" * 32), nonce=b"n" * 12, db=DB, name=name)
         route = Route(
             uid=0,
             db=DB,
-            name=ROUTE,
+            name=name,
             version=0,
             webhook_url="http://recipient.test/hook",
             created_ms=0,
@@ -309,13 +318,28 @@ def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
             rate=Rate(count=knobs.rate_count or None, period_ms=knobs.rate_period_ms),
             timeout_ms=1_000,
             max_in_flight=knobs.max_in_flight,
+            breaker=_breaker(knobs),
         )
+    elif name != ROUTE:
+        route = msgspec.structs.replace(existing, timeout_ms=existing.timeout_ms + 1)
     else:
         most = existing.max_in_flight + 1
         route = msgspec.structs.replace(existing, max_in_flight=most, rate=Rate())
     version = 0 if existing is None else existing.version
     command = m.PutRoute(now_ms=engine.now_ms(), route=route, expected_version=version)
     engine.propose_meta(command, answer)
+
+
+def _breaker(knobs: Knobs) -> Breaker | None:
+    if not knobs.breaker_open_ms:
+        return None
+    return Breaker(
+        failure_ratio=0.5,
+        min_requests=knobs.breaker_requests,
+        window_ms=knobs.breaker_window_ms,
+        open_ms=knobs.breaker_open_ms,
+        half_open_requests=2,
+    )
 
 
 def report(result: Result) -> list[str]:

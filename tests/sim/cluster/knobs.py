@@ -33,7 +33,8 @@ class Knobs:
     `snapshot_chunk_bytes`, `sleeps` (idle groups),
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
     The cluster: `nodes`, `num_vnodes`, `max_in_flight`, `rate_count` and `rate_period_ms` (of the
-    route while there are faults; 0: no rate).
+    route while there are faults; 0: no rate), `breaker_open_ms`, `breaker_requests` and
+    `breaker_window_ms` (of its circuit breaker; 0: it has none).
     Who belongs to it: `born` (with how many nodes it begins, the others join while there are
     faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
@@ -80,6 +81,9 @@ class Knobs:
     max_in_flight: int = 64
     rate_count: int = 0
     rate_period_ms: int = 1_000
+    breaker_open_ms: int = 0
+    breaker_requests: int = 2
+    breaker_window_ms: int = 1_000
     drift_bound: float = 0.01
     drift_max: float = 0.0
     wall_offset_ms_max: float = 0.0
@@ -249,6 +253,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         fault_kinds=fault_kinds,
     )
     knobs = _draw_plans(_draw_overruled(_draw_rate(_draw_flight(_draw_members(knobs)))))
+    knobs = _draw_breaker(knobs)
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -292,6 +297,18 @@ def _draw_rate(knobs: Knobs) -> Knobs:
     return knobs.changed(
         rate_count=rng.choice([2, 3, 5]) * knobs.nodes + rng.choice([0, 1]),
         rate_period_ms=rng.choice([200, 1_000, 3_000]),
+    )
+
+
+def _draw_breaker(knobs: Knobs) -> Knobs:
+    """In some seeds the route has a breaker, which trips often; nothing else is drawn for it."""
+    rng = random.Random(f"{knobs.seed}/breaker")
+    if knobs.rate_count or rng.random() < 0.7:
+        return knobs  # the rate is taken off after the faults, and a new version closes a breaker
+    return knobs.changed(
+        breaker_open_ms=rng.choice([100, 1_000, 5_000]),
+        breaker_requests=rng.choice([1, 2, 10]),
+        breaker_window_ms=rng.choice([1_000, 30_000]),
     )
 
 

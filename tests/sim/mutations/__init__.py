@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.sim.mutations import (
+    breakers,
     consensus,
     firing,
     forwarding,
@@ -33,6 +34,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **growth.MUTATIONS,
     **plans.MUTATIONS,
     **lending.MUTATIONS,
+    **breakers.MUTATIONS,
 }
 
 _FEW: Final = 26

@@ -57,4 +57,6 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "lent-and-used": 48,
     "rate-lent-and-used": 102,
     "rate-forgotten": 7,
+    "breaker-never-tried": 35,
+    "breaker-drops": 35,
 }

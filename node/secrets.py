@@ -4,9 +4,11 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from timemachine.ed25519 import PRIVATE_PREFIX, PrivateKey, parse_private_key
+from timemachine.errors import InvalidSecret
 from timemachine.model import Route
 from timemachine.sealing import MasterKey, open_sealed, seal
-from timemachine.signing import parse_secret
+from timemachine.signing import SECRET_PREFIX, parse_secret
 
 
 def route_context(db: str, name: str) -> bytes:
@@ -24,11 +26,22 @@ def open_value(keys: Sequence[MasterKey], sealed: bytes, *, db: str, name: str) 
     return open_sealed(keys, sealed, context=route_context(db, name)).decode()
 
 
+def parse_signing_key(text: str) -> bytes | PrivateKey:
+    """The key that a secret of a route stands for: bytes sign `v1`. Raises InvalidSecret."""
+    if text.startswith(PRIVATE_PREFIX):
+        return parse_private_key(text)
+    if not text.startswith(SECRET_PREFIX):
+        raise InvalidSecret(
+            f"The secret must start with '{SECRET_PREFIX}' or '{PRIVATE_PREFIX}'.", rule="prefix"
+        )
+    return parse_secret(text)
+
+
 @dataclass(frozen=True, repr=False)
 class RouteSecrets:
     """The opened secrets of one route, for signing and sending."""
 
-    signing_keys: list[bytes]
+    signing_keys: list[bytes | PrivateKey]
     headers: dict[str, str] = field(default_factory=dict)
     authorization: str | None = None
     client_key_pem: str | None = None
@@ -45,7 +58,7 @@ def open_route(keys: Sequence[MasterKey], route: Route, now_ms: int) -> RouteSec
     kept = [each for each in route.secrets if each.expires_ms is None or each.expires_ms > now_ms]
     userinfo = None if route.basic_auth is None else opened(route.basic_auth)
     return RouteSecrets(
-        signing_keys=[parse_secret(opened(secret.sealed)) for secret in kept],
+        signing_keys=[parse_signing_key(opened(secret.sealed)) for secret in kept],
         headers={name: opened(value) for name, value in route.headers.items()},
         authorization=(
             None if userinfo is None else "Basic " + b64encode(userinfo.encode()).decode()

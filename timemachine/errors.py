@@ -272,8 +272,8 @@ class ReplicaStopped(TimeMachineError):
 class InvalidSecret(InvalidRequest, ValueError):
     """The signing secret is not valid.
 
-    `rule` names the one rule that is broken: `type`, `prefix`, `empty`, `base64`, `too_short` or
-    `too_long`. Neither the message nor `repr` ever contains the secret.
+    `rule` names the one rule that is broken: `type`, `prefix`, `empty`, `base64`, `too_short`,
+    `too_long` or `mismatch`. Neither the message nor `repr` ever contains the secret.
     """
 
     code = "invalid_secret"

@@ -133,9 +133,9 @@ assert SECRET_BYTES_MIN <= SECRET_BYTES_GENERATED <= SECRET_BYTES_MAX
 
 # --- receiving webhooks ----------------------------------------------------------------------
 SIGNATURE_ENTRIES_MAX = 32  # of one webhook-signature header: bounds the comparisons
-# Of these, by Ed25519: each is a calculation over the whole body, by whoever sends one. A sender
-# that replaces its key has two.
-SIGNATURE_ENTRIES_ED25519_MAX = 8
+# Of these, by Ed25519: each is a calculation over the whole body, by whoever sends one. A route
+# that replaces its key again and again has eleven.
+SIGNATURE_ENTRIES_ED25519_MAX = 16
 FOREIGN_SECRET_BYTES_MIN = 16  # other senders' secrets may be shorter than ours
 SIGNATURE_TOLERANCE_S = 300  # past and future; what the Standard Webhooks libraries use
 TIMESTAMP_DIGITS_MAX = 12  # seconds until the year 33658
@@ -182,6 +182,8 @@ CLI_REFUSED_SHOWN_MAX = 20  # refused jobs that a batch tells of at a terminal
 
 assert META_BYTES_MAX < CLI_BATCH_BYTES < CLI_LINE_BYTES_MAX < REQUEST_BODY_BYTES_MAX
 assert FOREIGN_SECRET_BYTES_MIN <= SECRET_BYTES_MIN
+# A recipient of ours takes every header that a route of ours may have.
+assert 1 + SECRETS_OLD_MAX <= SIGNATURE_ENTRIES_ED25519_MAX <= SIGNATURE_ENTRIES_MAX
 assert META_BYTES_MAX + COMMAND_OVERHEAD_BYTES + URL_BYTES_MAX < RECEIVED_BODY_BYTES_MAX
 assert HISTORY_RETENTION_MS_DEFAULT < DEDUPE_TTL_S * 1000
 assert SIGNATURE_TOLERANCE_S < DEDUPE_TTL_S_MIN <= DEDUPE_TTL_S <= DEDUPE_TTL_S_MAX

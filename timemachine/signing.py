@@ -3,13 +3,14 @@
 What is signed is `id + "." + timestamp + "." + body`, byte for byte what is sent. A signature is
 `v1,` and the base64 of its HMAC-SHA256; the key is what a secret `whsec_<base64>` decodes to. The
 header `webhook-signature` carries one signature for each valid key, the current key's first, so
-that a recipient who still holds the old secret goes on verifying while a secret is rotated.
+that a recipient who still holds the old secret goes on verifying while a secret is rotated. Keys
+of `v1a` are in `timemachine.ed25519`, since recipients import this module without dependencies.
 """
 
 import binascii
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 from timemachine import limits
 from timemachine.errors import InvalidSecret
@@ -26,21 +27,34 @@ def sign_v1(key: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> str:
     return Signer([key]).header(webhook_id, timestamp_s, body)
 
 
+class PrivateKey(Protocol):
+    """A key of another version than `v1`."""
+
+    def signature(self, content: bytes) -> str:
+        """One signature of the signed content, its version first."""
+        ...
+
+
 class Signer:
-    """Signs with each of `keys`, the current key first. Kept for as long as the keys hold."""
+    """Signs with each of `keys`, the current key first. Kept for as long as the keys hold.
 
-    __slots__ = ("_keyed",)
+    Bytes are a key of `v1`.
+    """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    __slots__ = ("_sign_each",)
+
+    def __init__(self, keys: Sequence[bytes | PrivateKey]) -> None:
         assert keys, "a webhook is never sent unsigned"
-        self._keyed = [_keyed(key) for key in keys]
+        self._sign_each = [
+            _hmac_sha256(key) if isinstance(key, bytes) else key.signature for key in keys
+        ]
 
     def header(self, webhook_id: str, timestamp_s: int, body: bytes) -> str:
         """The value of `webhook-signature`."""
         content = b"%b.%d.%b" % (webhook_id.encode(), timestamp_s, body)
-        if len(self._keyed) == 1:
-            return _signature(*self._keyed[0], content)
-        return " ".join([_signature(inner, outer, content) for inner, outer in self._keyed])
+        if len(self._sign_each) == 1:
+            return self._sign_each[0](content)
+        return " ".join([sign(content) for sign in self._sign_each])
 
 
 # HMAC by its definition (RFC 2104), from two hashes that have taken up the key: to copy these
@@ -51,20 +65,22 @@ _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
-def _keyed(key: bytes) -> tuple[_Hash, _Hash]:
-    """The inner and the outer hash of an HMAC-SHA256, with the key in them."""
+def _hmac_sha256(key: bytes) -> Callable[[bytes], str]:
+    """Makes signatures `v1,<base64>` of contents."""
     if len(key) > _BLOCK_BYTES:
         key = hashlib.sha256(key).digest()
     block = key.ljust(_BLOCK_BYTES, b"\0")
-    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))
+    inner_begun: _Hash = hashlib.sha256(block.translate(_INNER))
+    outer_begun: _Hash = hashlib.sha256(block.translate(_OUTER))
 
+    def signature(content: bytes) -> str:
+        inner = inner_begun.copy()
+        inner.update(content)
+        outer = outer_begun.copy()
+        outer.update(inner.digest())
+        return "v1," + binascii.b2a_base64(outer.digest(), newline=False).decode("ascii")
 
-def _signature(inner: _Hash, outer: _Hash, content: bytes) -> str:
-    inner = inner.copy()
-    inner.update(content)
-    outer = outer.copy()
-    outer.update(inner.digest())
-    return "v1," + binascii.b2a_base64(outer.digest(), newline=False).decode("ascii")
+    return signature
 
 
 def parse_secret(text: str) -> bytes:
@@ -73,13 +89,18 @@ def parse_secret(text: str) -> bytes:
     A secret is `whsec_` and the standard, padded base64 of 24 to 64 bytes. Raises InvalidSecret,
     whose `rule` names what is broken: `type`, `prefix`, `empty`, `base64`, `too_short`, `too_long`.
     """
+    return decode_secret(text, SECRET_PREFIX, limits.SECRET_BYTES_MIN, limits.SECRET_BYTES_MAX)
+
+
+def decode_secret(text: str, prefix: str, bytes_min: int, bytes_max: int) -> bytes:
+    """The bytes of a secret with that prefix, so many of them. Raises InvalidSecret."""
     if not isinstance(text, str):
         raise InvalidSecret("The secret must be a string.", rule="type")
-    if not text.startswith(SECRET_PREFIX):
-        raise InvalidSecret(f"The secret must start with '{SECRET_PREFIX}'.", rule="prefix")
-    encoded = text[len(SECRET_PREFIX) :]
+    if not text.startswith(prefix):
+        raise InvalidSecret(f"The secret must start with '{prefix}'.", rule="prefix")
+    encoded = text[len(prefix) :]
     if not encoded:
-        raise InvalidSecret(f"The secret is empty after '{SECRET_PREFIX}'.", rule="empty")
+        raise InvalidSecret(f"The secret is empty after '{prefix}'.", rule="empty")
     try:
         key = binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
@@ -87,16 +108,16 @@ def parse_secret(text: str) -> bytes:
     # Encoding again refuses what decoders disagree about: bits after the last byte.
     if not key or binascii.b2a_base64(key, newline=False) != encoded.encode():
         raise InvalidSecret(
-            f"The secret must be standard, padded base64 after '{SECRET_PREFIX}'.", rule="base64"
+            f"The secret must be standard, padded base64 after '{prefix}'.", rule="base64"
         ) from None
-    if len(key) < limits.SECRET_BYTES_MIN:
+    if len(key) < bytes_min:
         raise InvalidSecret(
-            f"The secret holds {len(key)} bytes; at least {limits.SECRET_BYTES_MIN} are needed.",
+            f"The secret holds {len(key)} bytes; at least {bytes_min} are needed.",
             rule="too_short",
         )
-    if len(key) > limits.SECRET_BYTES_MAX:
+    if len(key) > bytes_max:
         raise InvalidSecret(
-            f"The secret holds {len(key)} bytes; at most {limits.SECRET_BYTES_MAX} are allowed.",
+            f"The secret holds {len(key)} bytes; at most {bytes_max} are allowed.",
             rule="too_long",
         )
     return key

@@ -1,7 +1,7 @@
 """`timemachine route`: where jobs are sent, and how."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -19,12 +19,13 @@ from timemachine.client.call import Call, condition_of, route_path
 
 
 def _print_secret(given: Given, call: Call[RouteSecret]) -> None:
-    """The current secret alone, or all that was answered."""
+    """What recipients verify with now, alone, or all that was answered."""
     answer = answers.ask(given, call)
     if given.as_json:
         click.echo(answer)
     else:
-        click.echo(msgspec.json.decode(answer, type=RouteSecret).secret)
+        found = msgspec.json.decode(answer, type=RouteSecret)
+        click.echo(found.public_key or found.secret)
 
 
 @click.group(cls=Group)
@@ -130,15 +131,18 @@ def delete(given: Given, route: str, force: bool, if_match: int | None, yes: boo
 def secret(given: Given, route: str) -> None:
     """Print the secret that a recipient verifies webhooks with.
 
-    Only the current secret is printed, so that it can go into a variable. With --json also
-    earlier ones that still sign.
+    Only the current secret is printed, so that it can go into a variable; of a private key, whsk_,
+    the public one, whpk_. With --json all of them, also earlier ones that still sign.
     """
     _print_secret(given, operations.get_route_secret(given.database, route))
 
 
 @route.command(
     "rotate-secret",
-    examples=["timemachine route rotate-secret hello --grace-period-ms 1h --yes"],
+    examples=[
+        "timemachine route rotate-secret hello --grace-period-ms 1h --yes",
+        "timemachine route rotate-secret hello --type v1a --yes",
+    ],
 )
 @route_argument
 @click.option(
@@ -151,14 +155,25 @@ def secret(given: Given, route: str) -> None:
     "--secret-file",
     type=CONTENT,
     metavar="FILE",
-    help="The new secret, whsec_...; else one is made. - is stdin.",
+    help="The new secret, whsec_... or whsk_...; else one is made. - is stdin.",
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["v1", "v1a"]),
+    help="What to make: a shared secret, or a private key. [as it is]",
 )
 @yes_option
 @click.pass_obj
 def rotate_secret(
-    given: Given, route: str, grace_period_ms: int | None, secret_file: str | None, yes: bool
+    given: Given,
+    route: str,
+    grace_period_ms: int | None,
+    secret_file: str | None,
+    kind: Literal["v1", "v1a"] | None,
+    yes: bool,
 ) -> None:
-    """Give a route a new secret, and print it.
+    """Give a route a new secret, and print it; of a private key the public one.
 
     Until the grace period is over, webhooks are signed with both, so that recipients can change
     to the new one meanwhile.
@@ -168,6 +183,7 @@ def rotate_secret(
         given.database,
         route,
         secret=None if secret_file is None else secret_file.strip(),
+        type=kind,
         grace_period_ms=grace_period_ms,
     )
     _print_secret(given, call)

@@ -29,7 +29,7 @@ def _about(description: str, stored: str = "", /, **schema: Any) -> Meta:
     return Meta(description=description, extra_json_schema=schema)
 
 
-SECRET_SCHEMA: Final[dict[str, Any]] = {"format": "webhook-secret", "pattern": "^whsec_"}
+SECRET_SCHEMA: Final[dict[str, Any]] = {"format": "webhook-secret", "pattern": "^wh(sec|sk)_"}
 """A signing secret as it is given (Standard Webhooks)."""
 
 _HEADER_NAME = Meta(
@@ -139,7 +139,8 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     secret: Annotated[
         str | _Maybe | None,
         _about(
-            "Signs the webhooks: `whsec_` and base64. Absent: made at first, then kept.",
+            "Signs the webhooks: `whsec_` (`v1`) or `whsk_` (`v1a`), and base64. Absent: made at"
+            " first, then kept.",
             **SECRET_SCHEMA,
         ),
     ] = _UNSET

@@ -15,7 +15,7 @@ from node.api.route_checks import (
     check_tls,
     refuse_unsupported,
 )
-from node.api.route_seals import Seals, check_secret
+from node.api.route_seals import V1, Seals, check_secret
 from node.api.route_views import MASK
 from node.engine import Engine
 from timemachine import limits
@@ -159,7 +159,7 @@ class Merge:
         kept = () if self._base is None else self._base.secrets
         given = self._body.secret
         if isinstance(given, _Maybe) or given is None:
-            return kept or (SealedKey(sealed=self._seals.new_secret(None)),)
+            return kept or (SealedKey(sealed=self._seals.made_secret(V1)),)
         check_secret(given)
         stored = kept[0].sealed if kept else None
         sealed = self._seals.seal_again(given, stored)

@@ -2,11 +2,15 @@
 
 from node.api.problems import invalid
 from node.engine import Engine
-from node.secrets import open_value, seal_value
+from node.secrets import open_value, parse_signing_key, seal_value
 from timemachine import limits
+from timemachine.ed25519 import PRIVATE_PREFIX, SEED_BYTES, PrivateKey, parse_private_key
 from timemachine.errors import InvalidSecret
 from timemachine.model import Route, SealedKey
-from timemachine.signing import format_secret, parse_secret
+from timemachine.signing import format_secret
+
+V1, V1A = "v1", "v1a"
+"""The kinds of signatures (Standard Webhooks): by a shared secret, by a private key."""
 
 
 class Seals:
@@ -38,19 +42,33 @@ class Seals:
             return stored
         return self.seal(text)
 
-    def new_secret(self, given: str | None) -> bytes:
-        """A signing secret, sealed: the one that is given, or one that is made. May raise 400."""
-        if given is None:
-            given = format_secret(self._engine.random_bytes(limits.SECRET_BYTES_GENERATED))
-        else:
-            check_secret(given)
+    def made_secret(self, kind: str) -> bytes:
+        """A signing secret that is made here, sealed, for signatures of that kind."""
+        draw = self._engine.random_bytes
+        if kind == V1A:
+            return self.seal(PrivateKey(draw(SEED_BYTES)).secret())
+        return self.seal(format_secret(draw(limits.SECRET_BYTES_GENERATED)))
+
+    def given_secret(self, given: str) -> bytes:
+        """A signing secret that was sent, sealed. Raises 400 for what cannot be one."""
+        check_secret(given)
         return self.seal(given)
+
+
+def kind_of(secret: str) -> str:
+    """Which signatures a secret makes."""
+    return V1A if secret.startswith(PRIVATE_PREFIX) else V1
+
+
+def public_key_of(secret: str) -> str | None:
+    """What recipients verify its signatures with, where that is not the secret itself."""
+    return parse_private_key(secret).public_key if kind_of(secret) == V1A else None
 
 
 def check_secret(given: str) -> None:
     """Refuse what cannot be a signing secret."""
     try:
-        parse_secret(given)
+        parse_signing_key(given)
     except InvalidSecret as error:
         raise invalid("/secret", error.detail) from None
 

@@ -122,17 +122,24 @@ def route_view(route: Route, condition: Condition) -> RouteView:
     )
 
 
+_PUBLIC_KEY = Meta(
+    description="`whpk_` and base64: what recipients verify `v1a` with. Null with `v1`."
+)
+
+
 class PreviousSecret(msgspec.Struct, frozen=True):
     """A secret that still signs beside the current one."""
 
     secret: str
     expires_time: Time | None
+    public_key: Annotated[str | None, _PUBLIC_KEY]
 
 
 class SecretView(msgspec.Struct, frozen=True):
     """The secrets of a route."""
 
     secret: str
+    public_key: Annotated[str | None, _PUBLIC_KEY]
     previous: list[PreviousSecret]
 
 

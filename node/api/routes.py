@@ -23,7 +23,7 @@ from node.api.paging import PAGED, Page, page
 from node.api.problems import check_range, invalid, refusal
 from node.api.route_bodies import SECRET_SCHEMA, RouteBody, RoutePutBody
 from node.api.route_closing import closed_answer
-from node.api.route_seals import Seals, unexpired
+from node.api.route_seals import V1, V1A, Seals, kind_of, public_key_of, unexpired
 from node.api.route_store import RouteStore
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
@@ -47,8 +47,16 @@ class RotateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     secret: Annotated[
         str | None,
         Meta(
-            description="`whsec_` and base64; generated when absent.",
+            description="`whsec_` or `whsk_`, and base64; generated when absent.",
             extra_json_schema=SECRET_SCHEMA,
+        ),
+    ] = None
+    type: Annotated[
+        str | None,
+        Meta(
+            description="Generate one that signs so: `v1` by HMAC, `v1a` by Ed25519. Absent: as the"
+            " current one does.",
+            extra_json_schema={"enum": [V1, V1A, None]},
         ),
     ] = None
     grace_period_ms: Annotated[
@@ -219,20 +227,28 @@ class RouteHandlers:
         """Change the signing secret of a route.
 
         Until the grace is over, webhooks are signed with the new secret and with those before it
-        (Standard Webhooks, zero downtime secret rotation).
+        (Standard Webhooks, zero downtime secret rotation). The new one may be of another type.
         """
         find_route_of(self._engine, *call.names)
         body = decoded(_decode_rotate, call.body or b"{}")
         check_range("/grace_period_ms", body.grace_period_ms, 0, limits.SECRET_GRACE_MS_MAX)
+        if body.type not in (None, V1, V1A):
+            raise invalid("/type", f"This is `{V1}` or `{V1A}`.")
         db, name = call.names
         engine = self._engine
-        sealed = Seals(engine, db, name).new_secret(body.secret)
+        seals = Seals(engine, db, name)
+        given = None if body.secret is None else seals.given_secret(body.secret)
+        if body.secret is not None and body.type not in (None, kind_of(body.secret)):
+            raise invalid("/type", "The secret that is given is of the other type.")
 
         def merge(base: Route | None) -> tuple[Route, None]:
             if base is None:
                 raise refusal("route_not_found")
             now_ms = engine.now_ms()
             current, *older = unexpired(base, now_ms)
+            sealed = given
+            if sealed is None:
+                sealed = seals.made_secret(body.type or kind_of(seals.open(current.sealed)))
             if body.grace_period_ms:
                 expires_ms = now_ms + body.grace_period_ms
                 older = [SealedKey(sealed=current.sealed, expires_ms=expires_ms), *older]
@@ -292,15 +308,22 @@ class RouteHandlers:
     async def get_secret(self, call: Call) -> Answer:
         """Read the signing secret of a route.
 
-        Recipients verify webhooks with it (Standard Webhooks).
+        Recipients verify webhooks with it, or with the public key (Standard Webhooks).
         """
         return self._secret_answer(find_route_of(self._engine, *call.names))
 
     def _secret_answer(self, route: Route) -> Answer:
         seals = Seals(self._engine, route.db, route.name)
-        current, *older = unexpired(route, self._engine.now_ms())
-        previous = [PreviousSecret(seals.open(each.sealed), each.expires_ms) for each in older]
-        answer = json_answer(SecretView(seals.open(current.sealed), previous))
+        current, *older = [
+            (seals.open(each.sealed), each.expires_ms)
+            for each in unexpired(route, self._engine.now_ms())
+        ]
+        previous = [
+            PreviousSecret(secret, expires_ms, public_key_of(secret))
+            for secret, expires_ms in older
+        ]
+        secret = current[0]
+        answer = json_answer(SecretView(secret, public_key_of(secret), previous))
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["ETag"] = f'"{route.version}"'
         return answer

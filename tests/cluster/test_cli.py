@@ -331,6 +331,12 @@ def test_rotating_a_secret(tm: Terminal, tmp_path: Path) -> None:
     (tmp_path / "own").write_text(old)
     words = ("route", "rotate-secret", "hello", "--secret-file", str(tmp_path / "own"), "--yes")
     assert old.strip() == tm(*words, "--grace-period-ms", "0", "--json").json["secret"]
+    # A recipient needs the public key alone, so that is what is printed.
+    public = tm("route", "rotate-secret", "hello", "--type", "v1a", "--yes").out
+    assert public.startswith("whpk_")
+    assert public == tm("route", "secret", "hello").out
+    secret = tm("route", "secret", "hello", "--json").json
+    assert (public.strip(), "whsk_") == (secret["public_key"], secret["secret"][:5])
 
 
 def test_many_jobs_at_once(tm: Terminal) -> None:

@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import pytest
 import standardwebhooks
+import svix.webhooks
 
 from tests.cluster.process import NodeProcess
+from timemachine.receiver import Webhook, WebhookVerificationError
 from timemachine.testing import RecordingReceiver
 
 COLLECTION = "/v1/dbs/default/collections/jobs"
@@ -105,6 +107,47 @@ def test_a_webhook_is_signed_and_says_what_it_is(api: Api, recipient: RecordingR
     assert (1, None) == (done["attempts"], done["next_attempt_time"])
     attempts = api.ask("GET", f"{JOBS}/signed%2F1/attempts")[1]["items"]
     assert [("succeeded", 204)] == [(a["status"], a["response_status"]) for a in attempts]
+
+
+@pytest.mark.parametrize("body", ["job", "meta"])
+def test_foreign_verifiers_accept_it_through_a_rotation(
+    api: Api, recipient: RecordingReceiver, body: str
+) -> None:
+    """From `v1` to `v1a` and back: each holder of a key that signs verifies, no other does."""
+    route = api.route(recipient.url, body=body)
+    path = f"{ROUTES}/{route}/secret"
+    first = api.ask("GET", path)[1]["secret"]
+    steps: list[tuple[dict[str, Any], list[str]]] = [
+        ({"type": "v1a"}, ["v1a", "v1"]),
+        ({"type": "v1"}, ["v1", "v1a", "v1"]),
+        ({"type": "v1a", "grace_period_ms": 0}, ["v1a", "v1a", "v1"]),
+    ]
+    shared, public, gone = [first], [], []
+    for number, (rotation, versions) in enumerate(steps, start=1):
+        status, secret = api.ask("POST", f"{path}/rotate", rotation)
+        assert 200 == status
+        if rotation.get("grace_period_ms") == 0:
+            gone.append(shared.pop())
+        if secret["public_key"] is None:
+            shared.append(secret["secret"])
+        else:
+            public.append(secret["public_key"])
+        api.job(route, meta={"text": "Zoë ✓", "n": 1.0})
+        webhook = recipient.wait(number)[-1]
+        entries = webhook.headers["webhook-signature"].split(" ")
+        assert versions == [entry.partition(",")[0] for entry in entries]
+        for key in [*shared, *public]:
+            assert json.loads(webhook.body) == Webhook(key).verify(webhook.body, webhook.headers)
+        for key in shared:
+            foreign = standardwebhooks.Webhook(key).verify(webhook.body, webhook.headers)
+            assert json.loads(webhook.body) == foreign
+            svix.webhooks.Webhook(key).verify(webhook.body, dict(webhook.headers))
+        for key in gone:
+            with pytest.raises(WebhookVerificationError):
+                Webhook(key).verify(webhook.body, webhook.headers)
+            with pytest.raises(standardwebhooks.WebhookVerificationError):
+                svix.webhooks.Webhook(key).verify(webhook.body, dict(webhook.headers))
+    assert (1, 2, 1) == (len(shared), len(public), len(gone))
 
 
 def test_the_same_request_twice_is_one_job(api: Api, recipient: RecordingReceiver) -> None:

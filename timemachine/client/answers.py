@@ -129,10 +129,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """A secret that webhooks are still signed with, until `expires_time`."""
+    """A secret that webhooks are still signed with, until `expires_time`.
+
+    `public_key` is what recipients verify with where the secret is a private key, `whsk_`.
+    """
 
     secret: str
     expires_time: int
+    public_key: str | None = None
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -140,9 +144,13 @@ class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """The signing secrets of a route."""
+    """The signing secrets of a route.
+
+    `public_key` is what recipients verify with where the secret is a private key, `whsk_`.
+    """
 
     secret: str
+    public_key: str | None = None
     previous: tuple[PreviousSecret, ...] = ()
 
     def __repr__(self) -> str:

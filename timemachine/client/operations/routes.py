@@ -1,6 +1,6 @@
 """Routes."""
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 from timemachine.client.answers import (
     Attempt,
@@ -102,14 +102,17 @@ def rotate_route_secret(
     route: str,
     *,
     secret: str | None = None,
+    type: Literal["v1", "v1a"] | None = None,
     grace_period_ms: int | None = None,
     idempotency_key: str | None = None,
 ) -> Call[RouteSecret]:
     """Give a route another secret, a generated one or yours.
 
-    Until `grace_period_ms` is over webhooks are signed with the old one too.
+    Until `grace_period_ms` is over webhooks are signed with the old one too. `type` says what to
+    generate: a shared secret (`v1`), or a private key (`v1a`), which recipients verify with its
+    public one.
     """
-    fields = {"secret": secret, "grace_period_ms": grace_period_ms}
+    fields = {"secret": secret, "type": type, "grace_period_ms": grace_period_ms}
     return Call(
         "POST",
         route_path(db, route, "secret", "rotate"),

@@ -12,11 +12,16 @@ from tests.unit.node.api.harness import FAR_MS, JOBS, KEY, ROUTE, Api
 from timemachine import limits
 from timemachine.model import Route
 from timemachine.outbound import Outcome
+from timemachine.receiver import Webhook
 from timemachine.replica import meta as m
 from timemachine.signing import parse_secret
 
 URL = {"webhook_url": "http://one.example/x"}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwAAAAAAAA"
+PRIVATE = (
+    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+)
+PUBLIC = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
 
 
 def stored(api: Api, name: str = "hello") -> Route:
@@ -196,6 +201,61 @@ async def test_secret(api: Api) -> None:
     for bad in ("", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAA", "whsec_!!!"):
         reply = await api.ask("PUT", ROUTE, URL | {"secret": bad})
         assert (400, ["/secret"]) == (reply.status, reply.pointers)
+
+
+async def test_a_route_signs_with_a_private_key(api: Api) -> None:
+    """`whsk_`: recipients get the public key; refused where its halves do not fit; sealed."""
+    for bad in (PRIVATE[:-4], PRIVATE.replace("whsk_6", "whsk_7"), "whsk_", PUBLIC, f"{PRIVATE} "):
+        for method, path in (("PUT", ROUTE), ("PATCH", ROUTE), ("POST", f"{ROUTE}/secret/rotate")):
+            body = URL | {"secret": bad} if method == "PUT" else {"secret": bad}
+            reply = await api.ask(method, path, body)
+            assert (400, ["/secret"]) == (reply.status, reply.pointers)
+            assert len(bad) < 10 or bad[6:].encode() not in reply.body
+    reply = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})
+    assert 200 == reply.status
+    found = await api.ask("GET", f"{ROUTE}/secret")
+    assert {"secret": PRIVATE, "public_key": PUBLIC, "previous": []} == found.json
+    assert PRIVATE not in repr(api.store.image())
+    same = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})
+    assert reply.json["version"] == same.json["version"]
+
+
+async def test_a_route_changes_between_the_kinds_of_secrets(api: Api) -> None:
+    """One of either is made on demand; meanwhile both sign, the current one first."""
+    rotate = f"{ROUTE}/secret/rotate"
+    old = (await api.ask("GET", f"{ROUTE}/secret")).json
+    assert old["public_key"] is None
+    new = (await api.ask("POST", rotate, {"type": "v1a"})).json
+    assert new["secret"].startswith("whsk_")
+    assert [(old["secret"], None)] == [
+        (each["secret"], each["public_key"]) for each in new["previous"]
+    ]
+    await api.ask("POST", JOBS, {"trigger_time": 1, "route": "hello"})
+    while not api.recipient.received:
+        await asyncio.sleep(0.005)
+    request = api.recipient.received[0]
+    headers = dict(line.split(": ", 1) for line in request.head.decode().split("\r\n")[1:-2])
+    versions = [entry.split(",")[0] for entry in headers["webhook-signature"].split(" ")]
+    assert ["v1a", "v1"] == versions
+    for key in (new["public_key"], old["secret"]):
+        assert "hello" == Webhook(key).verify(request.body, headers)["route"]
+    # What is made anew is of the kind that it replaces, unless said otherwise.
+    kept = (await api.ask("POST", rotate, {"grace_period_ms": 0})).json
+    assert kept["public_key"] not in (None, new["public_key"])
+    back = (await api.ask("POST", rotate, {"type": "v1", "grace_period_ms": 1})).json
+    assert (None, kept["public_key"]) == (back["public_key"], back["previous"][0]["public_key"])
+    for wrong in ({"type": "v2"}, {"type": "v1", "secret": PRIVATE}, {"type": 1}):
+        reply = await api.ask("POST", rotate, wrong)
+        assert (400, ["/type"]) == (reply.status, reply.pointers)
+
+
+async def test_each_route_gets_a_secret_of_its_own(api: Api) -> None:
+    """Who knows that of one route can sign for no other."""
+    await api.ask("PUT", f"{ROUTE}-too", URL)
+    first, other = [
+        (await api.ask("GET", f"{path}/secret")).json["secret"] for path in (ROUTE, f"{ROUTE}-too")
+    ]
+    assert first != other
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

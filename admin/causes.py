@@ -30,10 +30,11 @@ def causes(facts: Facts) -> list[str]:
 def _of_the_beginning(facts: Facts, late: int | None) -> Iterator[str]:
     """What held the first attempt up, which has begun."""
     job = facts.job
-    due, accepted = int(job["trigger_time"]), inspected.accepted_ms(job)
+    due, accepted = inspected.first_due_ms(job), inspected.accepted_ms(job)
     if accepted > due and job["state"] != "cancelled":
         how = "created" if accepted == job["created_time"] else "changed"
-        yield f"It was {how} {shown.duration(accepted - due)} after its trigger time."
+        after_ms = accepted - int(job["trigger_time"])
+        yield f"It was {how} {shown.duration(after_ms)} after its trigger time."
     if late is None or not facts.attempts:
         return
     claimed = int(facts.attempts[0]["claimed_time"])

@@ -63,12 +63,17 @@ def accepted_ms(job: Row) -> int:
     return created if job["state"] == "cancelled" else updated
 
 
+def first_due_ms(job: Row) -> int:
+    """When the first attempt of a job was due; its route may have smeared it."""
+    return int(job["trigger_time"]) + int(job.get("smear_ms", 0))
+
+
 def late_ms(facts: Facts) -> int | None:
     """How late the first attempt began, or is by now; None where it is not due, or was asked for.
 
     A cancelled job and one that died before it was sent are not late either.
     """
-    job, due = facts.job, int(facts.job["trigger_time"])
+    job, due = facts.job, first_due_ms(facts.job)
     if facts.attempts:
         first = facts.attempts[0]
         if first["trigger"] in ASKED_FOR or first["attempt"] != 1:
@@ -85,7 +90,7 @@ def due_ms(facts: Facts, number: int) -> int | None:
     if attempt["trigger"] in ASKED_FOR:
         return None
     if attempt["attempt"] == 1:
-        return int(facts.job["trigger_time"])
+        return first_due_ms(facts.job)
     found = facts.attempts[number - 1]["next_attempt_time"] if number else None
     return None if found is None else int(found)
 
@@ -99,7 +104,9 @@ def _before(facts: Facts) -> Iterator[Step]:
     elif updated != created:
         yield Step(time=updated, step="changed", detail=f"version {job['version']}")
     if job["state"] != "cancelled" or facts.attempts:
-        yield Step(time=int(job["trigger_time"]), step="due")
+        smeared = int(job.get("smear_ms", 0))
+        told = f"smeared by {shown.duration(smeared)}" if smeared else ""
+        yield Step(time=first_due_ms(job), step="due", detail=told)
 
 
 def _attempted(facts: Facts) -> Iterator[Step]:
@@ -213,12 +220,13 @@ def _lateness(facts: Facts) -> str:
         if facts.attempts or job["attempts"]:
             return "how late its first attempt was cannot be told"
         if job["state"] in PENDING:
-            return f"due {shown.distance(job['trigger_time'], facts.now_ms)}"
+            return f"due {shown.distance(first_due_ms(job), facts.now_ms)}"
         return "never sent"
     if not facts.attempts:
         return f"due {shown.duration(late)} ago, and not sent yet"
-    told = f"first sent {shown.duration(late)} after its trigger time"
+    told = f"first sent {shown.duration(late)} after "
+    told += "it was due" if job.get("smear_ms") else "its trigger time"
     if job["state"] == "delivered":
-        end = int(facts.attempts[-1]["ended_time"]) - int(job["trigger_time"])
+        end = int(facts.attempts[-1]["ended_time"]) - first_due_ms(job)
         told += f", delivered {shown.duration(end)} after it"
     return told

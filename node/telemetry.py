@@ -56,7 +56,9 @@ METRICS = {
     "timemachine_rpc_received_frames": "Frames received from another node.",
     "timemachine_rpc_received_bytes": "Bytes received from another node.",
     "timemachine_rpc_refused": "Connections of nodes that were refused.",
-    "timemachine_lateness_seconds": "How late first attempts started after their trigger time.",
+    "timemachine_lateness_seconds": (
+        "How late first attempts started: after the trigger time and the job's `smear_ms`."
+    ),
 }
 """Every metric and what it means; the reference page is checked against this table."""
 

@@ -52,6 +52,7 @@ BREAKER_OPEN_MS_MAX = 3_600_000
 BREAKER_HALF_OPEN_MAX = 100
 DISABLE_AFTER_MS_MAX = 30 * 86_400_000
 FAILING_TOLD_MS = 10_000  # until meta is told once more what it has not taken up yet
+ROUTE_SMEAR_MS_MAX = 86_400_000  # a job waits so long after its trigger time at most
 
 # --- secrets (Standard Webhooks) -------------------------------------------------------------
 SECRET_BYTES_MIN = 24

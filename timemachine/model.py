@@ -175,6 +175,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     restored        the restore epoch in which it came out of a backup, until it is changed (0: it
                     was made here). Its next version gets a uid of its own: the cluster that was
                     backed up may have had such a version too, with another content
+    smear_ms        how long after `trigger_ms` its first attempt is due: its part of its route's
+                    `smear_ms`, as that was when the job was made or was last given a route
     """
 
     uid: bytes
@@ -204,6 +206,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     meta: bytes | None = None
     delivering: bytes = b""
     restored: int = 0
+    smear_ms: int = 0
 
 
 class AttemptStatus(StrEnum):
@@ -348,6 +351,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     disabled: str | None = None
     closed_ms: int = 0
     failing: Failing = Failing()
+    smear_ms: int = 0
 
     @property
     def open(self) -> bool:

@@ -76,6 +76,7 @@ class JobPutBody(JobBody, forbid_unknown_fields=True, kw_only=True):
     webhook_id: Ignored = _UNSET
     reason: Ignored = _UNSET
     past_due: Ignored = _UNSET
+    smear_ms: Ignored = _UNSET
     previous: Ignored = _UNSET
     outcome: Ignored = _UNSET
 

@@ -60,7 +60,11 @@ class JobView(msgspec.Struct):
     reason: Annotated[str | None, one_of("Why it is dead.", *DeadReason, None)]
     ordering_key: None = None
     past_due: Annotated[
-        bool | msgspec.UnsetType, Meta(description="The trigger time was in the past: it is due.")
+        bool | msgspec.UnsetType, Meta(description="It was due when it was accepted.")
+    ] = msgspec.UNSET
+    smear_ms: Annotated[
+        int | msgspec.UnsetType,
+        Meta(description="It is due so long after its trigger time: by its route's `smear_ms`."),
     ] = msgspec.UNSET
     previous: Previous | msgspec.UnsetType = msgspec.UNSET
     outcome: Annotated[str | msgspec.UnsetType, one_of("What the deletion found.", *_OUTCOMES)] = (
@@ -76,7 +80,7 @@ def job_view(
 ) -> JobView:
     """A job as answered."""
     # By position: so many keywords cost more than encoding it all.
-    return JobView(
+    view = JobView(
         job_id,
         record.trigger_ms,
         record.route,
@@ -96,6 +100,9 @@ def job_view(
         webhook_id(record.uid, record.version, record.occurrence),
         record.reason,
     )
+    if record.smear_ms:
+        view.smear_ms = record.smear_ms
+    return view
 
 
 def found_job_view(engine: Engine, collection: Collection, job: FoundJob) -> JobView:

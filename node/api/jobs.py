@@ -56,6 +56,7 @@ from timemachine.identifiers import uuid7, uuid8
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
+from timemachine.smearing import smear_of
 
 _UNSET = msgspec.UNSET
 _Maybe = msgspec.UnsetType
@@ -88,13 +89,19 @@ class JobHandlers:
 
     # --- building commands -----------------------------------------------------------------
 
-    def _route_uid(
-        self, collection: Collection, name: str, *, allow_missing: bool, prefix: str = ""
-    ) -> int:
-        """The route's uid; 0 when it does not exist and need not."""
+    def _bound(
+        self,
+        collection: Collection,
+        job_id: str,
+        name: str,
+        *,
+        allow_missing: bool,
+        prefix: str = "",
+    ) -> tuple[int, int]:
+        """The uid of a job's route, and how the route smears it; 0 when it need not exist."""
         route = self._engine.meta.routes.get((collection.db, name))
         if route is not None:
-            return route.uid
+            return route.uid, smear_of(job_id, route.smear_ms) if route.smear_ms else 0
         if NAME.fullmatch(name) is None:
             raise invalid(f"{prefix}/route", "This cannot be the name of a route.")
         if not allow_missing:
@@ -103,7 +110,7 @@ class JobHandlers:
                 " Create it first, or send ?allow_missing_route=true.",
                 code="route_not_found",
             )
-        return 0
+        return 0, 0
 
     def build_put(
         self,
@@ -132,8 +139,8 @@ class JobHandlers:
         if not isinstance(body.meta, _Maybe):
             meta = checked_meta(bytes(body.meta), f"{prefix}/meta")
         tags = checked_tags(body.tags, prefix) if body.tags else ()
-        route_uid = self._route_uid(
-            collection, body.route, allow_missing=allow_missing, prefix=prefix
+        route_uid, smear_ms = self._bound(
+            collection, job_id, body.route, allow_missing=allow_missing, prefix=prefix
         )
         request = None
         if key is not None:
@@ -159,6 +166,7 @@ class JobHandlers:
             request,
             # Last: a send that was revoked must be told to the log.
             None if create_only else engine.revoke(collection, job_id),
+            smear_ms,
             now_ms=now_ms,
         )
 
@@ -225,7 +233,7 @@ class JobHandlers:
             place = self._engine.vnode_of(collection, job_id)
         view = job_view(collection, place, job_id, record, meta)
         # Judged by the moment of acceptance, so that a repeat is told the same.
-        if record.trigger_ms < record.updated_ms and result.kind in _ACCEPTED:
+        if record.trigger_ms + record.smear_ms < record.updated_ms and result.kind in _ACCEPTED:
             view.past_due = True
         if result.previous is not None:
             view.previous = Previous(*result.previous)
@@ -369,10 +377,10 @@ class JobHandlers:
         meta = None if isinstance(body.meta, _Maybe) else checked_meta(bytes(body.meta), "/meta")
         tags = None if isinstance(body.tags, _Maybe) else checked_tags(body.tags, "")
         route = None if isinstance(body.route, _Maybe) else body.route
-        route_uid = 0
+        route_uid = smear_ms = 0
         if route is not None:
             missing = call.flag("allow_missing_route")
-            route_uid = self._route_uid(collection, route, allow_missing=missing)
+            route_uid, smear_ms = self._bound(collection, job_id, route, allow_missing=missing)
         condition = self._condition(call, collection, job_id)
         time_ms = trigger_ms if delay_ms is None else None
         content = "patch", time_ms, delay_ms, route, meta, tags, condition
@@ -388,6 +396,7 @@ class JobHandlers:
             if_match=condition,
             request=job_request(call, collection, job_id, content),
             revoked=engine.revoke(collection, job_id),
+            smear_ms=smear_ms,
         )
         return await self._propose(collection, job_id, command)
 
@@ -483,7 +492,7 @@ class JobHandlers:
         command = c.RedriveJob(
             now_ms=self._engine.now_ms(),
             job_id=job_id,
-            route_uid=self._route_uid(collection, record.route, allow_missing=False),
+            route_uid=self._bound(collection, job_id, record.route, allow_missing=False)[0],
             force=force,
             request=job_request(call, collection, job_id, ("redrive", force)),
         )

@@ -165,7 +165,10 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             maxItems=STATUSES_MAX,
         ),
     ] = _UNSET
-    smear_ms: Annotated[int, _about("Not supported yet; send 0.", enum=[0])] = 0
+    smear_ms: Annotated[
+        Annotated[int, between(0, limits.ROUTE_SMEAR_MS_MAX)] | _Maybe,
+        _about("Jobs of one moment are spread over so long a time after it.", "smear_ms"),
+    ] = _UNSET
     max_in_flight: Annotated[
         Annotated[int, between(1, limits.ROUTE_IN_FLIGHT_MAX)] | _Maybe,
         _about("How many sends may be under way at once.", "max_in_flight"),

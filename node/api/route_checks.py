@@ -50,8 +50,6 @@ def refuse_unsupported(body: RouteBody) -> None:
     """Refuse what a later release will know: only its absence has a meaning yet."""
     if body.type not in ("webhook", "REST"):
         raise invalid("/type", "This is `webhook` (or `REST`, which means the same).")
-    if body.smear_ms != 0:
-        raise invalid("/smear_ms", "Smearing is not supported yet; send 0.")
     if body.batch is not None and body.batch != RouteBatch():
         raise invalid("/batch", "Batches are not supported yet; send max_jobs 1.")
 
@@ -61,6 +59,7 @@ def check_ranges(route: Route) -> None:
     check_range(
         "/timeout_ms", route.timeout_ms, limits.ROUTE_TIMEOUT_MS_MIN, limits.ROUTE_TIMEOUT_MS_MAX
     )
+    check_range("/smear_ms", route.smear_ms, 0, limits.ROUTE_SMEAR_MS_MAX)
     check_range("/max_in_flight", route.max_in_flight, 1, limits.ROUTE_IN_FLIGHT_MAX)
     if route.body not in ("job", "meta"):
         raise invalid("/body", "This is `job` or `meta`.")

@@ -31,6 +31,7 @@ _AS_GIVEN = (
     "delivery",
     "max_in_flight",
     "disable_after_ms",
+    "smear_ms",
     "non_retryable_status",
     "ca_pem",
     "client_cert_pem",

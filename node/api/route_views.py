@@ -100,7 +100,7 @@ def route_view(route: Route, condition: Condition) -> RouteView:
         delivery=route.delivery,
         retry=route.retry,
         non_retryable_status=route.non_retryable_status,
-        smear_ms=0,
+        smear_ms=route.smear_ms,
         max_in_flight=route.max_in_flight,
         rate=route.rate,
         breaker=route.breaker,

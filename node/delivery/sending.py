@@ -192,7 +192,7 @@ class Sends:
         item.route = route
         self.started += 1
         if claim.attempt == 1 and record.retry_reason is None:
-            self.lateness.note(now_ms - record.trigger_ms)
+            self.lateness.note(now_ms - item.due_ms)
         may_leave = None if vnode.sole else partial(self._may_leave, item)
         item.handle = self._sender.send(request, partial(self._answered, item), may_leave)
 

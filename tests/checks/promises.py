@@ -29,6 +29,7 @@ from tests.checks.jobmodel import (
     Written,
 )
 from tests.checks.lincheck import BUDGET, UNKNOWN, Operation, Verdict, check
+from timemachine.smearing import smear_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Rules:
 
     drain_ms       every job is sent that long after it is due and the faults are over (C1, C10)
     early_ms       how far ahead of the true time a node's clock may be (C4)
+    smear_ms       over how long a time after their trigger times the routes smear jobs (C1, C4,
+                   C10); `drain_ms` and `late_ms` run from the moment that a job is smeared to
     late_ms        one that is sent later than that after it is due and the faults are over, is
                    late (C1); None for as long as `drain_ms`
     settle_ms      how long after its answer a send may still be in flight, for want of its settle
@@ -54,6 +57,7 @@ class Rules:
     drain_ms: float = 60_000
     late_ms: float | None = None
     early_ms: float = 0
+    smear_ms: int = 0
     settle_ms: float = 1_000
     transit_ms: float = 1_000
     timeout_ms: float = 15_000
@@ -97,6 +101,7 @@ def nothing_lost(history: History, rules: Rules) -> Iterator[str]:
             due_ms = _due_ms(write)
             if due_ms is None:
                 continue
+            due_ms += smear_of(job, rules.smear_ms)
             from_ms = max(due_ms, write.returned_ms, history.healed_ms)
             first_ms = min((each.at_ms for each in sent), default=NEVER)
             patience_ms = rules.drain_ms
@@ -228,7 +233,10 @@ def _excused(webhook: Webhook, faults: list[Fault], rules: Rules) -> bool:
 
 
 def not_early(history: History, rules: Rules) -> Iterator[str]:
-    """C4: nothing arrives before it is due, nor names another time than it was given."""
+    """C4: nothing arrives before it is due, nor names another time than it was given.
+
+    A smeared job is due at its own part of the time after the trigger time that it names.
+    """
     run: dict[str, float] = {}
     due: dict[tuple[str, int], set[int]] = defaultdict(set)
     for job, calls in history.jobs():
@@ -241,7 +249,7 @@ def not_early(history: History, rules: Rules) -> Iterator[str]:
         known = due[webhook.job, webhook.version] or {webhook.due_ms}
         if webhook.due_ms not in known:
             yield f"{_name(webhook)} names {webhook.due_ms} as its time, not {min(known)}"
-        due_ms = max(webhook.due_ms, min(known))
+        due_ms = max(webhook.due_ms, min(known)) + smear_of(webhook.job, rules.smear_ms)
         early_ms = due_ms - rules.early_ms - webhook.at_ms
         if early_ms > 0 and run.get(webhook.job, NEVER) > webhook.at_ms:
             yield f"{_name(webhook)} came at {webhook.at_ms:.1f}, {early_ms:.1f} ms before {due_ms}"
@@ -443,6 +451,7 @@ def alive(history: History, rules: Rules) -> Iterator[str]:
             continue
         dues = [_due_ms(write) for write in _versions(calls).values()]
         due_ms = max((due for due in dues if due is not None), default=NEVER)
+        due_ms += smear_of(job, rules.smear_ms)
         over = max(due_ms, history.healed_ms) + rules.drain_ms <= history.ended_ms
         if over and ending.state not in rules.unsent_states:
             yield f"{job} version {ending.version} was due at {due_ms} and is still {ending.state}"

@@ -33,6 +33,7 @@ from tests.checks.jobmodel import (
     Written,
 )
 from tests.checks.promises import CHECKS, Rules, judge
+from timemachine.smearing import smear_of
 
 RULES = Rules(
     drain_ms=100,
@@ -267,6 +268,19 @@ def test_early() -> None:
     assert [] == found(history, "C4", Rules(early_ms=3))
     history.call("a", 90, Run()).answer(91, Done())
     assert [] == found(history, "C4")
+
+
+def test_early_within_what_its_route_smears() -> None:
+    """A smeared job is early before its own part of that time, though after its trigger time."""
+    smeared = smear_of("a", 1_000)
+    history = story(MADE)
+    history.webhooks.append(hook(99 + smeared))
+    told = f"a version 1 came at {99.0 + smeared}, 1.0 ms before {100 + smeared}"
+    assert [told] == found(history, "C4", Rules(smear_ms=1_000))
+    assert [] == found(history, "C4")
+    history = story(MADE)
+    history.webhooks.append(hook(100 + smeared))
+    assert [] == found(history, "C4", Rules(smear_ms=1_000))
 
 
 def test_time_that_nobody_gave() -> None:

@@ -150,6 +150,20 @@ def test_foreign_verifiers_accept_it_through_a_rotation(
     assert (1, 2, 1) == (len(shared), len(public), len(gone))
 
 
+def test_smeared_jobs_come_at_their_own_moments(api: Api, recipient: RecordingReceiver) -> None:
+    """Jobs of one moment spread over the time after it, each never before its part of it."""
+    route = api.route(recipient.url, smear_ms=1_500)
+    trigger_ms = int(time.time() * 1000) + 300
+    jobs = {job["id"]: job for job in [api.job(route, trigger_time=trigger_ms) for _ in range(40)]}
+    assert 20 < len({job["next_attempt_time"] for job in jobs.values()})
+    for webhook in recipient.wait(40):
+        job = jobs[json.loads(webhook.body)["id"]]
+        assert trigger_ms <= job["next_attempt_time"] <= trigger_ms + 1_500
+        assert job["next_attempt_time"] == trigger_ms + job.get("smear_ms", 0)
+        assert webhook.arrived_ms >= job["next_attempt_time"]
+        assert str(trigger_ms) == webhook.headers["timemachine-trigger-time"]
+
+
 def test_the_same_request_twice_is_one_job(api: Api, recipient: RecordingReceiver) -> None:
     """POST and PUT repeat harmlessly before and after delivery; other content is refused."""
     route = api.route(recipient.url)

@@ -114,6 +114,8 @@ class Bench:
                 assert job.state == JobState.DELIVERED
                 start, _ = self.keys.attempts_range(raw)
                 assert self.store.get(start + u32(job.serial)) is None, "an attempt is kept twice"
+            if job.state == JobState.SCHEDULED and job.retry_reason is None:
+                assert job.due_ms == job.trigger_ms + job.smear_ms, "not when it is smeared to"
             if job.queue == Queue.DUE:
                 due.add(u64(job.due_ms) + raw)
             if job.queue == Queue.PARKED:
@@ -178,10 +180,18 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 meta=b"%d" % choice,
                 tags=(("odd",) if time % 2 else ()) + (("even", "few") if choice > 2 else ()),
                 create_only=action == "post",
+                smear_ms=7 * (choice % 2),
             )
         case "patch":
             tags = ("new",) if choice == 1 else None
-            return c.PatchJob(now_ms=now, job_id=job_id, trigger_ms=time, tags=tags)
+            route: dict[str, Any] = {"route": "r", "route_uid": 2, "smear_ms": 3}
+            return c.PatchJob(
+                now_ms=now,
+                job_id=job_id,
+                trigger_ms=time,
+                tags=tags,
+                **(route if choice == 2 else {}),
+            )
         case "bulk":
             items = [c.BulkItem(other, job.uid, job.version) for other, job in bench.jobs().items()]
             kind = choice % 3

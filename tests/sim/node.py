@@ -15,6 +15,7 @@ from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.sealing import MasterKey
 from timemachine.signing import format_secret
+from timemachine.smearing import smear_of
 
 KEY = MasterKey(b"k" * 32)
 _HEADER = re.compile(rb"^([A-Za-z-]+): (.*)\r$", re.MULTILINE)
@@ -148,6 +149,7 @@ class SimNode:
             meta=meta,
             create_only=create_only,
             revoked=self.engine.revoke(collection, job_id),
+            smear_ms=smear_of(job_id, route.smear_ms),
         )
         self.engine.propose_job(collection, job_id, command, answers.append)
 

@@ -11,6 +11,7 @@ from tests.sim.node import KEY, SimNode, headers_of
 from tests.sim.storm import storm
 from timemachine.model import SealedKey
 from timemachine.signing import format_secret
+from timemachine.smearing import smear_of
 
 
 def test_jobs_fire_once_and_not_early() -> None:
@@ -31,6 +32,28 @@ def test_jobs_fire_once_and_not_early() -> None:
     assert 200 == len(node.sender.received)
     for at_ms, request in node.sender.received:
         assert at_ms >= int(headers_of(request)["timemachine-trigger-time"])
+
+
+def test_smeared_jobs_are_in_time_at_their_own_moments() -> None:
+    """Each attempt begins at its job's part of the time, not before; lateness counts from there."""
+    node = SimNode(1)
+    assert node.start()
+    jobs = node.put_collection()
+    route = node.put_route(smear_ms=60_000)
+    assert jobs is not None
+    assert route is not None
+    answers: list[Any] = []
+    trigger_ms = node.now_ms() + 1_000
+    for number in range(50):
+        node.put_job(jobs, f"job-{number}", trigger_ms, route, answers)
+    node.world.run_until(lambda: node.engine.counts(jobs)["delivered"] == 50)
+    for at_ms, request in node.sender.received:
+        headers = headers_of(request)
+        assert str(trigger_ms) == headers["timemachine-trigger-time"]
+        assert at_ms >= trigger_ms + smear_of(headers["timemachine-job-id"], 60_000)
+    lateness = node.engine.delivery.lateness
+    assert 50 == sum(lateness.counts)
+    assert lateness.sum_ms < 50 * 1_000, "it counts from the trigger time"
 
 
 def test_a_rotated_secret_signs_until_it_expires() -> None:

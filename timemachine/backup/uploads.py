@@ -203,6 +203,7 @@ def _check(job_id: str, job: UploadedJob, record: JobRecord) -> None:
         and 0 <= record.attempts < _COUNT_MAX
         and 0 <= record.tries < _COUNT_MAX
         and 0 <= record.trigger_ms <= limits.TIME_MS_MAX
+        and 0 <= record.smear_ms <= limits.ROUTE_SMEAR_MS_MAX
         and all(0 <= each <= _TIME_MS_MAX for each in times)
         and 0 <= record.state <= CANCELLED
         and (record.state in TERMINAL or not record.finished_ms)

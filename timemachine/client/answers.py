@@ -196,6 +196,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     webhook_id: str | None = None
     reason: str | None = None
     past_due: bool = False
+    smear_ms: int = 0
     outcome: str | None = None
     previous: Previous | None = None
 

@@ -1,4 +1,4 @@
-"""How late first attempts started after their trigger time, as a histogram."""
+"""How late first attempts started after they were due, as a histogram."""
 
 from bisect import bisect_left
 

@@ -57,6 +57,7 @@ def _bulk_one(rows: JobRows, command: c.Bulk, item: c.BulkItem) -> str:
             now_ms,
             trigger_ms=trigger_ms,
             delay_ms=None,
+            smear_ms=before.smear_ms,
             route=before.route,
             route_uid=before.route_uid,
             tags=before.tags,

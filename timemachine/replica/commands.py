@@ -49,7 +49,10 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_on
 
 
 class PutJob(Command, frozen=True, tag=1):
-    """Create or replace a job. `create_only` is POST: it never changes a job that is kept."""
+    """Create or replace a job. `create_only` is POST: it never changes a job that is kept.
+
+    `smear_ms` is as in the record.
+    """
 
     job_id: str
     uid: bytes
@@ -64,10 +67,14 @@ class PutJob(Command, frozen=True, tag=1):
     if_none_match: bool = False
     request: Request | None = None
     revoked: Revoked | None = None
+    smear_ms: int = 0
 
 
 class PatchJob(Command, frozen=True, tag=2):
-    """Replace the given fields of a job; None keeps what is stored."""
+    """Replace the given fields of a job; None keeps what is stored.
+
+    `smear_ms` comes with a route, and is as in the record.
+    """
 
     job_id: str
     trigger_ms: int | None = None
@@ -79,6 +86,7 @@ class PatchJob(Command, frozen=True, tag=2):
     if_match: int | None = None
     request: Request | None = None
     revoked: Revoked | None = None
+    smear_ms: int = 0
 
 
 class DeleteJob(Command, frozen=True, tag=3):

@@ -16,6 +16,7 @@ from timemachine.replica.results import JobResult, refused
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import DEAD, DELIVERED, DUE, FIRING, SCHEDULED, TERMINAL
 from timemachine.replica.transitions import deleted, next_version, redriven
+from timemachine.smearing import first_due_ms
 
 _STORED_META_BYTES_MAX: Final = 4096
 _META_IN_ROW_BYTES_MAX: Final = 256
@@ -100,10 +101,11 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
             command.tags,
             now_ms,
             now_ms,
-            command.trigger_ms,
+            first_due_ms(command.trigger_ms, command.smear_ms),
             DUE,
             born_index=rows.index,
             meta=_in_row(command.meta),
+            smear_ms=command.smear_ms,
         )
         rows.create(job_id, raw_id, record, command.meta)
         return JobResult(kind="created", record=record)
@@ -124,6 +126,7 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
         now_ms,
         trigger_ms=command.trigger_ms,
         delay_ms=command.delay_ms,
+        smear_ms=command.smear_ms,
         route=command.route,
         route_uid=command.route_uid,
         tags=command.tags,
@@ -151,10 +154,11 @@ def _as_created(command: c.PutJob, now: JobRecord) -> JobRecord:
         command.tags,
         created_ms,
         created_ms,
-        trigger_ms,
+        first_due_ms(trigger_ms, command.smear_ms),
         DUE,
         born_index=now.born_index,
         meta=_in_row(command.meta),
+        smear_ms=command.smear_ms,
     )
 
 
@@ -208,6 +212,7 @@ def patch_job(rows: JobRows, command: c.PatchJob) -> JobResult:
         command.now_ms,
         trigger_ms=trigger_ms,
         delay_ms=command.delay_ms if command.trigger_ms is not None else before.delay_ms,
+        smear_ms=before.smear_ms if command.route is None else command.smear_ms,
         route=before.route if command.route is None else command.route,
         route_uid=route_uid,
         tags=tags,

@@ -150,7 +150,7 @@ class JobRows:
             self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(serial), attempt)
 
     def create(self, job_id: str, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
-        """Write the rows of a job that was not there: scheduled, and due at its trigger time."""
+        """Write the rows of a job that was not there: scheduled, and due at its time."""
         keys = self.keys
         trigger = u64(record.trigger_ms)
         due_row = _queue_value(record)
@@ -159,7 +159,7 @@ class JobRows:
         self.overlay.put_all(
             {
                 keys.job + raw_id: _encode(record),
-                keys.due + trigger + raw_id: due_row,
+                keys.due + u64(record.due_ms) + raw_id: due_row,
                 keys.state_listing + _SCHEDULED_BYTE + trigger + raw_id: b"",
                 keys.route + u64(record.route_uid) + trigger + raw_id: b"",
             }

@@ -22,6 +22,7 @@ from timemachine.replica.states import (
     SCHEDULED,
     TERMINAL,
 )
+from timemachine.smearing import first_due_ms
 
 _replace = msgspec.structs.replace
 _RESTORED_DOMAIN: Final = b"timemachine restored uid\0"
@@ -37,6 +38,7 @@ def next_version(
     *,
     trigger_ms: int,
     delay_ms: int | None,
+    smear_ms: int,
     route: str,
     route_uid: int,
     tags: tuple[str, ...],
@@ -65,11 +67,12 @@ def next_version(
         tags=tags,
         created_ms=now_ms if new_life else before.created_ms,
         updated_ms=now_ms,
-        due_ms=trigger_ms,
+        due_ms=first_due_ms(trigger_ms, smear_ms),
         queue=DUE,
         serial=before.serial,
         born_index=before.born_index,
         meta=meta,
+        smear_ms=smear_ms,
     )
     return record, (before.version, outcome)
 
@@ -169,7 +172,9 @@ def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
         queue=DUE,
         # An attempt is claimed a little ahead; when it turns out that it never began (an orphan
         # of a crash, a clock that went back), the next one still waits for the job's time.
-        due_ms=max(item.retry_ms, min(before.due_ms, before.trigger_ms)),
+        due_ms=max(
+            item.retry_ms, min(before.due_ms, first_due_ms(before.trigger_ms, before.smear_ms))
+        ),
         claim=None,
         tries=tries,
         last_error=item.error,

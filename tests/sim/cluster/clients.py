@@ -35,6 +35,7 @@ from timemachine.group import node_of
 from timemachine.model import PENDING_STATES, Collection, JobState
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
+from timemachine.smearing import smear_of
 from timemachine.vnode import Done as Answer
 
 DB: Final = "default"
@@ -313,6 +314,7 @@ def _command(engine: Engine, collection: Collection, asked: Asked, job: str, key
     request = c.Request(key, key) if key else None
     route = engine.meta.routes.get((DB, ROUTE))
     route_uid = 0 if route is None else route.uid
+    smear_ms = 0 if route is None else smear_of(job, route.smear_ms)
     match asked:
         case Put():
             return c.PutJob(
@@ -327,6 +329,7 @@ def _command(engine: Engine, collection: Collection, asked: Asked, job: str, key
                 create_only=asked.create_only,
                 request=request,
                 revoked=None if asked.create_only else engine.revoke(collection, job),
+                smear_ms=smear_ms,
             )
         case Patch():
             return c.PatchJob(

@@ -143,7 +143,7 @@ class Harness:
         patience_ms = self.knobs.liveness_ms
         began_ms = moved_ms = self.clock.now_ms
         # Those that are due late in the safety phase, and the deadlines of open claims.
-        least_ms = began_ms + self.knobs.due_ms_max + 2_000.0
+        least_ms = began_ms + self.knobs.due_ms_max + self.knobs.smear_ms + 2_000.0
         progress = 0
         while (
             self.clock.now_ms < min(moved_ms, began_ms + _DRAIN_TIMES * patience_ms) + patience_ms
@@ -319,6 +319,7 @@ def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
             timeout_ms=1_000,
             max_in_flight=knobs.max_in_flight,
             breaker=_breaker(knobs),
+            smear_ms=knobs.smear_ms,
         )
     elif name != ROUTE:
         route = msgspec.structs.replace(existing, timeout_ms=existing.timeout_ms + 1)

@@ -47,8 +47,8 @@ class Knobs:
     `verify_at_start` (damage is found at once, and not when it is read).
     Load: `clients`, `client_pace_ms` (mean time between two operations of one), `jobs` (ids),
     `read_share`, `audit_ms` (how often every node is asked for what was written last; 0: never),
-    `delete_share`, `due_ms_max` (how far ahead jobs are due), `mood` (of the
-    recipient while there are faults).
+    `delete_share`, `due_ms_max` (how far ahead jobs are due), `smear_ms` (over what their route
+    smears them), `mood` (of the recipient while there are faults).
     The nemesis: `safety_ms`, `liveness_ms` (how long nothing may get on after the faults),
     `fault_pace_ms` (mean time between two faults),
     `restart_ms_max` (how long a node is down), `fault_kinds` (how many of all kinds are used;
@@ -107,6 +107,7 @@ class Knobs:
     audit_ms: float = 0.0
     delete_share: float = 0.2
     due_ms_max: float = 3_000.0
+    smear_ms: int = 0
     mood: str = "healthy"
     safety_ms: float = 20_000.0
     liveness_ms: float = 15_000.0
@@ -252,8 +253,9 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         restart_ms_max=one(20.0, 300.0, 1_500.0, 5_000.0),
         fault_kinds=fault_kinds,
     )
-    knobs = _draw_plans(_draw_overruled(_draw_rate(_draw_flight(_draw_members(knobs)))))
-    knobs = _draw_breaker(knobs)
+    knobs = _draw_rate(_draw_flight(_draw_members(knobs)))
+    knobs = _draw_plans(_draw_overruled(knobs))
+    knobs = _draw_smear(_draw_breaker(knobs))
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -310,6 +312,14 @@ def _draw_breaker(knobs: Knobs) -> Knobs:
         breaker_requests=rng.choice([1, 2, 10]),
         breaker_window_ms=rng.choice([1_000, 30_000]),
     )
+
+
+def _draw_smear(knobs: Knobs) -> Knobs:
+    """Over what jobs of one moment are spread: in most seeds not at all."""
+    rng = random.Random(f"{knobs.seed}/smear")
+    if rng.random() < 0.75:
+        return knobs
+    return knobs.changed(smear_ms=rng.choice([1, 50, 1_000, 3_000]))
 
 
 def _draw_overruled(knobs: Knobs) -> Knobs:

@@ -188,10 +188,11 @@ def rules_of(knobs: Knobs, history: History) -> Rules:
     over_ms = history.ended_ms - history.healed_ms
     return Rules(
         # What is due last, is due that long after the faults at most.
-        drain_ms=over_ms - knobs.due_ms_max - 1.0,
+        drain_ms=over_ms - knobs.due_ms_max - knobs.smear_ms - 1.0,
         # One send after the other, with a slow recipient: how long that takes is the knobs'.
         late_ms=NEVER,
         early_ms=knobs.early_ms,
+        smear_ms=knobs.smear_ms,
         settle_ms=1_000.0 + 4.0 * knobs.election_ms + (4_000.0 if knobs.stall_rate else 0.0),
         timeout_ms=1_000.0,
         probe_ms=over_ms,

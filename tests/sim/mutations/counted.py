@@ -31,6 +31,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "answer-of-older-session": 502,
     "fire-without-claim": 0,
     "send-before-due": 0,
+    "smear-forgotten": 41,
     "revoked-claim-sent": 1,
     "claim-of-replaced-version": 1,
     "settle-of-replaced-version": 2,

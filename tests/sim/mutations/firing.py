@@ -14,7 +14,7 @@ from tests.sim.mutations.planting import Mutation, swap, swapped_item
 from timemachine.delivery.item import CLAIMED, SENDING, Item
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.model import ClaimMark, JobRecord
-from timemachine.replica import claims, machine
+from timemachine.replica import claims, creators, machine
 from timemachine.replica import commands as c
 from timemachine.replica.records import read_job
 from timemachine.replica.rows import JobRows
@@ -154,6 +154,11 @@ MUTATIONS = {
         "A job is sent when it is claimed, not when it is due.",
         ("S9",),
         swap(Sends, "hold", _sends_at_once),
+    ),
+    "smear-forgotten": Mutation(
+        "A job that its route smears is due at its trigger time.",
+        ("C4",),
+        swap(creators, "first_due_ms", lambda _: lambda trigger_ms, smear_ms: trigger_ms),
     ),
     "revoked-claim-sent": Mutation(
         "An attempt goes on though a command that takes it back is proposed.",

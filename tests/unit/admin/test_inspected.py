@@ -101,6 +101,18 @@ It was sent in time.
     )
 
 
+def test_a_job_that_its_route_smeared() -> None:
+    """It is late from the moment on that it was smeared to, and not late before."""
+    told = facts({**SENT, "started_time": AT + 502, "ended_time": AT + 542}, smear_ms=500)
+    assert 2 == late_ms(told)
+    text = seen(told)
+    assert "first sent 2ms after it was due, delivered 42ms after it" in text
+    assert "smeared by 500ms" in text
+    waiting = facts(state="scheduled", attempts=0, smear_ms=70_000, next_attempt_time=AT + 70_000)
+    assert None is late_ms(waiting)
+    assert "due in 10s" in seen(waiting)
+
+
 def test_a_job_that_needed_a_retry() -> None:
     """The wait of the schedule is a step of its own, and the cause."""
     again = {

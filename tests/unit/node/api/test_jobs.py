@@ -11,6 +11,7 @@ from tests.unit.node.api.harness import FAR_MS, JOBS, ROUTE, Api, Reply
 from timemachine import limits
 from timemachine.model import JobState
 from timemachine.outbound import Outcome
+from timemachine.smearing import smear_of
 
 JOB = {"id": "a", "trigger_time": FAR_MS, "route": "hello", "meta": {"n": 1}, "tags": ["x"]}
 
@@ -187,6 +188,53 @@ async def test_delete(api: Api) -> None:
     assert 200 == (await api.ask("DELETE", f"{JOBS}/a?purge=true")).status
     gone = await api.ask("DELETE", f"{JOBS}/a")
     assert (404, "job_not_found") == (gone.status, gone.code)
+
+
+async def test_a_route_smears_its_jobs(api: Api) -> None:
+    """Each is due at its part of the time after its trigger time, and is listed by that."""
+    await api.ask("PATCH", ROUTE, {"smear_ms": 86_400_000})
+    assert 86_400_000 == (await api.ask("GET", ROUTE)).json["smear_ms"]
+    for name in ("b", "a", "c"):
+        body = {"id": name, "trigger_time": FAR_MS, "route": "hello"}
+        job = (await post(api, body)).json
+        smear_ms = smear_of(name, 86_400_000)
+        assert (FAR_MS, smear_ms) == (job["trigger_time"], job["smear_ms"])
+        assert FAR_MS + smear_ms == job["next_attempt_time"]
+        again = await post(api, body)
+        assert (200, FAR_MS + smear_ms) == (again.status, again.json["next_attempt_time"])
+        assert job == (await api.ask("GET", f"{JOBS}/{name}")).json
+        assert 200 == (await api.ask("PUT", f"{JOBS}/{name}", job)).status, "what was read is sent"
+    listed = (await api.ask("GET", f"{JOBS}?from={FAR_MS}&to={FAR_MS + 1}")).json["items"]
+    assert ["a", "b", "c"] == [each["id"] for each in listed]
+    path = f"{JOBS.removesuffix('/jobs')}/forecast?from={FAR_MS}&to={FAR_MS + 172_800_000}"
+    buckets = (await api.ask("GET", f"{path}&bucket_ms=86400000")).json["items"]
+    assert 3 == sum(each["count"] for each in buckets)
+    # Another route, or a time: PATCH keeps to what the route of the job says.
+    moved = (await api.ask("PATCH", f"{JOBS}/a", {"trigger_time": FAR_MS + 5})).json
+    assert FAR_MS + 5 + smear_of("a", 86_400_000) == moved["next_attempt_time"]
+    await api.ask("PUT", f"{ROUTE}-plain", {"webhook_url": "http://one.example/x"})
+    moved = (await api.ask("PATCH", f"{JOBS}/a", {"route": "hello-plain"})).json
+    assert (FAR_MS + 5, False) == (moved["next_attempt_time"], "smear_ms" in moved)
+    # What was given before goes by what the route said then.
+    await api.ask("PATCH", ROUTE, {"smear_ms": 0})
+    job = (await api.ask("GET", f"{JOBS}/b")).json
+    assert FAR_MS + smear_of("b", 86_400_000) == job["next_attempt_time"]
+    late = (await post(api, {"id": "d", "trigger_time": FAR_MS, "route": "hello"})).json
+    assert (FAR_MS, False) == (late["next_attempt_time"], "smear_ms" in late)
+
+
+async def test_a_smeared_job_is_past_due_when_its_own_time_is_over(api: Api) -> None:
+    """Until then it waits, although its trigger time is past; `run` sends it at once."""
+    await api.ask("PATCH", ROUTE, {"smear_ms": 86_400_000})
+    now_ms = api.engine.now_ms()
+    job = (await post(api, {"id": "a", "trigger_time": now_ms - 1_000, "route": "hello"})).json
+    assert ("scheduled", False) == (job["state"], "past_due" in job)
+    assert now_ms < job["next_attempt_time"]
+    late = (await post(api, {"id": "b", "trigger_time": 1_000, "route": "hello"})).json
+    assert late["past_due"]
+    await settled(api, "b", "delivered")
+    assert 200 == (await api.ask("POST", f"{JOBS}/a/run")).status
+    assert 1 == (await settled(api, "a", "delivered"))["attempts"]
 
 
 async def test_job_in_the_past_fires_at_once(api: Api) -> None:

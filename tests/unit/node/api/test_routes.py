@@ -174,6 +174,8 @@ async def test_a_secret_is_rotated_and_the_old_one_signs_for_a_while(api: Api) -
         assert 200 == (await api.ask("POST", rotate)).status, number
     reply = await api.ask("POST", rotate)
     assert (400, "limit_reached") == (reply.status, reply.code)
+    kept = (await api.ask("GET", f"{ROUTE}/secret")).json["previous"]
+    assert str(min(each["expires_time"] for each in kept)) in reply.json["detail"]
     for body, pointer in (
         ({"secret": "short"}, "/secret"),
         ({"grace_period_ms": -1}, "/grace_period_ms"),

@@ -55,7 +55,13 @@ def show_vnodes(rows: Sequence[Row]) -> Parts:
 def show_settings(settings: Row) -> Parts:
     """What holds for all nodes; that nothing is allowed is told too."""
     ranges = settings["allowed_private_cidrs"]
-    yield members([("allowed_private_cidrs", shown.text(", ".join(ranges)) or "none")])
+    ports = ", ".join(map(str, settings.get("allowed_ports", ())))
+    yield members(
+        [
+            ("allowed_private_cidrs", shown.text(", ".join(ranges)) or "none"),
+            ("allowed_ports", ports or "none"),
+        ]
+    )
 
 
 def show_finalised(finalised: Row) -> Parts:

@@ -162,7 +162,9 @@ def _bind_rpc(config: Config) -> socket.socket:
 
 
 def _policy(settings: Settings, listeners: frozenset[tuple[str, int]]) -> AddressPolicy:
-    return AddressPolicy(settings.allowed_private_cidrs, listeners)
+    return AddressPolicy(
+        settings.allowed_private_cidrs, listeners, allowed_ports=settings.allowed_ports
+    )
 
 
 async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[str], None]) -> int:

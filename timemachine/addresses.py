@@ -7,7 +7,7 @@ Sources: OWASP's SSRF prevention cheat sheet, and the union of what Svix, Smokes
 block.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 from functools import lru_cache
 from ipaddress import (
@@ -19,6 +19,8 @@ from ipaddress import (
     ip_network,
 )
 from typing import Final
+
+from timemachine import ports
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -121,6 +123,9 @@ def classify(given: str | bytes) -> Verdict:
 class AddressPolicy:
     """The rule of one cluster: public addresses, and the private ranges its operator allowed.
 
+    On none of them any port: see `timemachine.ports`; `allowed_ports` are those that the operator
+    allowed beside.
+
     `own_listeners` are this node's (address, port) pairs; they are refused whatever is allowed. A
     listener on all addresses is given as `0.0.0.0`, `::` or an empty host. Then loopback on its
     port is refused here, and `listens_everywhere` tells whoever connects to refuse on that port
@@ -132,8 +137,11 @@ class AddressPolicy:
         self,
         allowed_private_cidrs: Iterable[str] = (),
         own_listeners: Iterable[tuple[str, int]] = (),
+        *,
+        allowed_ports: Collection[int] = (),
     ) -> None:
         """Raises ValueError for a range that is none."""
+        self._allowed_ports = frozenset(allowed_ports)
         self._allowed = tuple(_network(text) for text in allowed_private_cidrs)
         own: set[tuple[Address, int]] = set()
         everywhere: set[int] = set()
@@ -151,7 +159,7 @@ class AddressPolicy:
     def permits(self, given: str | bytes, port: int) -> bool:
         """Whether a connection to this address and port may be made."""
         address = parse_address(given)
-        if address is None or self._is_own(address, port):
+        if address is None or not self.permits_port(port) or self._is_own(address, port):
             return False
         if blocked_range(address) is None:
             return True
@@ -161,6 +169,10 @@ class AddressPolicy:
             if blocked_range(inner) is not None and not self._allows(inner):
                 return False
         return self._allows(address)
+
+    def permits_port(self, port: int) -> bool:
+        """Whether connections to this port may be made, at whatever address."""
+        return ports.permits(port, self._allowed_ports)
 
     def listens_everywhere(self, port: int) -> bool:
         """Whether this node listens on that port on all addresses of its machine."""
@@ -176,6 +188,8 @@ class AddressPolicy:
             return "The address cannot be read."
         if port is not None and self._is_own(address, port):
             return OWN_ADDRESS
+        if port is not None and not self.permits_port(port):
+            return ports.explain(port)
         network = blocked_range(address)
         if network is None:
             return "The address is public and may be connected to."

@@ -383,6 +383,7 @@ HTTP_LINGER_S = 5  # how long a refused body is read and forgotten, so that the 
 CONNECTIONS_MAX = 16_384  # of one node's API, where the system allows as many descriptors
 DESCRIPTORS_RESERVED = 3_000  # for the store, for sends, for other nodes
 SETTINGS_CIDRS_MAX = 100
+SETTINGS_PORTS_MAX = 100
 API_TOKEN_CHARACTERS_MIN = 16
 API_TOKEN_CHARACTERS_MAX = 256
 API_TOKENS_MAX = 100  # every request is compared with all of them

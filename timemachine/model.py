@@ -385,6 +385,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed_private_cidrs: tuple[str, ...] = ()
     restore_epoch: int = 1
+    allowed_ports: tuple[int, ...] = ()
 
 
 class PastDue(StrEnum):

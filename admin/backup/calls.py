@@ -27,6 +27,7 @@ class Described(msgspec.Struct, frozen=True):
     collections: list["DescribedCollection"]
     routes: list["DescribedRoute"]
     allowed_private_cidrs: list[str]
+    allowed_ports: list[int] = []
 
 
 class DescribedCollection(msgspec.Struct, frozen=True):

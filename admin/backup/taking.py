@@ -129,6 +129,7 @@ class Taking:
                 for each in ended.routes
             ],
             allowed_private_cidrs=ended.allowed_private_cidrs,
+            allowed_ports=ended.allowed_ports,
             base=None if self._base is None or not uses else self._base.id,
         )
         self._still_there([part for each in collections for part in each.parts])

@@ -54,6 +54,7 @@ class BackupView(msgspec.Struct, frozen=True, kw_only=True):
     collections: list[BackupCollectionView]
     routes: list[BackupRouteView]
     allowed_private_cidrs: list[str]
+    allowed_ports: list[int]
 
 
 class PageBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

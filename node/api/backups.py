@@ -73,6 +73,7 @@ class BackupHandlers:
                 for _, each in sorted(meta.routes.items())
             ],
             allowed_private_cidrs=list(meta.settings.allowed_private_cidrs),
+            allowed_ports=list(meta.settings.allowed_ports),
         )
         return json_answer(view)
 

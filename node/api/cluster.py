@@ -36,6 +36,7 @@ from node.api.conventions import (
 )
 from node.api.operations import IDEMPOTENCY_KEY, Example, Told, operation
 from node.api.problems import check_range, invalid, refusal
+from node.api.schemas import between
 from node.engine import Engine
 from node.gathering import Reports
 from node.overview import node_ids, node_state, overview, vnode_rows
@@ -47,6 +48,8 @@ from timemachine.model import Settings
 from timemachine.replica import meta as m
 from timemachine.sealing import derived
 
+_PORT_MAX = 65_535
+
 
 class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
     """What holds for all nodes of the cluster."""
@@ -56,6 +59,13 @@ class SettingsBody(msgspec.Struct, forbid_unknown_fields=True):
         Meta(
             description="Ranges of private addresses that routes may lead to.",
             extra_json_schema={"maxItems": limits.SETTINGS_CIDRS_MAX},
+        ),
+    ] = ()
+    allowed_ports: Annotated[
+        tuple[Annotated[int, between(1, _PORT_MAX)], ...],
+        Meta(
+            description="Ports that routes may lead to, beside those that they always may.",
+            extra_json_schema={"maxItems": limits.SETTINGS_PORTS_MAX},
         ),
     ] = ()
 
@@ -231,7 +241,10 @@ class ClusterHandlers:
         return f"Not every node knows format {version} yet: {', '.join(lacking)}."
 
     def _settings(self, settings: Settings) -> SettingsBody:
-        return SettingsBody(allowed_private_cidrs=settings.allowed_private_cidrs)
+        return SettingsBody(
+            allowed_private_cidrs=settings.allowed_private_cidrs,
+            allowed_ports=settings.allowed_ports,
+        )
 
     @operation(
         "GET",
@@ -253,7 +266,9 @@ class ClusterHandlers:
         answers={
             200: Told(meaning="The settings.", body=SettingsBody, headers=("Idempotent-Replayed",))
         },
-        example=Example(body={"allowed_private_cidrs": ["127.0.0.0/8", "::1/128"]}),
+        example=Example(
+            body={"allowed_private_cidrs": ["127.0.0.0/8", "::1/128"], "allowed_ports": [81]}
+        ),
     )
     async def put_settings(self, call: Call) -> Answer:
         """Replace the cluster's settings."""
@@ -269,10 +284,16 @@ class ClusterHandlers:
                 raise invalid(
                     f"/allowed_private_cidrs/{number}", "This is no range, such as 10.0.0.0/8."
                 ) from None
+        if len(body.allowed_ports) > limits.SETTINGS_PORTS_MAX:
+            raise invalid("/allowed_ports", f"There are at most {limits.SETTINGS_PORTS_MAX} ports.")
+        for number, port in enumerate(body.allowed_ports):
+            check_range(f"/allowed_ports/{number}", port, 1, _PORT_MAX)
         settings = msgspec.structs.replace(
-            self._engine.meta.settings, allowed_private_cidrs=body.allowed_private_cidrs
+            self._engine.meta.settings,
+            allowed_private_cidrs=body.allowed_private_cidrs,
+            allowed_ports=body.allowed_ports,
         )
-        content = encode_content(("put", body.allowed_private_cidrs))
+        content = encode_content(("put", body.allowed_private_cidrs, body.allowed_ports))
         command = m.PutSettings(
             now_ms=self._engine.now_ms(),
             settings=settings,

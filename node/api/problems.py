@@ -104,7 +104,7 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "bad_http": (errors.InvalidRequest, "This is no HTTP request that can be read."),
     "blocked_address": (
         errors.InvalidRequest,
-        "The URL leads to an address that is not public and not allowed.",
+        "The URL leads to an address or a port that is not for webhooks and not allowed.",
     ),
 }
 """What the API refuses with beside the codes of the classes: code -> (class, sentence)."""

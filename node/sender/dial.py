@@ -15,6 +15,7 @@ from node.sender.connection import Connection
 from node.sender.failures import (
     CERTIFICATES_UNUSABLE,
     CLIENT_CERTIFICATE_EXPIRED,
+    PORT_BLOCKED,
     Failure,
     NoDescriptors,
     of_connecting,
@@ -121,8 +122,9 @@ class Dialler:
     async def _resolve(self, target: Target) -> list[str]:
         try:
             addresses = await self._names.permitted(self._policy, target.host, target.port)
-        except Blocked:
-            raise Failure("blocked_address", "resolve") from None
+        except Blocked as blocked:
+            sentence = PORT_BLOCKED if blocked.by_port else None
+            raise Failure("blocked_address", "resolve", sentence) from None
         except TimeoutError:
             raise Failure("timeout", "resolve") from None
         except (OSError, UnicodeError):

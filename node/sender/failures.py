@@ -29,6 +29,7 @@ _TIMEOUT_SENTENCES: Final = {
     "send": "{host} did not take the whole request in time.",
 }
 
+PORT_BLOCKED: Final = "Webhooks may not go to the port of {host} that the URL names."
 QUEUE_FULL: Final = "This node has too many requests waiting for a connection."
 CERTIFICATE_EXPIRED: Final = "The certificate of {host} has expired."
 CERTIFICATE_NOT_YET_VALID: Final = "The certificate of {host} is not valid yet."

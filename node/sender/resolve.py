@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from timemachine import ports
 from timemachine.addresses import OWN_ADDRESS, AddressPolicy, parse_address
 from timemachine.errors import InvalidRequest
 from timemachine.outbound import Target
@@ -23,11 +24,15 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Blocked(Exception):
-    """No address of the host may be connected to; `reason` says so to whoever owns the route."""
+    """The port, or all addresses of the host, may not be connected to.
 
-    def __init__(self, reason: str) -> None:
+    `reason` says so to whoever owns the route.
+    """
+
+    def __init__(self, reason: str, *, by_port: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.by_port = by_port
 
 
 class SystemResolver:
@@ -95,9 +100,10 @@ class Names:
     async def permitted(self, policy: AddressPolicy, host: str, port: int) -> list[str]:
         """The addresses of `host` that may be connected to; literals are judged like any other.
 
-        Raises Blocked when there are addresses and none is permitted, TimeoutError when the
-        resolver takes too long, OSError or UnicodeError when there are none.
+        Raises Blocked when the port is not permitted, or when there are addresses and none is;
+        TimeoutError when the resolver takes too long, OSError or UnicodeError when there are none.
         """
+        check_port(policy, port)
         literal = parse_address(host)
         answers = [str(literal)] if literal is not None else await self._resolve(host, port)
         permitted, reason = [], None
@@ -151,9 +157,9 @@ class Names:
 async def check_target(names: Names, policy: AddressPolicy, target: Target) -> None:
     """The check when a route is written: the same rule as at every connect.
 
-    One permitted address is enough. A name that cannot be resolved now is accepted: its record may
-    come later, and every attempt is judged anyway. Raises InvalidRequest naming the range to
-    allow.
+    Its port has to be permitted, and one of its addresses. A name that cannot be resolved now is
+    accepted: its record may come later, and every attempt is judged anyway. Raises InvalidRequest
+    naming the range or port to allow.
     """
     try:
         await names.permitted(policy, target.host, target.port)
@@ -163,6 +169,12 @@ async def check_target(names: Names, policy: AddressPolicy, target: Target) -> N
         ) from None
     except (OSError, UnicodeError):
         return
+
+
+def check_port(policy: AddressPolicy, port: int) -> None:
+    """Raise Blocked for a port that no webhook may go to: no name is looked up for it."""
+    if not policy.permits_port(port):
+        raise Blocked(ports.explain(port), by_port=True)
 
 
 def _refusal(policy: AddressPolicy, given: str, port: int) -> str | None:

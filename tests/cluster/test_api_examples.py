@@ -15,7 +15,7 @@ from tests.cluster.process import NodeProcess, wait_until
 
 _DB = "/v1/dbs/default"
 _JOBS = f"{_DB}/collections/carts/jobs"
-_CLOSED = "http://127.0.0.1:1/hook"
+_CLOSED = "http://127.0.0.1:1024/hook"
 _FAR = 4_000_000_000_000
 _numbers = count()
 

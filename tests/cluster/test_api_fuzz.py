@@ -37,7 +37,7 @@ from timemachine import codec, limits
 from timemachine.backup.uploads import Upload, written_upload
 from timemachine.ed25519 import SEED_BYTES, PrivateKey
 
-_CLOSED = "http://127.0.0.1:1/hook"
+_CLOSED = "http://127.0.0.1:1024/hook"
 _CONFIG = {
     "generation": {"deterministic": True, "max-examples": 20, "database": "none"},
     "checks": {
@@ -93,7 +93,7 @@ schemathesis.openapi.format(
     "backup-jobs", st.just(b64encode(written_upload(Upload(0, 0, {}, []))).decode())
 )
 schemathesis.openapi.format("backup-route", st.just(b64encode(codec.encode(ROUTE)).decode()))
-schemathesis.openapi.format("uri", st.sampled_from([_CLOSED, "http://u:p@127.0.0.1:1/?a=b"]))
+schemathesis.openapi.format("uri", st.sampled_from([_CLOSED, "http://u:p@127.0.0.1:1024/?a=b"]))
 
 
 @schemathesis.serializer("application/x-ndjson")

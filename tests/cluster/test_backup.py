@@ -318,7 +318,7 @@ def test_vnodes_that_have_not_changed_are_not_read_again(tmp_path: Path) -> None
     """Their files are used by later backups, and stay for as long as one uses them."""
     place = tmp_path / "backups"
     with _node(tmp_path / "old") as (node, terminal):
-        node.set_up("http://127.0.0.1:1/")
+        node.set_up("http://127.0.0.1:1024/")
         node.create([{"id": f"far{n}", "trigger_time": FAR_MS} for n in range(50)])
         create = ("admin", "backup", "create", str(place), "--json")
         first = terminal(*create).json

@@ -133,7 +133,7 @@ def test_a_backup_in_s3_comes_back(s3: S3, tmp_path: Path) -> None:
     client = s3.client()
     with NodeProcess(tmp_path / "old") as node:
         node.start()
-        node.set_up("http://127.0.0.1:1/")
+        node.set_up("http://127.0.0.1:1024/")
         node.create([{"id": f"far{n}", "trigger_time": FAR_MS, "meta": n} for n in range(200)])
         first = typed(node, "backup", "create", PLACE, "--json").json
         node.create([{"id": "one-more", "trigger_time": FAR_MS}])

@@ -30,7 +30,9 @@ def tm(node: NodeProcess) -> Terminal:
     terminal = Terminal(node.address, f"cli-{next(_numbers)}")
     terminal("db", "put", terminal.environment["TIMEMACHINE_DB"])
     terminal("collection", "put", "carts", "--num-vnodes", "2")
-    terminal("route", "put", "hello", "--url", "http://127.0.0.1:1/", "--retry-max-attempts", "1")
+    terminal(
+        "route", "put", "hello", "--url", "http://127.0.0.1:1024/", "--retry-max-attempts", "1"
+    )
     return terminal
 
 
@@ -396,25 +398,36 @@ def test_settings_of_the_cluster(tm: Terminal) -> None:
     """What webhooks may reach is looked at and replaced; a range that is none changes nothing."""
     words = ("cluster", "settings")
     before = tm(*words, "get", "--json").json
-    assert {"allowed_private_cidrs": ["127.0.0.0/8"]} == before
+    assert {"allowed_private_cidrs": ["127.0.0.0/8"], "allowed_ports": []} == before
     inside = ("route", "put", "inside", "--url", "http://10.0.0.1/")
     advice = "add 10.0.0.0/8 to allowed_private_cidrs, with `timemachine cluster settings set`.\n"
     assert tm(*inside, code=exits.USAGE).err.endswith(advice)
     change = (*words, "set", "--allowed-private-cidrs")
     try:
+        ports = "allowed_ports          none\n"
         assert (
-            "allowed_private_cidrs  10.0.0.0/8, ::1/128\n" == tm(*change, "10.0.0.0/8, ::1/128").out
+            f"allowed_private_cidrs  10.0.0.0/8, ::1/128\n{ports}"
+            == tm(*change, "10.0.0.0/8, ::1/128").out
         )
         tm(*inside)
         assert "This is no range" in tm(*change, "lan", code=exits.USAGE).err
         assert ["10.0.0.0/8", "::1/128"] == tm(*words, "get", "--json").json[
             "allowed_private_cidrs"
         ]
-        assert "allowed_private_cidrs  none\n" == tm(*change, "").out
+        mail = ("route", "put", "mail", "--url", "http://10.0.0.1:25/")
+        advice = "add 25 to allowed_ports, with `timemachine cluster settings set`.\n"
+        assert tm(*mail, code=exits.USAGE).err.endswith(advice)
+        # What is not named stays.
+        both = "allowed_private_cidrs  10.0.0.0/8, ::1/128\nallowed_ports          25, 81\n"
+        assert both == tm(*words, "set", "--allowed-ports", "25, 81").out
+        tm(*mail)
+        assert "Ports are numbers" in tm(*words, "set", "--allowed-ports", "web", code=2).err
+        cleared = "allowed_private_cidrs  none\nallowed_ports          25, 81\n"
+        assert cleared == tm(*change, "").out
         tm(*inside, code=exits.USAGE)
         tm(*words, "set", code=exits.USAGE)
     finally:
-        tm(*change, "127.0.0.0/8")
+        tm(*change, "127.0.0.0/8", "--allowed-ports", "")
     assert before == tm(*words, "get", "--json").json
 
 

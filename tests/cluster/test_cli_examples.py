@@ -59,7 +59,7 @@ def world(
     put("")
     put("/collections/carts", {"num_vnodes": 2})
     put("/routes/hello", {"webhook_url": recipient.url})
-    put("/routes/nobody", {"webhook_url": "http://127.0.0.1:1/", "retry": {"max_attempts": 1}})
+    put("/routes/nobody", {"webhook_url": "http://127.0.0.1:1024/", "retry": {"max_attempts": 1}})
     far = {"trigger_time": 1_896_076_800_000, "tags": ["cart"]}
     put("/collections/carts/jobs/order-7", {"route": "hello", **far})
     put("/collections/carts/jobs/dead-7", {"route": "nobody", "delay_ms": 0})
@@ -94,7 +94,7 @@ def test_examples(
             )
     if "salvage" in line:
         with NodeProcess(Path("data-2")) as stopped:
-            stopped.start().set_up("http://127.0.0.1:1/", num_vnodes=1)
+            stopped.start().set_up("http://127.0.0.1:1024/", num_vnodes=1)
             stopped.stop()
     if {"list", "check", "delete", "restore"} & set(words) and "backups" in words:
         taken = world("admin", "backup", "create", "backups", "--json").json

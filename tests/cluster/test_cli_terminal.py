@@ -26,7 +26,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
         tm = Terminal(node.address)
         tm("collection", "put", "carts", "--num-vnodes", "2")
         tm("collection", "put", "cards", "--num-vnodes", "1")
-        tm("route", "put", "hello", "--url", "http://127.0.0.1:1/")
+        tm("route", "put", "hello", "--url", "http://127.0.0.1:1024/")
         yield node
 
 

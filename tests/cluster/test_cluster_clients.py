@@ -153,7 +153,7 @@ def test_27_recipients_that_answer_badly(tmp_path: Path) -> None:
         kinds = ("fails", "busy", "slow", "resets", "redirects")
         for kind in kinds:
             cluster.route(kind, recorder.url(kind), timeout_ms=1_000, retry=retry)
-        cluster.route("nobody", "http://127.0.0.1:9/", timeout_ms=1_000, retry=retry)
+        cluster.route("nobody", "http://127.0.0.1:1024/", timeout_ms=1_000, retry=retry)
         witness.start(2)
         with witness.clerk() as clerk:
             for number in range(20):

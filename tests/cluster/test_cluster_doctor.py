@@ -22,7 +22,7 @@ def codes(done: Done) -> set[str]:
 def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     """Nothing, with exit code 0; then a dead node, a lost majority, each with what to do."""
     with Cluster(tmp_path) as cluster:
-        cluster.form().set_up("http://127.0.0.1:9/", num_vnodes=4)
+        cluster.form().set_up("http://127.0.0.1:1024/", num_vnodes=4)
         tm = Terminal(cluster.nodes[1].address)
         cluster.wait_whole()
 

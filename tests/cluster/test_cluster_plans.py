@@ -30,7 +30,7 @@ def made(tm: Terminal, *words: str) -> str:
 def test_a_cluster_grows_and_shrinks(tmp_path: Path) -> None:
     """Three nodes and a fourth: replicas are even; then one is emptied, and removed."""
     with Cluster(tmp_path) as cluster:
-        cluster.form().set_up("http://127.0.0.1:9/", num_vnodes=8)
+        cluster.form().set_up("http://127.0.0.1:1024/", num_vnodes=8)
         cluster.create({"id": str(number), "trigger_time": FAR_MS} for number in range(200))
         cluster.join(4)
         tm = Terminal(cluster.nodes[4].address)
@@ -147,7 +147,7 @@ def test_a_plan_is_paused_watched_and_cancelled(
 def test_a_node_compacts(tmp_path: Path) -> None:
     """Shown first, of a collection or of all; confirmed it comes to its end, with steps done."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/", num_vnodes=4)
+        node.start().set_up("http://127.0.0.1:1024/", num_vnodes=4)
         tm = Terminal(node.address)
         shown = tm(*PLAN, "compact", "--collection", "jobs", "--vnodes", "0,3")
         assert "compact default/jobs, vnodes 0, 3: proposed" in shown.out

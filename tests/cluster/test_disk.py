@@ -18,7 +18,7 @@ from timemachine.storage.leveldb import open_store
 from timemachine.storage.walcheck import check_wal
 
 FAR_MS = 4_000_000_000_000
-NOWHERE = "http://127.0.0.1:9/"
+NOWHERE = "http://127.0.0.1:1024/"
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ def test_31_most_nodes_are_removed(tmp_path: Path) -> None:
             cluster.wait_whole(voters)
             assert left - removed == holders(cluster)
             # The meta group takes changes.
-            cluster.route(f"after{voters}", "http://127.0.0.1:1/")
+            cluster.route(f"after{voters}", "http://127.0.0.1:1024/")
             witness.wait_for(50)
         history = witness.finish()
         failed = witness.notes.failed

@@ -25,7 +25,7 @@ def nodes(tmp_path: Path) -> Iterator[list[NodeProcess]]:
             flags = ("--join", first.rpc, "--join-token", issued["token"])
             started.append(stack.enter_context(NodeProcess(tmp_path / name, *flags)).start())
         wait_until(lambda: _up(first) == 3, "not all nodes are up")
-        first.set_up("http://127.0.0.1:9/", num_vnodes=9)
+        first.set_up("http://127.0.0.1:1024/", num_vnodes=9)
         wait_until(lambda: len(_leaders(first)) == 3, "one node leads nothing")
         started[1].create(
             [

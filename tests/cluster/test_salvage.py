@@ -48,7 +48,7 @@ def test_what_the_last_replica_has_is_created_anew(tmp_path: Path) -> None:
     jobs = [_job(number) for number in range(COUNT)]
     with Cluster(tmp_path) as cluster:
         # Nobody listens there: what is due is tried, and stays.
-        cluster.form().set_up("http://127.0.0.1:1/", num_vnodes=3)
+        cluster.form().set_up("http://127.0.0.1:1024/", num_vnodes=3)
         status, answer = cluster.ask("POST", f"{JOBS}/batch", jobs)
         assert (200, COUNT) == (status, answer["created"]), answer
         deleted, changed = jobs[3], {**jobs[5], "meta": {"changed": True}}
@@ -83,7 +83,9 @@ def test_what_the_last_replica_has_is_created_anew(tmp_path: Path) -> None:
     with NodeProcess(tmp_path / "new") as node:
         node.start()
         assert 201 == node.ask("PUT", COLLECTION, {"num_vnodes": 2})[0]
-        assert 201 == node.ask("PUT", f"{ROUTES}/hook", {"webhook_url": "http://127.0.0.1:1/"})[0]
+        assert (
+            201 == node.ask("PUT", f"{ROUTES}/hook", {"webhook_url": "http://127.0.0.1:1024/"})[0]
+        )
         created = Terminal(node.address)(
             "job", "batch", "jobs", str(out / "default/jobs.ndjson"), "--json"
         )

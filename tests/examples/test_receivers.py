@@ -24,7 +24,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A node for all of them; each test makes a route of its own."""
     with NodeProcess(tmp_path_factory.mktemp("node") / "data") as node:
         node.start()
-        node.set_up("http://127.0.0.1:1/unused", num_vnodes=1)
+        node.set_up("http://127.0.0.1:1024/unused", num_vnodes=1)
         yield node
 
 

@@ -156,7 +156,7 @@ def test_https(tmp_path: Path, tokens: Path) -> None:
         node.start()
         with SyncClient(f"https://{node.address}", token=TOKEN, ssl_context=trust) as client:
             client.put_collection("default", "jobs")
-            client.put_route("default", "hello", webhook_url="http://127.0.0.1:9/")
+            client.put_route("default", "hello", webhook_url="http://127.0.0.1:1024/")
             for number in range(50):
                 client.create_job("default", "jobs", id=f"j{number}", delay_ms=10**9, route="hello")
             assert "scheduled" == client.get_job("default", "jobs", "j49").state

@@ -11,7 +11,7 @@ from tests.unit.project import ROOT
 def test_sdk_needs_only_msgspec(tmp_path: Path) -> None:
     """Both clients and the receiver import and work with msgspec and the standard library."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         done = subprocess.run(
             [
                 sys.executable,

@@ -73,7 +73,7 @@ def test_dead_and_hanging_nodes_are_passed_over(ask: Ask, tmp_path: Path) -> Non
             node.start()
         dead.kill()
         os.kill(hanging.process.pid, signal.SIGSTOP)
-        alive.set_up("http://127.0.0.1:9/")
+        alive.set_up("http://127.0.0.1:1024/")
         created, found = ask(
             [url(dead), url(hanging), url(alive)],
             lambda tm: tm.create_job(*HERE, route="hook", trigger_time=FAR_MS, id="one"),
@@ -110,7 +110,7 @@ def test_node_that_comes_back_elsewhere(ask: Ask, tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     servers = [f"http://127.0.0.1:{port}" for port in ports]
     with NodeProcess(tmp_path / "data", "--http", f"127.0.0.1:{ports[0]}") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
 
         def move(tm: Any) -> Any:
             node.kill()
@@ -131,7 +131,7 @@ def test_node_that_comes_back_elsewhere(ask: Ask, tmp_path: Path) -> None:
 def test_repeats_of_a_node_that_hangs_are_harmless(ask: Ask, tmp_path: Path) -> None:
     """What was sent again while it hung, over another address too, is done once."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         os.kill(node.process.pid, signal.SIGSTOP)
         again = threading.Timer(2.5, os.kill, (node.process.pid, signal.SIGCONT))
         again.start()
@@ -252,7 +252,7 @@ def test_threads_share_a_client(tmp_path: Path) -> None:
     """Eight threads that write and read at once: each gets its own answers."""
     wrong: list[object] = []
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         with SyncClient(url(node), timeout_ms=PATIENCE_MS) as tm:
 
             def work(name: str) -> None:
@@ -275,7 +275,7 @@ def test_threads_share_a_client(tmp_path: Path) -> None:
 def test_lists_of_a_node(tmp_path: Path) -> None:
     """Filters, pages and limits as the node understands them; a cursor goes on where it ended."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         node.create(
             [
                 {"id": f"{n:02}", "trigger_time": FAR_MS + n, "tags": [["even", "odd"][n % 2]]}
@@ -294,7 +294,7 @@ def test_lists_of_a_node(tmp_path: Path) -> None:
 def test_tasks_of_a_node(ask: Ask, tmp_path: Path) -> None:
     """A dry run shows, a task changes, its end can be waited for; forecasts and stats tell."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         node.create([{"id": str(n), "trigger_time": FAR_MS, "tags": ["a"]} for n in range(600)])
         preview, moved, buckets, stats = ask(
             [url(node)],
@@ -330,7 +330,7 @@ def test_tasks_of_a_node(ask: Ask, tmp_path: Path) -> None:
 def test_plans_of_a_node(ask: Ask, tmp_path: Path) -> None:
     """A plan is made once for each key, shown, confirmed, and comes to its end."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         plan, again, listed = ask(
             [url(node)],
             lambda tm: tm.make_plan("rebalance", transfers=3, idempotency_key="once"),
@@ -358,7 +358,7 @@ def test_plans_of_a_node(ask: Ask, tmp_path: Path) -> None:
 def test_attempts_of_a_node(ask: Ask, tmp_path: Path) -> None:
     """Attempts of a job and of a route, what was answered removed, what died sent again."""
     with Recipient() as recipient, NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/", retry={"max_attempts": 1})
+        node.start().set_up("http://127.0.0.1:1024/", retry={"max_attempts": 1})
         node.create([{"id": "a", "delay_ms": 0}])
         node.drain()
         tried, of_route, _, redriven = ask(
@@ -395,7 +395,7 @@ def _first(items: Any) -> Any:
 def test_refusals_of_a_node(ask: Ask, tmp_path: Path) -> None:
     """Each refusal is an error of its kind, with its code and the field that is wrong."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         with pytest.raises(ApiInvalid) as invalid:
             ask([url(node)], lambda tm: tm.create_job(*HERE, route="hook", delay_ms=-1))
         assert "/delay_ms" in [pointer for pointer, _ in invalid.value.errors]
@@ -425,7 +425,7 @@ def test_refusals_of_a_node(ask: Ask, tmp_path: Path) -> None:
 def test_equal_keys_are_one_call(ask: Ask, tmp_path: Path) -> None:
     """A caller who repeats by hand, with the same key, gets the first answer again."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
 
         def create(tm: Any) -> Any:
             return tm.create_job(*HERE, route="hook", trigger_time=FAR_MS, idempotency_key="once")
@@ -441,7 +441,7 @@ def test_equal_keys_are_one_call(ask: Ask, tmp_path: Path) -> None:
 def test_settings_of_a_cluster(ask: Ask, tmp_path: Path) -> None:
     """What holds for all nodes is replaced as a whole."""
     with NodeProcess(tmp_path / "data") as node:
-        node.start().set_up("http://127.0.0.1:9/")
+        node.start().set_up("http://127.0.0.1:1024/")
         before, after, vnodes = ask(
             [url(node)],
             lambda tm: tm.get_settings(),

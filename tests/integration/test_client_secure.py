@@ -18,7 +18,7 @@ JOBS = [NewJob(id=str(n), route="hook", trigger_time=4_102_444_800_000) for n in
 async def _asynchronous(url: str, trust: ssl.SSLContext) -> None:
     async with Client(url, token=TOKEN, ssl_context=trust) as tm:
         await tm.put_collection(*HERE)
-        await tm.put_route("default", "hook", webhook_url="http://127.0.0.1:9/")
+        await tm.put_route("default", "hook", webhook_url="http://127.0.0.1:1024/")
         assert all([each.created async for each in tm.create_many(*HERE, JOBS, max_jobs=3)])
     async with Client(url, token="another-token-of-it", ssl_context=trust) as tm:
         with pytest.raises(ApiDenied) as caught:
@@ -32,7 +32,7 @@ async def _asynchronous(url: str, trust: ssl.SSLContext) -> None:
 def _synchronous(url: str, trust: ssl.SSLContext) -> None:
     with SyncClient(url, token=TOKEN, ssl_context=trust) as tm:
         tm.put_collection(*HERE)
-        tm.put_route("default", "hook", webhook_url="http://127.0.0.1:9/")
+        tm.put_route("default", "hook", webhook_url="http://127.0.0.1:1024/")
         assert all(each.created for each in tm.create_many(*HERE, JOBS, max_jobs=3))
     with SyncClient(url, ssl_context=trust) as tm, pytest.raises(ApiDenied) as caught:
         tm.get_job(*HERE, "1")

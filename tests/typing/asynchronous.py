@@ -227,6 +227,7 @@ async def tasks(tm: Client) -> None:
     assert_type(await tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(await tm.get_settings(), Settings)
     assert_type(await tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)
+    assert_type(await tm.put_settings(allowed_private_cidrs=[], allowed_ports=[81]), Settings)
     assert_type(await tm.ready(), Ready)
     assert_type(await tm.version(), Version)
     assert_type(await tm.request("GET", "/v1/cluster"), Any)

@@ -227,6 +227,7 @@ def tasks(tm: SyncClient) -> None:
     assert_type(tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(tm.get_settings(), Settings)
     assert_type(tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)
+    assert_type(tm.put_settings(allowed_private_cidrs=[], allowed_ports=[81]), Settings)
     assert_type(tm.ready(), Ready)
     assert_type(tm.version(), Version)
     assert_type(tm.request("GET", "/v1/cluster"), Any)

@@ -292,7 +292,7 @@ PLANS = "/v1/cluster/plans"
             operations.put_settings(allowed_private_cidrs=("10.0.0.0/8",)),
             "PUT",
             "/v1/cluster/settings",
-            {"allowed_private_cidrs": ["10.0.0.0/8"]},
+            {"allowed_private_cidrs": ["10.0.0.0/8"], "allowed_ports": []},
         ),
         (operations.ready(), "GET", "/readyz", None),
         (operations.version(), "GET", "/v1/version", None),

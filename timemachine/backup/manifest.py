@@ -79,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     routes: list[BackupRoute]
     allowed_private_cidrs: list[str] = []
     base: str | None = None
+    allowed_ports: list[int] = []
 
     @property
     def jobs(self) -> int:

@@ -415,9 +415,10 @@ class RouteStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for all nodes: the private networks that webhooks may go to."""
+    """What holds for all nodes: private networks and further ports that webhooks may go to."""
 
     allowed_private_cidrs: tuple[str, ...] = ()
+    allowed_ports: tuple[int, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):

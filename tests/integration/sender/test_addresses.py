@@ -9,6 +9,7 @@ from tests.integration.sender.harness import LOOPBACK, Answers, Lab, request, un
 from timemachine.addresses import OWN_ADDRESS, AddressPolicy
 from timemachine.errors import InvalidRequest
 from timemachine.outbound import parse_target
+from timemachine.ports import REFUSED_PORTS
 
 LITERALS = [
     "127.0.0.1",
@@ -183,6 +184,36 @@ async def test_a_name_that_is_unknown_when_the_route_is_written(lab: Lab) -> Non
     )
 
 
+async def test_a_port_that_is_not_for_webhooks(lab: Lab, receiver: FaultReceiver) -> None:
+    """It is refused when the route is written and at every connect, and no name is looked up."""
+    everything = ("0.0.0.0/0", "::/0")
+    for host in ("127.0.0.1", "[::1]", "name.example"):
+        resolver = Answers(["127.0.0.1"])
+        sender = lab.sender(AddressPolicy(everything), resolver=resolver)
+        for port in (25, 6379):
+            url = f"http://{host}:{port}/"
+            outcome = await lab.send(url, sender)
+            assert ("blocked_address", "resolve") == (outcome.error_code, outcome.error_phase)
+            assert "Webhooks may not go to the port of" in str(outcome.error_message)
+            with pytest.raises(InvalidRequest, match=f"add {port} to allowed_ports") as caught:
+                await sender.check(parse_target(url)[0])
+            assert "blocked_address" == caught.value.specific_code
+        assert [] == resolver.asked
+
+
+async def test_a_port_that_the_operator_opens_and_closes(lab: Lab) -> None:
+    """The same rule where it is stored and where it is connected to, and it may change."""
+    with FaultReceiver(port=free_port(sorted(REFUSED_PORTS))) as receiver:
+        sender = lab.sender(AddressPolicy(LOOPBACK, allowed_ports=[receiver.port]))
+        await sender.check(parse_target(receiver.url("/"))[0])
+        assert 200 == (await lab.send(receiver.url("/"), sender)).status
+        sender.set_policy(AddressPolicy(LOOPBACK))
+        assert "blocked_address" == (await lab.send(receiver.url("/"), sender)).error_code
+        with pytest.raises(InvalidRequest, match="allowed_ports"):
+            await sender.check(parse_target(receiver.url("/"))[0])
+        assert 1 == receiver.connections
+
+
 async def test_own_ports(lab: Lab, receiver: FaultReceiver) -> None:
     """The node's own ports are refused on all their addresses, whatever is allowed."""
     own = {("127.0.0.1", receiver.port)}
@@ -248,6 +279,18 @@ async def test_proxies_of_the_environment_are_not_used(
             monkeypatch.setenv(name, proxy.url(""))
         assert 200 == (await lab.send(request(receiver.url("/")))).status
         assert 0 == proxy.connections
+
+
+def free_port(ports: list[int]) -> int:
+    """The first of these ports that nobody listens on."""
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("all are taken")
 
 
 def address_of_this_machine() -> str:

@@ -35,16 +35,22 @@ def get_settings(*, consistency: Consistency | None = None) -> Call[Settings]:
 
 
 def put_settings(
-    *, allowed_private_cidrs: Iterable[str], idempotency_key: str | None = None
+    *,
+    allowed_private_cidrs: Iterable[str],
+    allowed_ports: Iterable[int] = (),
+    idempotency_key: str | None = None,
 ) -> Call[Settings]:
-    """Replace what holds for all nodes: the private networks that webhooks may go to."""
+    """Replace what holds for all nodes: private networks and further ports for webhooks."""
     if isinstance(allowed_private_cidrs, str):
         raise TypeError("allowed_private_cidrs is a list of ranges, not one text")
     return Call(
         "PUT",
         path_of("cluster", "settings"),
         Settings,
-        body={"allowed_private_cidrs": list(allowed_private_cidrs)},
+        body={
+            "allowed_private_cidrs": list(allowed_private_cidrs),
+            "allowed_ports": list(allowed_ports),
+        },
         idempotency_key=idempotency_key,
     )
 

@@ -121,14 +121,19 @@ async def test_cluster(api: Api) -> None:
 async def test_settings(api: Api) -> None:
     """Settings are read, replaced and checked."""
     path = "/v1/cluster/settings"
-    assert {"allowed_private_cidrs": []} == (await api.ask("GET", path)).json
-    wanted = {"allowed_private_cidrs": ["127.0.0.0/8", "::1/128"]}
+    none: Any = {"allowed_private_cidrs": [], "allowed_ports": []}
+    assert none == (await api.ask("GET", path)).json
+    wanted = {"allowed_private_cidrs": ["127.0.0.0/8", "::1/128"], "allowed_ports": [25, 6379]}
     assert wanted == (await api.ask("PUT", path, wanted)).json
     assert wanted == (await api.ask("GET", path)).json
     bads: list[Any] = [
         {"allowed_private_cidrs": ["all"]},
         {"allow": []},
         {"allowed_private_cidrs": 1},
+        {"allowed_ports": [0]},
+        {"allowed_ports": [65_536]},
+        {"allowed_ports": ["25"]},
+        {"allowed_ports": [*range(1, 102)]},
     ]
     for bad in bads:
         assert 400 == (await api.ask("PUT", path, bad)).status
@@ -138,8 +143,8 @@ async def test_settings(api: Api) -> None:
 async def test_settings_with_a_key(api: Api) -> None:
     """The first answer is given again, whatever was set meanwhile; another request is 422."""
     path, key = "/v1/cluster/settings", {"Idempotency-Key": "k"}
-    one = {"allowed_private_cidrs": ["10.0.0.0/8"]}
-    other = {"allowed_private_cidrs": ["127.0.0.0/8"]}
+    one = {"allowed_private_cidrs": ["10.0.0.0/8"], "allowed_ports": [81]}
+    other = {"allowed_private_cidrs": ["10.0.0.0/8"], "allowed_ports": [82]}
     first = await api.ask("PUT", path, one, headers=key)
     assert (200, one) == (first.status, first.json)
     assert "idempotent-replayed" not in first.headers
@@ -150,7 +155,8 @@ async def test_settings_with_a_key(api: Api) -> None:
     reused = await api.ask("PUT", path, other, headers=key)
     assert (422, "idempotency_key_reused") == (reused.status, reused.code)
     # PUT replaces: what is left out takes its default.
-    assert {"allowed_private_cidrs": []} == (await api.ask("PUT", path, {})).json
+    none: Any = {"allowed_private_cidrs": [], "allowed_ports": []}
+    assert none == (await api.ask("PUT", path, {})).json
 
 
 async def test_health(api: Api) -> None:

@@ -71,6 +71,11 @@ def _run(
 )
 @click.option("--secret-key-file", metavar="FILE", help="The key that secrets are sealed with.")
 @click.option("--api-token-file", metavar="FILE", help="Tokens of those who may use the API.")
+@click.option("--egress-proxy", metavar="URL", help="The proxy that webhooks go through.")
+@click.option(
+    "--egress-proxy-auth-file", metavar="FILE", help="USER:PASSWORD that the proxy is shown."
+)
+@click.option("--egress-ca-file", metavar="FILE", help="Authorities of recipients, in PEM.")
 @click.option("--http-tls-cert", metavar="FILE", help="Certificate chain in PEM: speak HTTPS.")
 @click.option("--http-tls-key", metavar="FILE", help="The key of that certificate, in PEM.")
 @click.option("--rpc-tls-cert", metavar="FILE", help="Certificate chain for other nodes, in PEM.")
@@ -89,7 +94,8 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     Exit codes: 0 stopped as asked, 2 wrong usage or configuration, 3 the data directory cannot
     be used, 1 anything else.
 
-    The files of --api-token-file, --http-tls-* and --rpc-tls-* are read again on SIGHUP.
+    The files of --api-token-file, --egress-*, --http-tls-* and --rpc-tls-* are read again on
+    SIGHUP.
 
     A new data directory begins a cluster of its own, or joins one with --join and --join-token.
     A token on the command line is seen by other users of the machine; TIMEMACHINE_JOIN_TOKEN

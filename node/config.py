@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from timemachine import limits
-from timemachine.errors import ConfigError
+from timemachine.errors import ConfigError, InvalidRequest
 from timemachine.jointokens import read_token
+from timemachine.outbound import parse_target
 
 ENVIRONMENT_PREFIX = "TIMEMACHINE_"
 RPC_PORT = 9001
@@ -45,6 +46,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     allow_private    private ranges that webhooks may go to; they seed the cluster's setting
     secret_key_file  the key that secrets are sealed with; made in the data directory by default
     api_token_file   tokens of those who may use the API; without it all may who reach it
+    egress_proxy     the proxy that webhooks go through, http://HOST:PORT or https://HOST:PORT
+    egress_proxy_auth_file
+                     what the proxy is shown: one line USER:PASSWORD
+    egress_ca_file   authorities in PEM that are trusted to sign for recipients, and for the proxy,
+                     beside the system's and those of a route
     http_tls_cert    the certificate chain in PEM that the API speaks HTTPS with
     http_tls_key     its key in PEM, without a passphrase; both are given or none
     rpc_tls_cert     the certificate chain in PEM that this node shows to other nodes
@@ -72,6 +78,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     allow_private: tuple[str, ...] = ()
     secret_key_file: str = ""
     api_token_file: str = ""
+    egress_proxy: str = ""
+    egress_proxy_auth_file: str = ""
+    egress_ca_file: str = ""
     http_tls_cert: str = ""
     http_tls_key: str = ""
     rpc_tls_cert: str = ""
@@ -99,6 +108,22 @@ def split_address(text: str, setting: str, *, default_port: int) -> tuple[str, i
     if found is None or port > 65_535:
         raise ConfigError(f"{setting}: {text!r} is not HOST:PORT (IPv6: [HOST]:PORT).")
     return found["v6"] or found["host"] or "127.0.0.1", port
+
+
+def split_proxy(url: str) -> tuple[str, int, bool]:
+    """Host and port of a proxy, and whether it speaks TLS. Raises ConfigError, without the URL."""
+    try:
+        target, userinfo = parse_target(url)
+    except InvalidRequest as error:
+        raise ConfigError(f"egress_proxy: {error.detail}") from None
+    if userinfo is not None:
+        raise ConfigError(
+            "egress_proxy: a URL is seen by many; write USER:PASSWORD into the file of"
+            " egress_proxy_auth_file."
+        )
+    if target.path_and_query != b"/":
+        raise ConfigError("egress_proxy: this is http:// or https://, a host and a port alone.")
+    return target.host, target.port, target.scheme == "https"
 
 
 def is_loopback(host: str) -> bool:
@@ -197,6 +222,10 @@ def _validate(config: Config) -> None:
             ip_network(text, strict=False)
         except ValueError:
             raise ConfigError(f"allow_private: {text!r} is no range, such as 10.0.0.0/8.") from None
+    if config.egress_proxy:
+        split_proxy(config.egress_proxy)
+    if config.egress_proxy_auth_file and not config.egress_proxy:
+        raise ConfigError("egress_proxy: name the proxy that egress_proxy_auth_file is for.")
     if bool(config.http_tls_cert) != bool(config.http_tls_key):
         given, missing = "http_tls_cert", "http_tls_key"
         if config.http_tls_key:

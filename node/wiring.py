@@ -37,6 +37,7 @@ from node.rpc.listener import CANNOT_LISTEN, bind, bound_address, shown
 from node.rpc.rpc import Rpc
 from node.rpc.tls import MutualTls
 from node.sender import PooledSender
+from node.sender.egress import EgressFiles
 from timemachine import __version__, formats
 from timemachine.addresses import AddressPolicy
 from timemachine.errors import (
@@ -60,6 +61,7 @@ _BALLAST_BYTES = 16 * 1024 * 1024
 _SPACE_CHECK_MS = 500.0
 _STOP_LIMIT_S = 15.0
 _LOOK_S = 0.02
+_NAMED_MAX = 20
 _MIB = 1024 * 1024
 _CORE = (
     "node.balancing",
@@ -175,6 +177,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     certificate = None
     if config.http_tls_cert:
         certificate = Certificate(config.http_tls_cert, config.http_tls_key)
+    egress = EgressFiles(config.egress_proxy, config.egress_proxy_auth_file, config.egress_ca_file)
     tls = None
     if config.rpc_tls_cert:
         tls = MutualTls(config.rpc_tls_cert, config.rpc_tls_key, config.rpc_tls_ca)
@@ -248,7 +251,9 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     host, port = split_address(config.http, "http", default_port=8001)
     listeners = frozenset({(host, port), (rpc_host, rpc_port)})
     settings = Settings(allowed_private_cidrs=config.allow_private)
-    sender = PooledSender(loop, _policy(settings, listeners))
+    sender = PooledSender(
+        loop, _policy(settings, listeners), wall_ms=world.wall_ms, egress=egress.egress
+    )
     node = describe(identity.node_id)
     nodes = Nodes(identity)
 
@@ -349,6 +354,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
             " PUT /v1/cluster/settings",
             ranges=sorted(unheeded),
         )
+    _tell_dangers(engine, egress)
     watch = LoopWatch(world)
     statistics = engine.statistics
     engine.statistics = lambda: {  # type: ignore[method-assign]
@@ -372,6 +378,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         loop,
         {
             "api_token_file": credentials,
+            "egress": _Reloading(egress, sender) if egress.has_files else None,
             "http_tls_cert": certificate,
             "rpc_tls_cert": None if tls is None else rpc,
         },
@@ -402,6 +409,37 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     return EXIT_STORE if isinstance(failures[0], StoreDamaged) else EXIT_FAILED
 
 
+def _tell_dangers(engine: Engine, egress: EgressFiles) -> None:
+    """What an operator should have in mind about where requests go."""
+    proxy = egress.egress.proxy
+    if proxy is not None:
+        log.info(
+            "webhooks go through a proxy; it has to refuse what they must not reach",
+            proxy=shown(proxy.host, proxy.port),
+        )
+    routes = engine.meta.routes.values()
+    careless = [f"{each.db}/{each.name}" for each in routes if each.dangerous_skip_tls_verify]
+    if careless:
+        log.warning(
+            "routes do not verify the certificates of their recipients",
+            count=len(careless),
+            routes=sorted(careless)[:_NAMED_MAX],
+        )
+
+
+class _Reloading:
+    """The files of the way out, and who leaves by it."""
+
+    def __init__(self, files: EgressFiles, sender: PooledSender) -> None:
+        self._files = files
+        self._sender = sender
+
+    def reload(self) -> None:
+        """Leave by what the files hold now."""
+        self._files.reload()
+        self._sender.set_egress(self._files.egress)
+
+
 async def _taken_in(engine: Engine, stopping: asyncio.Event) -> None:
     while not (engine.is_member or stopping.is_set()):
         with suppress(TimeoutError):
@@ -409,7 +447,8 @@ async def _taken_in(engine: Engine, stopping: asyncio.Event) -> None:
 
 
 def _reload_on_hangup(
-    loop: asyncio.AbstractEventLoop, files: dict[str, Credentials | Certificate | Rpc | None]
+    loop: asyncio.AbstractEventLoop,
+    files: dict[str, Credentials | Certificate | Rpc | _Reloading | None],
 ) -> None:
     """On SIGHUP read these files again. Without any the signal keeps its meaning: to end."""
 

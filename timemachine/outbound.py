@@ -64,11 +64,11 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     truncated      whether there was more of the body
     error_code     what failed: dns_error, connection_refused, connection_reset,
                    network_unreachable, timeout, tls_error, network_error, blocked_address,
-                   protocol_error; or shutdown and lease_lost, which are our own doing
+                   protocol_error; or shutdown, lease_lost and proxy_error, which are our own doing
     error_phase    where: resolve, connect, tls, send, headers; None while it waited for its turn
     error_message  a sentence from a fixed vocabulary that names the configured host at most
     bytes_sent     whether any byte of the request may have left this node
-    remote_ip      the address connected to
+    remote_ip      the address connected to; None where a proxy connects
     *_ms           the time each phase took: waiting for a connection to be free, resolving,
                    connecting, TLS (these three are 0 on a connection that was used before), from
                    sending to the first byte of the response; `total_ms` is all but the waiting

@@ -12,7 +12,8 @@ the Standard Webhooks specification, RFC 9110 and what senders in the field do:
 * Retry-After can only make a delay longer, 24 h at most. The schedule is the route's own, also
   after 502, 503, 504 and time-outs: an overloaded recipient is spared by fewer requests at once,
   not by a longer wait than its owner asked for (ADR 0006).
-* What was our own fault is made good at once and does not count.
+* What was our own fault is made good at once and does not count; where the egress proxy fails, it
+  is tried again after a while and does not count.
 * A route that delivers at most once never repeats a request that may have been seen: after an
   answer it is `exhausted`, without one `unknown`, for a human to judge.
 """
@@ -29,6 +30,7 @@ from timemachine.model import DeadReason
 from timemachine.model import Retry as RetryPolicy
 
 __all__ = [
+    "EGRESS_FAULTS",
     "OWN_FAULTS",
     "AttemptFacts",
     "RetryDecision",
@@ -44,6 +46,9 @@ OWN_FAULTS: Final = frozenset({"shutdown", "lease_lost", "orphaned"})
 A fault of ours that would come again at once (a bug in the sender, say) must not be among them,
 or it would repeat without end.
 """
+EGRESS_FAULTS: Final = frozenset({"proxy_error"})
+"""Error codes of attempts that did not get out of our own house. They do not count either, but may
+last: the same job is tried again after a pause that grows."""
 
 _STATUS_GONE: Final = 410
 
@@ -108,12 +113,14 @@ def decide(
     random: float,
     delivery: str = "at_least_once",
     non_retryable_status: tuple[int, ...] = (),
+    uncounted: int = 0,
 ) -> RetryDecision:
     """What follows from an attempt.
 
     `attempt` numbers it from 1 among those that count against the budget. `first_attempt_ms` is
     when the first of them started, `ended_ms` when this one ended. `random` is uniform in [0, 1).
-    `delivery` and `non_retryable_status` are the route's. A status of `non_retryable_status` is
+    `uncounted` tells how many attempts before this one did not count. `delivery` and
+    `non_retryable_status` are the route's. A status of `non_retryable_status` is
     dead as `exhausted`: by the route's own rule no attempt is left.
     """
     assert attempt >= 1
@@ -139,6 +146,9 @@ def decide(
 
     if status is None and facts.error_code in OWN_FAULTS:
         return RetryDecision(verdict=Verdict.RETRY, retry_at_ms=ended_ms, counts=False)
+    if status is None and facts.error_code in EGRESS_FAULTS:
+        retry_at_ms = min(ended_ms + _egress_delay_ms(uncounted, random), limits.TIME_MS_MAX)
+        return RetryDecision(verdict=Verdict.RETRY, retry_at_ms=retry_at_ms, counts=False)
     if attempt >= policy.max_attempts or not policy.schedule_ms:
         return _dead(DeadReason.EXHAUSTED, disable_route=disable)
     retry_at_ms = ended_ms + _delay_ms(facts, policy, attempt, ended_ms, random)
@@ -160,6 +170,13 @@ def _recipient_wishes(webhook_delivery: str | None) -> frozenset[str]:
     if webhook_delivery is None:
         return frozenset()
     return frozenset(word.strip().lower() for word in webhook_delivery.split(","))
+
+
+def _egress_delay_ms(uncounted: int, random: float) -> int:
+    """Doubled each time up to a bound, and spread by a fifth: all jobs come back at once."""
+    doublings = min(uncounted, limits.EGRESS_RETRY_MS_MAX.bit_length())
+    delay_ms = min(limits.EGRESS_RETRY_MS << doublings, limits.EGRESS_RETRY_MS_MAX)
+    return round(delay_ms * (0.8 + 0.4 * random))
 
 
 def _delay_ms(

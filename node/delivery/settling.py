@@ -92,7 +92,8 @@ class Settles:
                 self._breakers.noted(item, good=True)
             if queue.failing_since_ms is not None or item.route.failing.first_ms:
                 self._failures.succeeded(item, now_ms)
-        else:
+        elif decision.counts:
+            # What is our own fault says nothing of the recipient.
             queue.failed += 1
             queue.last_failure_ms = now_ms
             queue.last_failure = settle.error

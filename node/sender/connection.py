@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     Between two requests it must be silent: whatever arrives without having been asked for, an end
     of file included, makes it useless. `reusable` tells whether it may carry another request.
-    It is nobody's until `adopt`.
+    It is nobody's until `adopt`. There is no `remote_ip` where a proxy made the connection.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         "truncated",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, remote_ip: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, remote_ip: str | None) -> None:
         self._loop = loop
         self._owner: Owner | None = None
         self._transport: Any = None

@@ -2,7 +2,7 @@
 
 The name is resolved once, every answer is judged, and only judged addresses are connected to; the
 name is not looked at again. TLS is checked against the host of the URL, although the socket goes
-to an address.
+to an address. Through a proxy (`egress.py`) it is the proxy that resolves and judges names.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from node.sender.connection import Connection
+from node.sender.egress import DIRECT, Egress, Proxy
 from node.sender.failures import (
     CERTIFICATES_UNUSABLE,
     CLIENT_CERTIFICATE_EXPIRED,
@@ -21,8 +22,9 @@ from node.sender.failures import (
     of_connecting,
     of_tls,
 )
-from node.sender.resolve import Blocked, Names, Resolver, check_target
+from node.sender.resolve import Blocked, Names, Resolver, check_target, check_unresolved
 from node.sender.tls import TlsContext, make_tls
+from node.sender.tunnel import Tunnel
 from timemachine import limits
 from timemachine.addresses import AddressPolicy
 from timemachine.outbound import Target, TlsOptions
@@ -55,8 +57,10 @@ class Dialler:
         *,
         phase_timeout_s: float = PHASE_TIMEOUT_S,
         wall_ms: Callable[[], int] | None = None,
+        egress: Egress = DIRECT,
     ) -> None:
         self._loop = loop
+        self._egress = egress
         self._policy = policy
         self._policy_number = 0
         self._names = Names(loop, resolver, timeout_s=phase_timeout_s)
@@ -74,9 +78,16 @@ class Dialler:
         self._policy = policy
         self._policy_number += 1
 
+    def set_egress(self, egress: Egress) -> None:
+        """Leave another way from now on."""
+        self._egress = egress
+        self._tls.clear()
+        self._policy_number += 1
+
     async def check(self, target: Target) -> None:
         """Whether a route to `target` may be stored. Raises InvalidRequest."""
-        await check_target(self._names, self._policy, target)
+        lookup = self._egress.proxy is None
+        await check_target(self._names, self._policy, target, lookup=lookup)
 
     def close(self) -> None:
         """Give up what is being looked up."""
@@ -87,6 +98,8 @@ class Dialler:
         began_s = self._loop.time()
         progress.phase = "resolve"
         policy_number = self._policy_number
+        if self._egress.proxy is not None:
+            return await self._connect_through(self._egress.proxy, target, progress)
         addresses = await self._resolve(target)
         resolved_s = self._loop.time()
         progress.resolve_ms = (resolved_s - began_s) * 1000.0
@@ -109,13 +122,110 @@ class Dialler:
 
     def objection(self, connection: Connection, target: Target) -> Failure | None:
         """Why nothing may be sent on a new connection after all; to be asked right before."""
-        if connection.policy_number != self._policy_number and not self._policy.permits(
-            connection.remote_ip, target.port
+        if connection.policy_number != self._policy_number and not self._still_permits(
+            connection, target
         ):
             return Failure("blocked_address", "connect")
         # In TLS 1.3 the recipient may refuse our certificate after the handshake has ended here.
         # While the connection is only about to close, its end tells the request why.
         return connection.loss
+
+    def _still_permits(self, connection: Connection, target: Target) -> bool:
+        if connection.remote_ip is not None:
+            return self._policy.permits(connection.remote_ip, target.port)
+        try:
+            check_unresolved(self._policy, target)
+        except Blocked:
+            return False
+        return True
+
+    # --- through a proxy -------------------------------------------------------------------
+
+    async def _connect_through(
+        self, proxy: Proxy, target: Target, progress: Progress
+    ) -> Connection:
+        """A connection to the target that a proxy makes. All of that is the phase `connect`."""
+        try:
+            check_unresolved(self._policy, target)
+        except Blocked as blocked:
+            raise _blocked(blocked) from None
+        progress.phase = "connect"
+        began_s = self._loop.time()
+        policy_number = self._policy_number
+        tunnel = await self._to_proxy(proxy)
+        connection = Connection(self._loop, None)
+        connection.policy_number = policy_number
+        try:
+            tunnel.transport.write(proxy.opening(target))
+            try:
+                async with asyncio.timeout(self._phase_timeout_s):
+                    await tunnel.answered
+            except TimeoutError:
+                raise Failure("timeout", "connect") from None
+            opened_s = self._loop.time()
+            progress.connect_ms = (opened_s - began_s) * 1000.0
+            if target.scheme == "https":
+                progress.phase = "tls"
+                await self._encrypt(connection, tunnel, target)
+                progress.tls_ms = (self._loop.time() - opened_s) * 1000.0
+            else:
+                tunnel.hand_over(connection)
+        except BaseException:
+            connection.cut()
+            tunnel.transport.abort()
+            raise
+        return connection
+
+    async def _to_proxy(self, proxy: Proxy) -> Tunnel:
+        """Connected to the proxy itself, with TLS where it wants that. Raises `proxy_error`."""
+        options: dict[str, Any] = {}
+        stream: socket.socket | None = None
+        try:
+            async with asyncio.timeout(2 * self._phase_timeout_s):
+                addresses = await self._names.unjudged(proxy.host, proxy.port)
+                stream, _ = await self._race(_by_turns(addresses), proxy.port)
+                if proxy.tls:
+                    options = self._tls_options(await self._context(None), proxy.host)
+                tunnel = Tunnel(self._loop)
+                await self._loop.create_connection(lambda: tunnel, sock=stream, **options)
+        except NoDescriptors:
+            raise
+        except (Failure, OSError, UnicodeError, ssl.CertificateError):
+            # A TimeoutError is an OSError.
+            self._names.forget(proxy.host, proxy.port)
+            if stream is not None:
+                stream.close()
+            raise Failure("proxy_error", "connect") from None
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            raise
+        return tunnel
+
+    async def _encrypt(self, connection: Connection, tunnel: Tunnel, target: Target) -> None:
+        """TLS with the recipient, inside the tunnel."""
+        context = await self._context(target.tls)
+        options = self._tls_options(context, target.host)
+        tunnel.check()
+        try:
+            async with asyncio.timeout(self._phase_timeout_s):
+                transport = await self._loop.start_tls(
+                    tunnel.transport, connection, options.pop("ssl"), **options
+                )
+        except (OSError, ssl.CertificateError) as error:
+            raise of_tls(error, None) from None
+        if transport is None or transport.is_closing():
+            raise Failure("connection_reset", "tls")
+        connection.connection_made(transport)
+
+    def _tls_options(self, context: ssl.SSLContext, host: str) -> dict[str, Any]:
+        return {
+            "ssl": context,
+            # A final dot makes a name absolute for resolvers; certificates have none.
+            "server_hostname": host.rstrip("."),
+            "ssl_handshake_timeout": 2 * self._phase_timeout_s,  # ours is shorter
+            "ssl_shutdown_timeout": _FAREWELL_S,
+        }
 
     # --- resolving and connecting ----------------------------------------------------------
 
@@ -123,8 +233,7 @@ class Dialler:
         try:
             addresses = await self._names.permitted(self._policy, target.host, target.port)
         except Blocked as blocked:
-            sentence = PORT_BLOCKED if blocked.by_port else None
-            raise Failure("blocked_address", "resolve", sentence) from None
+            raise _blocked(blocked) from None
         except TimeoutError:
             raise Failure("timeout", "resolve") from None
         except (OSError, UnicodeError):
@@ -196,13 +305,7 @@ class Dialler:
         options: dict[str, Any] = {}
         try:
             if target.scheme == "https":
-                options = {
-                    "ssl": await self._context(target.tls),
-                    # A final dot makes a name absolute for resolvers; certificates have none.
-                    "server_hostname": target.host.rstrip("."),
-                    "ssl_handshake_timeout": 2 * self._phase_timeout_s,  # ours is shorter
-                    "ssl_shutdown_timeout": _FAREWELL_S,
-                }
+                options = self._tls_options(await self._context(target.tls), target.host)
             async with asyncio.timeout(self._phase_timeout_s):
                 await self._loop.create_connection(lambda: connection, sock=stream, **options)
         except (OSError, ssl.CertificateError) as error:
@@ -224,7 +327,7 @@ class Dialler:
         if making is None:
             if len(self._tls) >= limits.SENDER_TLS_CONTEXTS_MAX:
                 del self._tls[next(iter(self._tls))]
-            making = self._loop.run_in_executor(None, make_tls, options)
+            making = self._loop.run_in_executor(None, make_tls, options, self._egress.ca_pem)
         self._tls[options] = making
         try:
             tls = await asyncio.shield(making)
@@ -240,6 +343,11 @@ class Dialler:
         if expires_ms is not None and self._wall_ms is not None and expires_ms < self._wall_ms():
             raise Failure("tls_error", "tls", CLIENT_CERTIFICATE_EXPIRED)
         return tls.context
+
+
+def _blocked(blocked: Blocked) -> Failure:
+    sentence = PORT_BLOCKED if blocked.by_port else None
+    return Failure("blocked_address", "resolve", sentence)
 
 
 def _by_turns(addresses: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ _SENTENCES: Final = {
     "network_error": "The connection to {host} failed.",
     "blocked_address": "{host} has no address that may be connected to.",
     "protocol_error": "{host} did not answer in HTTP/1.1.",
+    "proxy_error": "The egress proxy of this node could not be reached.",
     "shutdown": "This node stopped before {host} answered.",
     "lease_lost": "This node might not send to {host} any more: another one may lead the job.",
 }
@@ -30,6 +31,9 @@ _TIMEOUT_SENTENCES: Final = {
 }
 
 PORT_BLOCKED: Final = "Webhooks may not go to the port of {host} that the URL names."
+PROXY_REFUSED: Final = "The egress proxy lets no request go to {host}."
+PROXY_UNREACHED: Final = "The egress proxy could not reach {host}."
+PROXY_UNUSABLE: Final = "The egress proxy of this node opens no tunnels."
 QUEUE_FULL: Final = "This node has too many requests waiting for a connection."
 CERTIFICATE_EXPIRED: Final = "The certificate of {host} has expired."
 CERTIFICATE_NOT_YET_VALID: Final = "The certificate of {host} is not valid yet."
@@ -104,7 +108,7 @@ class NoDescriptors(Exception):
     """The process may open no more files now: a matter of this node, not of the recipient."""
 
 
-def of_connecting(error: OSError, remote_ip: str) -> Failure:
+def of_connecting(error: OSError, remote_ip: str | None) -> Failure:
     """Why a TCP connection could not be made. Raises NoDescriptors when that is our own doing."""
     if error.errno in _NO_DESCRIPTORS:
         raise NoDescriptors from None
@@ -121,7 +125,7 @@ def of_connecting(error: OSError, remote_ip: str) -> Failure:
     return Failure(code, "connect", remote_ip=remote_ip)
 
 
-def of_tls(error: Exception, remote_ip: str) -> Failure:
+def of_tls(error: Exception, remote_ip: str | None) -> Failure:
     """Why there is no TLS connection."""
     sentence = None
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -135,7 +139,7 @@ def of_tls(error: Exception, remote_ip: str) -> Failure:
     return Failure("tls_error", "tls", sentence, remote_ip=remote_ip)
 
 
-def of_losing(error: Exception | None, remote_ip: str) -> Failure:
+def of_losing(error: Exception | None, remote_ip: str | None) -> Failure:
     """Why a connection ended before the head of a response."""
     if isinstance(error, ssl.SSLError):
         return of_tls(error, remote_ip)

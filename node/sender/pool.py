@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from node.sender.connection import Connection
 from node.sender.dial import PHASE_TIMEOUT_S, Dialler
+from node.sender.egress import DIRECT, Egress
 from node.sender.failures import QUEUE_FULL, Failure, NoDescriptors
 from node.sender.resolve import Resolver, SystemResolver
 from node.sender.tls import make_context
@@ -229,6 +230,7 @@ class PooledSender:
     phase_timeout_s              for resolving, connecting and TLS each, inside the deadline
     idle_s                       how long a silent connection is kept
     wall_ms                      the wall clock, to see that a client certificate has expired
+    egress                       the way out of this node
     """
 
     def __init__(
@@ -243,6 +245,7 @@ class PooledSender:
         phase_timeout_s: float = PHASE_TIMEOUT_S,
         idle_s: float = limits.SENDER_IDLE_S,
         wall_ms: Callable[[], int] | None = None,
+        egress: Egress = DIRECT,
     ) -> None:
         if connections_max is None:
             connections_max = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -253,6 +256,7 @@ class PooledSender:
             resolver or SystemResolver(),
             phase_timeout_s=phase_timeout_s,
             wall_ms=wall_ms,
+            egress=egress,
         )
         self._connections_max = connections_max
         self._per_target_max = connections_per_target_max or connections_max
@@ -299,6 +303,11 @@ class PooledSender:
         Idle connections made under the old one are dropped, the others after their request.
         """
         self._dialler.set_policy(policy)
+        self._drop_idle()
+
+    def set_egress(self, egress: Egress) -> None:
+        """Leave another way from now on; connections of before are dropped as by `set_policy`."""
+        self._dialler.set_egress(egress)
         self._drop_idle()
 
     async def check(self, target: Target) -> None:

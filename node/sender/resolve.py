@@ -118,6 +118,19 @@ class Names:
             raise Blocked(reason)
         return list(dict.fromkeys(permitted))
 
+    async def unjudged(self, host: str, port: int) -> list[str]:
+        """The addresses of a host that the operator has named: it may be anywhere.
+
+        Raises TimeoutError, OSError or UnicodeError.
+        """
+        literal = parse_address(host)
+        if literal is not None:
+            return [str(literal)]
+        found = [str(each) for each in map(parse_address, await self._resolve(host, port)) if each]
+        if not found:
+            raise OSError("the name has no address")
+        return list(dict.fromkeys(found))
+
     def forget(self, host: str, port: int) -> None:
         """Ask again next time: nothing could be reached where the name pointed."""
         self._answers.pop((host, port), None)
@@ -154,21 +167,35 @@ class Names:
         self._answers[place] = self._loop.time(), lookup.result()
 
 
-async def check_target(names: Names, policy: AddressPolicy, target: Target) -> None:
+async def check_target(
+    names: Names, policy: AddressPolicy, target: Target, *, lookup: bool = True
+) -> None:
     """The check when a route is written: the same rule as at every connect.
 
     Its port has to be permitted, and one of its addresses. A name that cannot be resolved now is
-    accepted: its record may come later, and every attempt is judged anyway. Raises InvalidRequest
-    naming the range or port to allow.
+    accepted: its record may come later, and every attempt is judged anyway. Without `lookup` a
+    proxy judges names. Raises InvalidRequest naming the range or port to allow.
     """
     try:
-        await names.permitted(policy, target.host, target.port)
+        if lookup:
+            await names.permitted(policy, target.host, target.port)
+        else:
+            check_unresolved(policy, target)
     except Blocked as blocked:
         raise InvalidRequest(
             blocked.reason, code="blocked_address", errors=[("/webhook_url", blocked.reason)]
         ) from None
     except (OSError, UnicodeError):
         return
+
+
+def check_unresolved(policy: AddressPolicy, target: Target) -> None:
+    """Judge what can be judged of a target that somebody else looks up. Raises Blocked."""
+    check_port(policy, target.port)
+    if parse_address(target.host) is not None:
+        reason = _refusal(policy, target.host, target.port)
+        if reason is not None:
+            raise Blocked(reason)
 
 
 def check_port(policy: AddressPolicy, port: int) -> None:

@@ -21,21 +21,24 @@ class TlsContext(NamedTuple):
     client_expires_ms: int | None
 
 
-def make_context(options: TlsOptions | None) -> ssl.SSLContext:
+def make_context(options: TlsOptions | None, ca_pem: str | None = None) -> ssl.SSLContext:
     """TLS as a route wants it: verified, 1.2 or newer, with its own authorities and certificate.
 
-    Loading the system's authorities takes about 20 ms. Raises ssl.SSLError, ValueError or OSError
-    for PEM that cannot be used.
+    `ca_pem` are authorities that this node trusts for all routes, beside the system's. Loading the
+    system's takes about 20 ms. Raises ssl.SSLError, ValueError or OSError for PEM that cannot be
+    used.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if options is None:
-        return context
-    if options.ca_pem is not None:
-        if not options.ca_pem.isascii():
+    for pem in (ca_pem, None if options is None else options.ca_pem):
+        if pem is None:
+            continue
+        if not pem.isascii():
             # The ssl module would raise TypeError.
             raise ValueError("PEM is ASCII.")
-        context.load_verify_locations(cadata=options.ca_pem)
+        context.load_verify_locations(cadata=pem)
+    if options is None:
+        return context
     if options.client_cert_pem is not None and options.client_key_pem is not None:
         # The ssl module reads certificates from files only; keys have no place on any disk.
         with (
@@ -50,9 +53,9 @@ def make_context(options: TlsOptions | None) -> ssl.SSLContext:
     return context
 
 
-def make_tls(options: TlsOptions | None) -> TlsContext:
+def make_tls(options: TlsOptions | None, ca_pem: str | None = None) -> TlsContext:
     """A context and the end of its client certificate. Raises what `make_context` raises."""
-    context = make_context(options)
+    context = make_context(options, ca_pem)
     expires_ms = None
     if options is not None and options.client_cert_pem is not None:
         certificate = x509.load_pem_x509_certificate(options.client_cert_pem.encode())

@@ -129,6 +129,10 @@ class NodeProcess:
         self.process.kill()
         self.wait()
 
+    def hang_up(self) -> None:
+        """SIGHUP: it reads its files again."""
+        self.process.send_signal(signal.SIGHUP)
+
     def stop(self) -> int:
         """SIGTERM, and wait; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -61,13 +61,15 @@ class Certificates:
                 context.maximum_version = newest
         return context
 
-    def client(self, *, known: bool = True, expired: bool = False) -> TlsOptions:
+    def client(
+        self, *, known: bool = True, expired: bool = False, lasts: timedelta = timedelta(days=3)
+    ) -> TlsOptions:
         """A route's options: trusts the authority, and shows a certificate of it or of another."""
         now = datetime.now(UTC)
         certificate = (self._ca if known else self._other_ca).issue_cert(
             "sender.example",
             not_before=now - timedelta(days=3),
-            not_after=now + timedelta(days=-1 if expired else 3),
+            not_after=now - timedelta(days=1) if expired else now + lasts,
         )
         return TlsOptions(
             ca_pem=self.ca_pem,

@@ -32,6 +32,7 @@ def decided(
     random: float = MIDDLE,
     delivery: str = "at_least_once",
     non_retryable_status: tuple[int, ...] = (),
+    uncounted: int = 0,
 ) -> RetryDecision:
     """`decide`, with what a test does not care about filled in."""
     return decide(
@@ -43,6 +44,7 @@ def decided(
         random=random,
         delivery=delivery,
         non_retryable_status=non_retryable_status,
+        uncounted=uncounted,
     )
 
 
@@ -402,6 +404,36 @@ def test_own_faults_are_made_good_at_once_and_do_not_count(error_code: str) -> N
     policy = RetryPolicy(schedule_ms=(), max_attempts=1, max_age_ms=0)
     found = decided(AttemptFacts(error_code=error_code), policy, ended_ms=T0 + 9)
     assert RetryDecision(verdict=Verdict.RETRY, retry_at_ms=T0 + 9, counts=False) == found
+
+
+@pytest.mark.parametrize(
+    ("uncounted", "random", "delay_ms"),
+    [
+        (0, MIDDLE, 1_000),
+        (0, 0.0, 800),
+        (1, MIDDLE, 2_000),
+        (3, MIDDLE, 8_000),
+        (9, MIDDLE, 300_000),
+        (9, 0.0, 240_000),
+        (10**6, MIDDLE, 300_000),
+    ],
+)
+def test_faults_of_the_egress_proxy_do_not_count(
+    uncounted: int, random: float, delay_ms: int
+) -> None:
+    """They cost neither attempts nor age, and are tried again after a pause that grows."""
+    policy = RetryPolicy(schedule_ms=(), max_attempts=1, max_age_ms=0)
+    for delivery in ("at_least_once", "at_most_once"):
+        found = decided(
+            AttemptFacts(error_code="proxy_error", bytes_sent=False),
+            policy,
+            ended_ms=T0 + 9,
+            random=random,
+            delivery=delivery,
+            uncounted=uncounted,
+        )
+        expected = T0 + 9 + delay_ms
+        assert RetryDecision(verdict=Verdict.RETRY, retry_at_ms=expected, counts=False) == found
 
 
 def test_an_answer_is_not_our_fault() -> None:

@@ -61,6 +61,12 @@ def settle_outcome(
             random=random,
             delivery=route.delivery,
             non_retryable_status=route.non_retryable_status,
+            # Of those alone that failed for the same reason, right before.
+            uncounted=(
+                max(0, claim.attempt - 1 - record.tries)
+                if record.retry_reason == outcome.error_code
+                else 0
+            ),
         )
     delivered = decision is DELIVERED or decision.verdict is Verdict.DELIVERED
     retry = not delivered and decision.verdict is Verdict.RETRY

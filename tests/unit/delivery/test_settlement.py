@@ -139,3 +139,15 @@ def test_an_orphan_whose_route_was_deleted_is_due_at_once() -> None:
     settle = settle_orphan("job", _RECORD, _CLAIM, None, node_id="n", now_ms=2_000)
     assert (VERDICT_RETRY, 2_000, 0) == (settle.verdict, settle.retry_ms, settle.route_uid)
     assert "" == _read(settle.record).url
+
+
+@pytest.mark.parametrize(("before", "delay_ms"), [("proxy_error", 4_000), ("timeout", 1_000)])
+def test_a_fault_of_the_egress_proxy(before: str, delay_ms: int) -> None:
+    """Nothing of the budget is used; the pause grows with those of its kind right before."""
+    claim = msgspec.structs.replace(_CLAIM, attempt=4)
+    item = _sent(route())
+    item.record = msgspec.structs.replace(_RECORD, claim=claim, attempts=4, retry_reason=before)
+    outcome = Outcome(error_code="proxy_error", error_phase="connect", error_message="no way")
+    settle, decision = settle_outcome(item, outcome, node_id="n", now_ms=1_050, random=0.5)
+    assert (VERDICT_RETRY, False, "proxy_error") == (settle.verdict, settle.counts, settle.reason)
+    assert 1_050 + delay_ms == settle.retry_ms == decision.retry_at_ms

@@ -24,6 +24,7 @@ TOGETHER: list[dict[str, Any]] = [
     RPC_TLS,
     JOIN | {"join_token": TOKEN},
     JOIN | {"replace": "n"},
+    {"egress_proxy": "http://p:1", "egress_proxy_auth_file": "a"},
 ]
 
 
@@ -59,6 +60,7 @@ def test_every_setting_has_three_spellings(name: str, tmp_path: Path) -> None:
         "advertise_http": ("h:1", "h:1"),
         "advertise_rpc": ("h:1", "h:1"),
         "join_token": (TOKEN, TOKEN),
+        "egress_proxy": ("http://p:1", "http://p:1"),
         "join": (["h:1", "[::1]"], "h:1, [::1]"),
         "bootstrap": ("never", "never"),
         "allow_private": (["10.0.0.0/8", "::1/128"], "10.0.0.0/8, ::1/128"),
@@ -138,6 +140,11 @@ def test_unknown_names(tmp_path: Path) -> None:
         (DATA | {"rpc_tls_key": "k", "rpc_tls_ca": "a"}, "rpc_tls_cert:"),
         (DATA | {"rpc_tls_cert": "c", "rpc_tls_key": "k"}, "rpc_tls_ca:"),
         (DATA | {"join": ["a b"]}, "join:"),
+        (DATA | {"egress_proxy": "proxy:3128"}, "egress_proxy:"),
+        (DATA | {"egress_proxy": "socks5://proxy"}, "egress_proxy:"),
+        (DATA | {"egress_proxy": "http://proxy:0"}, "egress_proxy:"),
+        (DATA | {"egress_proxy": "http://proxy/path"}, "egress_proxy:"),
+        (DATA | {"egress_proxy_auth_file": "a"}, "egress_proxy:"),
         (DATA | {"join": ["h:0"]}, "join:"),
         (DATA | {"join_token": TOKEN}, "join:"),
         (DATA | JOIN | {"join_token": TOKEN[:-1]}, "join_token:"),
@@ -234,6 +241,15 @@ def test_variables_of_clients_are_known() -> None:
     loaded, unknown = load(DATA, {"TIMEMACHINE_TOKEN": "t" * 20, "TIMEMACHINE_SERVER": "x"}, None)
     assert [] == unknown
     assert "t" * 20 not in as_toml(loaded)
+
+
+def test_credentials_of_a_proxy_are_no_part_of_its_url() -> None:
+    """They would be seen in the list of processes and by --print-config; neither repeats them."""
+    arguments = ["serve", "--data", "d", "--egress-proxy", "http://user:pass-word@proxy:3128"]
+    run = CliRunner().invoke(main, [*arguments, "--print-config"])
+    assert 2 == run.exit_code
+    assert "egress_proxy_auth_file" in run.output
+    assert "pass-word" not in run.output
 
 
 def test_print_config_can_be_read_again(tmp_path: Path) -> None:

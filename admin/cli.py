@@ -32,10 +32,16 @@ _PLACES: Final = {
     "doctor": Place(
         "admin.commands.doctor", "doctor", "Ask all nodes how they are, and say what to do."
     ),
+    "keys": Place(
+        "admin.commands.keys", "keys", "Show the master keys: who has which, which are needed."
+    ),
     "past-due": Place(
         "admin.commands.restore", "past_due", "Decide on the jobs that restores hold."
     ),
     "plan": Place("admin.commands.plan", "plan", "Plans: what nodes are to move, or to compact."),
+    "reseal": Place(
+        "admin.commands.keys", "reseal", "Change to the new master key, and seal all with it."
+    ),
     "restore": Place("admin.commands.restore", "restore", "Restore a backup into this cluster."),
     "salvage": Place(
         "admin.commands.salvage", "salvage", "Take the jobs out of what a stopped node has left."

@@ -69,6 +69,38 @@ def show_finalised(finalised: Row) -> Parts:
     yield members([("cluster_version", str(finalised["cluster_version"]))])
 
 
+def show_keys(rows: Sequence[Row]) -> Parts:
+    """The master keys of a cluster."""
+    yield grid(
+        ("key", "", "routes", "nodes", "first of"),
+        [
+            (
+                row["id"],
+                "seals" if row["current"] else "" if row["needed"] else "not needed",
+                str(row["routes"]),
+                shown.text(", ".join(row["nodes"])) or "none",
+                shown.text(", ".join(row["first_of"])) or "none",
+            )
+            for row in rows
+        ],
+        right=("routes",),
+    )
+
+
+def show_resealed(result: Row) -> Parts:
+    """How far sealing again has come, and what may be removed now."""
+    yield members([(name, str(result[name])) for name in ("current", "resealed", "left")])
+    if result["left"]:
+        yield "Secrets are left that other keys have sealed: type it again."
+        return
+    yield f"All secrets are sealed with {result['current']}."
+    if result["not_needed"]:
+        yield (
+            f"No node needs {', '.join(result['not_needed'])} any more. Keep it with the backups"
+            " that were taken until now: their secrets are sealed with it."
+        )
+
+
 def show_join_token(issued: Row) -> Parts:
     """A token for a node that joins."""
     yield members(

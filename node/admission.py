@@ -8,7 +8,7 @@ from timemachine.errors import TimeMachineError
 from timemachine.formats import told
 from timemachine.jointokens import JOIN_REFUSALS
 from timemachine.replica.meta import JoinNode, MetaResult
-from timemachine.sealing import format_key_file
+from timemachine.sealing import format_key_file, key_check
 
 
 class Admission:
@@ -68,5 +68,6 @@ class Admission:
             for node in engine.meta.nodes.values()
             if node.present
         )
-        keys = format_key_file(engine.master_keys)
-        return Joined(engine.cluster_id, result.node.number, members, keys)
+        keys = format_key_file(engine.keys.in_file)
+        check = key_check(engine.master_keys[0])
+        return Joined(engine.cluster_id, result.node.number, members, keys, check)

@@ -26,6 +26,7 @@ from node.gathering import Asking, Gathering
 from node.gathering.questions import Group, Here, LogsHeld
 from node.healing import Healing
 from node.images import Images
+from node.keys import MasterKeys
 from node.learning import Learning
 from node.leaving import Leaving
 from node.members import Cluster
@@ -41,7 +42,14 @@ from node.tasks import Tasks
 from node.traffic import Traffic
 from node.webhook import Prepared, prepare
 from timemachine import limits
-from timemachine.errors import DiskFull, NotLeader, StoreDamaged, TimeMachineError, Unavailable
+from timemachine.errors import (
+    DiskFull,
+    NotLeader,
+    SealError,
+    StoreDamaged,
+    TimeMachineError,
+    Unavailable,
+)
 from timemachine.group import node_of
 from timemachine.membership import is_taken_in, wanted_in_meta
 from timemachine.model import Collection, Node, Placement, Route, Settings
@@ -82,6 +90,7 @@ class Engine(Reader):
         cluster_id: str,
         node: Node,
         master_keys: list[MasterKey],
+        key_check: bytes | None = None,
         on_failure: Callable[[TimeMachineError], None],
         on_settings: Callable[[Settings], None] = lambda _: None,
         on_nodes: Callable[[list[Node]], None] = lambda _: None,
@@ -96,7 +105,6 @@ class Engine(Reader):
         self._sender = sender
         self.cluster_id = cluster_id
         self.node_id = node.id
-        self.master_keys = master_keys
         self._on_settings = on_settings
         self._on_nodes = on_nodes
         self.space_low = False
@@ -132,6 +140,8 @@ class Engine(Reader):
         self._learning = Learning(world, store, overlay, self.runtime)
         self._replicas.on_switched = self._switched
         self._meta_vnode, self.meta = self._replicas.load_meta()
+        self.keys = MasterKeys(master_keys, key_check, self.meta)
+        self._node = msgspec.structs.replace(self._node, keys=self.keys.ids)
         self.finalising = Finalising(
             self.meta,
             self._meta_vnode,
@@ -359,6 +369,11 @@ class Engine(Reader):
     def _reconcile(self) -> None:
         """Bring vnodes, delivery and settings in step with what meta says now."""
         self._meta_changes = self.meta.changes
+        try:
+            self.keys.reconcile()
+        except SealError as error:
+            self.runtime.fail(error)
+            return
         wanted = {collection.uid: collection for collection in self.meta.collections.values()}
         for uid in [uid for uid in self._collections if uid not in wanted]:
             self._drop_collection(uid)
@@ -406,9 +421,10 @@ class Engine(Reader):
         return None if said == own else said
 
     def say_node(self, node: Node) -> None:
-        """Have the cluster know what this node says of itself."""
-        self._node = msgspec.structs.replace(node, number=self.number)
-        command = m.PutNode(now_ms=self.now_ms(), node=node)
+        """Have the cluster know what this node says of itself; its keys are known here."""
+        self._node = msgspec.structs.replace(node, number=self.number, keys=self.keys.ids)
+        said = msgspec.structs.replace(node, keys=self.keys.ids)
+        command = m.PutNode(now_ms=self.now_ms(), node=said)
         self.consensus.forwarding.add(self._meta_vnode.group, command, self._say_again)
 
     def _say_again(self) -> None:
@@ -776,6 +792,16 @@ class Engine(Reader):
         return self.consensus.sleeping.alive(node)
 
     # --- about the node --------------------------------------------------------------------
+
+    @property
+    def master_keys(self) -> list[MasterKey]:
+        """The keys that open secrets; the first one seals."""
+        return self.keys.ordered
+
+    def replace_keys(self, in_file: Sequence[MasterKey]) -> None:
+        """Go on with other master keys. Raises SealError where one is needed that is not there."""
+        self.keys.replace(in_file)
+        self.say_node(self._node)
 
     def node_leader(self) -> int:
         """The number of the node that leads the meta group, as far as this one knows, or 0."""

@@ -37,7 +37,10 @@ log = structlog.get_logger()
 
 
 class Opened(NamedTuple):
-    """A store, whose it is, and the keys of the secrets in it; whether a cluster took it in now."""
+    """A store, whose it is, and the keys at hand; whether a cluster took it in now.
+
+    Whether the keys are the right ones is seen when the meta group is read (`node.keys`).
+    """
 
     store: LevelDBStore
     identity: Identity
@@ -62,8 +65,8 @@ async def open_data(
     """
     directory = Path(config.data)
     if not is_new(directory):
-        keys = _load_keys(config)
-        opened = _checked(*open_store(directory, is_only_copy=_is_only_voter), keys)
+        keys = load_keys(config)
+        opened = Opened(*open_store(directory, is_only_copy=_is_only_voter), keys)
         if opened.store.rewritten:
             log.warning("the store had a damaged table; it was written anew without it")
         return opened
@@ -73,7 +76,7 @@ async def open_data(
         raise ConfigError("The data directory is new, and --bootstrap never forbids to begin.")
     path = _key_path(config)
     if path.exists() or config.secret_key_file:
-        keys = _load_keys(config)
+        keys = load_keys(config)
     else:
         keys = [MasterKey(world.random_bytes(limits.MASTER_KEY_BYTES))]
         _write_key(path, format_key_file(keys))
@@ -85,7 +88,7 @@ async def open_data(
         created_ms=world.wall_ms(),
         key_check=key_check(keys[0]),
     )
-    return _checked(*open_store(directory, create=identity), keys)
+    return Opened(*open_store(directory, create=identity), keys)
 
 
 async def _join(
@@ -111,10 +114,11 @@ async def _join(
         tls=None if tls is None else tls.client,
     )
     keys = list(parse_key_file(joined.keys))
+    check = joined.key_check or key_check(keys[0])
     path = _key_path(config)
     if config.secret_key_file:
-        own = _load_keys(config)
-        if find_checked_key(own, key_check(keys[0])) is None:
+        own = load_keys(config)
+        if find_checked_key(own, check) is None:
             raise SealError("The secret key is not the one of the cluster that this node joins.")
         keys = own
     else:
@@ -124,11 +128,11 @@ async def _join(
         cluster_id=joined.cluster_id,
         node_id=node_id,
         created_ms=world.wall_ms(),
-        key_check=key_check(keys[0]),
+        key_check=check,
         number=joined.number,
         members=tuple((each.number, each.node_id, each.rpc) for each in joined.members),
     )
-    opened = _checked(*open_store(directory, create=identity), keys)
+    opened = Opened(*open_store(directory, create=identity), keys)
     joining.unlink(missing_ok=True)
     log.info("joined a cluster", cluster=joined.cluster_id, number=joined.number)
     return opened._replace(joined=True)
@@ -160,13 +164,6 @@ def _joining_id(path: Path, world: RealWorld) -> str:
     return node_id
 
 
-def _checked(store: LevelDBStore, identity: Identity, keys: list[MasterKey]) -> Opened:
-    if find_checked_key(keys, identity.key_check) is None:
-        store.close()
-        raise SealError("The secret key is not the one that this data directory was made with.")
-    return Opened(store, identity, keys)
-
-
 # --- keys ------------------------------------------------------------------------------------
 
 
@@ -174,7 +171,7 @@ def _key_path(config: Config) -> Path:
     return Path(config.secret_key_file) if config.secret_key_file else Path(config.data, _KEY_FILE)
 
 
-def _load_keys(config: Config) -> list[MasterKey]:
+def load_keys(config: Config) -> list[MasterKey]:
     """The keys that secrets are sealed with, from their file."""
     path = _key_path(config)
     try:

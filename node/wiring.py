@@ -28,7 +28,7 @@ from node.engine import Engine
 from node.loopwatch import LoopWatch
 from node.members import Cluster
 from node.nodes import Nodes
-from node.opening import open_data
+from node.opening import load_keys, open_data
 from node.rpc.dial import source_address
 from node.rpc.hello import Self
 from node.rpc.joindesk import JoinDesk
@@ -297,6 +297,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
         cluster_id=identity.cluster_id,
         node=node,
         master_keys=keys,
+        key_check=identity.key_check,
         on_failure=failed,
         on_settings=set_policy,
         on_nodes=nodes_changed,
@@ -380,6 +381,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
             "api_token_file": credentials,
             "egress": _Reloading(egress, sender) if egress.has_files else None,
             "http_tls_cert": certificate,
+            "secret_key_file": _Keys(config, engine) if config.secret_key_file else None,
             "rpc_tls_cert": None if tls is None else rpc,
         },
     )
@@ -406,7 +408,7 @@ async def _serve(config: Config, say: Callable[[str], None], bound: Callable[[st
     await _stop(engine, server, sender, rpc, disk, aside, store, failed=bool(failures))
     if not failures:
         return EXIT_OK
-    return EXIT_STORE if isinstance(failures[0], StoreDamaged) else EXIT_FAILED
+    return EXIT_STORE if isinstance(failures[0], StoreDamaged | SealError) else EXIT_FAILED
 
 
 def _tell_dangers(engine: Engine, egress: EgressFiles) -> None:
@@ -440,6 +442,21 @@ class _Reloading:
         self._sender.set_egress(self._files.egress)
 
 
+class _Keys:
+    """The file of the master keys, and who uses them."""
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self._config = config
+        self._engine = engine
+
+    def reload(self) -> None:
+        """Use what the file holds now, if that opens all that is stored."""
+        try:
+            self._engine.replace_keys(load_keys(self._config))
+        except SealError as error:
+            raise ConfigError(f"secret_key_file: {error.detail}") from None
+
+
 async def _taken_in(engine: Engine, stopping: asyncio.Event) -> None:
     while not (engine.is_member or stopping.is_set()):
         with suppress(TimeoutError):
@@ -448,7 +465,7 @@ async def _taken_in(engine: Engine, stopping: asyncio.Event) -> None:
 
 def _reload_on_hangup(
     loop: asyncio.AbstractEventLoop,
-    files: dict[str, Credentials | Certificate | Rpc | _Reloading | None],
+    files: dict[str, Credentials | Certificate | Rpc | _Reloading | _Keys | None],
 ) -> None:
     """On SIGHUP read these files again. Without any the signal keeps its meaning: to end."""
 

@@ -163,6 +163,11 @@ RETRY_AFTER_CHARACTERS_MAX = 64  # the longest HTTP-date has 33
 MASTER_KEY_BYTES = 32  # AES-256
 MASTER_KEYS_MAX = 32  # the current one and those that old secrets were sealed with
 SEAL_NONCE_BYTES = 12  # what AES-GCM is specified for
+RESEAL_COUNT_MAX = 200  # secrets that one command seals again
+RESEAL_BYTES = 256 * 1024  # of them, before and after; the one that reaches it is the last
+NODES_NAMED_MAX = 10  # in a refusal
+
+assert RESEAL_BYTES + 3 * PEM_BYTES_MAX < ENTRY_BYTES_MAX
 
 # --- the SDK ---------------------------------------------------------------------------------
 CLIENT_HEAD_BYTES_MAX = 64 * 1024  # status line and headers of an answer

@@ -358,6 +358,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         """Whether attempts may start."""
         return self.enabled and not self.paused and self.disabled is None
 
+    @property
+    def seals(self) -> list[bytes]:
+        """All that is sealed of it."""
+        more = [each for each in (self.basic_auth, self.client_key_pem) if each is not None]
+        return [*(each.sealed for each in self.secrets), *self.headers.values(), *more]
+
 
 class Database(msgspec.Struct, frozen=True, kw_only=True):
     """A namespace of collections and routes."""
@@ -434,6 +440,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     number   given when it joins, from 1 on, and never given again; its replicas are named by it
     formats  the versions of stored and sent bytes that its program knows (`codec.VERSION`)
     weight   how much it is to have beside the others; 0: no replica, as soon as a plan moves them
+    keys     ids of the master keys that it has, in the order of its key file
     """
 
     id: str
@@ -447,6 +454,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     state: NodeState = NodeState.MEMBER
     formats: tuple[int, ...] = (1,)
     weight: int = limits.NODE_WEIGHT_DEFAULT
+    keys: tuple[str, ...] = ()
 
     @property
     def present(self) -> bool:

@@ -205,9 +205,7 @@ def _in_cluster(
 
 def _keys(route: Route) -> Iterator[str]:
     """The ids of the master keys that a route is sealed with."""
-    sealed = [*(each.sealed for each in route.secrets), *route.headers.values()]
-    sealed += [each for each in (route.basic_auth, route.client_key_pem) if each is not None]
-    return (sealed_key_id(each) for each in sealed)
+    return (sealed_key_id(each) for each in route.seals)
 
 
 def _portions(records: Sequence[bytes]) -> Iterator[list[bytes]]:

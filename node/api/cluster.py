@@ -111,6 +111,7 @@ class ClusterHandlers:
                 state=node_state(node, answering),
                 version=node.version,
                 formats=node.formats,
+                keys=node.keys,
                 vnodes=found.vnodes.get(node.number, 0),
                 leaders=found.leaders.get(node.number, 0),
                 clock_offset_ms=engine.clock_offset_ms(node.number),

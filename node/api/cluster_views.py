@@ -28,6 +28,10 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     formats: Annotated[
         tuple[int, ...], Meta(description="Those that its program knows, see `cluster_version`.")
     ]
+    keys: Annotated[
+        tuple[str, ...],
+        Meta(description="Ids of its master keys, in the order of its key file."),
+    ]
     vnodes: int
     leaders: int
     clock_offset_ms: int

@@ -15,6 +15,7 @@ from node.api.databases import DatabaseHandlers
 from node.api.documents import DocumentHandlers
 from node.api.forecasts import ForecastHandlers
 from node.api.jobs import JobHandlers
+from node.api.keys import KeyHandlers
 from node.api.listing import ListHandlers
 from node.api.operations import Operation, operations_of, place_of
 from node.api.original import OriginalHandlers
@@ -49,6 +50,7 @@ HANDLERS = (
     RouteReportHandlers,
     DatabaseHandlers,
     ClusterHandlers,
+    KeyHandlers,
     PlanHandlers,
     BackupHandlers,
     RestoreHandlers,
@@ -102,6 +104,7 @@ class Dispatch:
             RouteReportHandlers(engine),
             databases,
             ClusterHandlers(engine),
+            KeyHandlers(engine),
             PlanHandlers(engine),
             BackupHandlers(engine),
             RestoreHandlers(engine),

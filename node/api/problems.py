@@ -82,6 +82,8 @@ REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
         errors.Conflict,
         "The secrets of the backup are sealed with a master key that this cluster does not have.",
     ),
+    "keys_differ": (errors.Conflict, "The nodes do not agree yet on which master key is first."),
+    "key_moved": (errors.Conflict, "The master key has changed meanwhile; ask again."),
     "plan_not_confirmed": (errors.Conflict, "The plan does not run yet; confirm it."),
     "attempt_not_found": (errors.NotFound, "There is no such attempt of this job."),
     "task_not_found": (errors.NotFound, "There is no such task."),

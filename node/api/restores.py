@@ -36,8 +36,8 @@ from node.api.lookups import find_collection
 from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, Example, Told, operation
 from node.api.problems import invalid, refusal
 from node.api.route_checks import check_header_name, check_ranges
+from node.api.route_seals import Seals
 from node.engine import Engine
-from node.secrets import open_value
 from timemachine import codec, limits
 from timemachine.backup.uploads import Upload, commands_of, read_upload, written_upload
 from timemachine.errors import CodecError, InvalidRequest, SealError
@@ -199,7 +199,8 @@ class RestoreHandlers:
             raise refusal(
                 "sealed_with_another_key",
                 f"The secrets of the backup are sealed with the master key {named},"
-                " which this cluster does not have: add it to the key file of every node.",
+                " which this node does not have: add it to the key file below the others, restart"
+                " the node, and restore through it.",
             )
 
     @operation(
@@ -208,7 +209,7 @@ class RestoreHandlers:
         tag=_TAG,
         body=RoutesBody,
         answers={200: Told(meaning="They are there.", body=RestoreView)},
-        refusals=[_MISSING, _ENDED, _SEALED, "413 limit_reached"],
+        refusals=[_MISSING, _ENDED, _SEALED, "409 key_moved", "413 limit_reached"],
         example=Example(body={"routes": []}),
     )
     async def restore_routes(self, call: Call) -> Answer:
@@ -244,14 +245,17 @@ class RestoreHandlers:
             _check_route(route)
         except InvalidRequest as error:
             raise invalid(f"/routes/{at}", error.detail) from None
-        sealed = [*(each.sealed for each in route.secrets), *route.headers.values()]
-        sealed += [each for each in (route.basic_auth, route.client_key_pem) if each is not None]
+        keys, seals = self._engine.master_keys, Seals(self._engine, route.db, route.name)
+        again: dict[bytes, bytes] = {}
         try:
-            for each in sealed:
-                open_value(self._engine.master_keys, each, db=route.db, name=route.name)
+            for each in route.seals:
+                text = seals.open(each)
+                if m.sealed_by(each) != keys[0].id:
+                    # No other node need ever have had the key of the backup.
+                    again[each] = seals.seal(text)
         except SealError as error:
             raise refusal("sealed_with_another_key", error.detail) from None
-        return route
+        return m.with_seals(route, again)
 
     async def _put(self, restore: Restore, routes: list[Route]) -> None:
         command = m.RestoreRoutes(now_ms=self._engine.now_ms(), id=restore.id, routes=routes)

@@ -160,7 +160,7 @@ class Merge:
         kept = () if self._base is None else self._base.secrets
         given = self._body.secret
         if isinstance(given, _Maybe) or given is None:
-            return kept or (SealedKey(sealed=self._seals.made_secret(V1)),)
+            return kept or (SealedKey(sealed=self._seals.seal(self._seals.made_secret(V1))),)
         check_secret(given)
         stored = kept[0].sealed if kept else None
         sealed = self._seals.seal_again(given, stored)

@@ -42,17 +42,12 @@ class Seals:
             return stored
         return self.seal(text)
 
-    def made_secret(self, kind: str) -> bytes:
-        """A signing secret that is made here, sealed, for signatures of that kind."""
+    def made_secret(self, kind: str) -> str:
+        """A signing secret that is made here, for signatures of that kind."""
         draw = self._engine.random_bytes
         if kind == V1A:
-            return self.seal(PrivateKey(draw(SEED_BYTES)).secret())
-        return self.seal(format_secret(draw(limits.SECRET_BYTES_GENERATED)))
-
-    def given_secret(self, given: str) -> bytes:
-        """A signing secret that was sent, sealed. Raises 400 for what cannot be one."""
-        check_secret(given)
-        return self.seal(given)
+            return PrivateKey(draw(SEED_BYTES)).secret()
+        return format_secret(draw(limits.SECRET_BYTES_GENERATED))
 
 
 def kind_of(secret: str) -> str:

@@ -61,6 +61,8 @@ class RouteStore:
     ) -> Any:
         """Merge with what is stored, check, propose; again when it changed meanwhile.
 
+        Also when another master key seals by now: `merge` seals what is new.
+
         Conditions go into the command, since a repeat with the same key must be answered by the
         log even where the condition, by the first request's success, does not hold any more.
         """
@@ -88,7 +90,7 @@ class RouteStore:
                 request=request,
             )
             result = await ask(self._engine.propose_meta, command)
-            if result.code == "version_moved" and not conditional:
+            if result.code == "key_moved" or (result.code == "version_moved" and not conditional):
                 continue
             if result.kind == "refused":
                 raise refusal(

@@ -23,7 +23,15 @@ from node.api.paging import PAGED, Page, page
 from node.api.problems import check_range, invalid, refusal
 from node.api.route_bodies import SECRET_SCHEMA, RouteBody, RoutePutBody
 from node.api.route_closing import closed_answer
-from node.api.route_seals import V1, V1A, Seals, kind_of, public_key_of, unexpired
+from node.api.route_seals import (
+    V1,
+    V1A,
+    Seals,
+    check_secret,
+    kind_of,
+    public_key_of,
+    unexpired,
+)
 from node.api.route_store import RouteStore
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
@@ -237,18 +245,19 @@ class RouteHandlers:
         db, name = call.names
         engine = self._engine
         seals = Seals(engine, db, name)
-        given = None if body.secret is None else seals.given_secret(body.secret)
-        if body.secret is not None and body.type not in (None, kind_of(body.secret)):
-            raise invalid("/type", "The secret that is given is of the other type.")
+        if body.secret is not None:
+            check_secret(body.secret)
+            if body.type not in (None, kind_of(body.secret)):
+                raise invalid("/type", "The secret that is given is of the other type.")
 
         def merge(base: Route | None) -> tuple[Route, None]:
             if base is None:
                 raise refusal("route_not_found")
             now_ms = engine.now_ms()
             current, *older = unexpired(base, now_ms)
-            sealed = given
-            if sealed is None:
-                sealed = seals.made_secret(body.type or kind_of(seals.open(current.sealed)))
+            text = body.secret
+            if text is None:
+                text = seals.made_secret(body.type or kind_of(seals.open(current.sealed)))
             if body.grace_period_ms:
                 expires_ms = now_ms + body.grace_period_ms
                 older = [SealedKey(sealed=current.sealed, expires_ms=expires_ms), *older]
@@ -260,11 +269,11 @@ class RouteHandlers:
                     f" expires at {soonest_ms}.",
                     code="limit_reached",
                 )
-            secrets = (SealedKey(sealed=sealed), *older)
+            secrets = (SealedKey(sealed=seals.seal(text)), *older)
             return msgspec.structs.replace(base, secrets=secrets), None
 
         result = await self._store.change(call, merge)
-        answer = self._secret_answer(result.route)
+        answer = self._secret_answer(self._as_sealed_now(result.route))
         answer.headers |= replayed(result)
         return answer
 
@@ -311,6 +320,12 @@ class RouteHandlers:
         Recipients verify webhooks with it, or with the public key (Standard Webhooks).
         """
         return self._secret_answer(find_route_of(self._engine, *call.names))
+
+    def _as_sealed_now(self, route: Route) -> Route:
+        """A route of an answer that was kept: its secrets may be sealed with another key by now."""
+        known = self._engine.meta.routes.get((route.db, route.name))
+        same = known is not None and (known.uid, known.version) == (route.uid, route.version)
+        return known if known is not None and same else route
 
     def _secret_answer(self, route: Route) -> Answer:
         seals = Seals(self._engine, route.db, route.name)

@@ -93,15 +93,17 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 class Joined(msgspec.Struct, frozen=True, array_like=True, tag="joined"):
     """The joiner is a node.
 
-    number   its own
-    members  all nodes, itself among them or not
-    keys     the text of the key file that secrets are sealed with
+    number     its own
+    members    all nodes, itself among them or not
+    keys       the text of the key file that secrets are sealed with
+    key_check  tells which of them seals
     """
 
     cluster_id: str
     number: int
     members: tuple[Member, ...]
     keys: str
+    key_check: bytes = b""
 
     def __repr__(self) -> str:
         """Without the keys."""

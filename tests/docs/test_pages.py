@@ -22,6 +22,7 @@ PLAYED: Final = (
     ROOT / "docs" / "operate" / "cluster.md",
     ROOT / "docs" / "operate" / "compaction.md",
     ROOT / "docs" / "operate" / "backup.md",
+    ROOT / "docs" / "operate" / "keys.md",
     ROOT / "docs" / "operate" / "network.md",
     ROOT / "docs" / "operate" / "plans.md",
 )

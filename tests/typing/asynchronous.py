@@ -26,10 +26,12 @@ from timemachine.client import (
     Finalised,
     Job,
     JoinToken,
+    MasterKey,
     NewJob,
     Page,
     Plan,
     Ready,
+    Resealed,
     Route,
     RouteSecret,
     RouteStats,
@@ -224,6 +226,8 @@ async def tasks(tm: Client) -> None:
     assert_type(await tm.resume_plan("id"), Plan)
     assert_type(await tm.cancel_plan("id"), Plan)
     assert_type(await tm.finalise(cluster_version=2), Finalised)
+    assert_type(await tm.master_keys(), list[MasterKey])
+    assert_type(await tm.reseal(), Resealed)
     assert_type(await tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(await tm.get_settings(), Settings)
     assert_type(await tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)

@@ -25,10 +25,12 @@ from timemachine.client import (
     Items,
     Job,
     JoinToken,
+    MasterKey,
     NewJob,
     Page,
     Plan,
     Ready,
+    Resealed,
     Route,
     RouteSecret,
     RouteStats,
@@ -224,6 +226,8 @@ def tasks(tm: SyncClient) -> None:
     assert_type(tm.resume_plan("id"), Plan)
     assert_type(tm.cancel_plan("id"), Plan)
     assert_type(tm.finalise(cluster_version=2), Finalised)
+    assert_type(tm.master_keys(), list[MasterKey])
+    assert_type(tm.reseal(), Resealed)
     assert_type(tm.issue_join_token(ttl_ms=60_000), JoinToken)
     assert_type(tm.get_settings(), Settings)
     assert_type(tm.put_settings(allowed_private_cidrs=["10.0.0.0/8"]), Settings)

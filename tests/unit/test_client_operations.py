@@ -245,6 +245,8 @@ PLANS = "/v1/cluster/plans"
             "/v1/cluster/finalise",
             {"cluster_version": 2},
         ),
+        (operations.master_keys(), "GET", "/v1/cluster/keys", None),
+        (operations.reseal(), "POST", "/v1/cluster/reseal", None),
         (operations.make_plan("rebalance"), "POST", PLANS, {"kind": "rebalance"}),
         (
             operations.make_plan("drain", nodes=("n2", "n3"), transfers=4),

@@ -446,9 +446,29 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     version: str = ""
     formats: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
     vnodes: int = 0
     leaders: int = 0
     clock_offset_ms: float | None = None
+
+
+class MasterKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that secrets are sealed with, by its id; `needed` where nodes must have it."""
+
+    id: str
+    current: bool = False
+    routes: int = 0
+    nodes: tuple[str, ...] = ()
+    first_of: tuple[str, ...] = ()
+    needed: bool = False
+
+
+class Resealed(msgspec.Struct, frozen=True, kw_only=True):
+    """How far sealing again with `current` is: ask again until nothing is `left`."""
+
+    current: str
+    resealed: int = 0
+    left: int = 0
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):

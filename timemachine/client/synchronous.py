@@ -162,6 +162,8 @@ class SyncClient:
     resume_plan = _method(operations.resume_plan)
     cancel_plan = _method(operations.cancel_plan)
     finalise = _method(operations.finalise)
+    master_keys = _all(operations.master_keys)
+    reseal = _method(operations.reseal)
     issue_join_token = _method(operations.issue_join_token)
     get_settings = _method(operations.get_settings)
     put_settings = _method(operations.put_settings)

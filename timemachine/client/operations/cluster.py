@@ -7,8 +7,10 @@ from timemachine.client.answers import (
     Cluster,
     Finalised,
     JoinToken,
+    MasterKey,
     Page,
     Ready,
+    Resealed,
     Settings,
     Version,
     Vnode,
@@ -77,6 +79,16 @@ def finalise(*, cluster_version: int, idempotency_key: str | None = None) -> Cal
         body={"cluster_version": cluster_version},
         idempotency_key=idempotency_key,
     )
+
+
+def master_keys() -> Call[Page[MasterKey]]:
+    """The keys that secrets are sealed with, by their ids, the current one first."""
+    return Call("GET", path_of("cluster", "keys"), Page[MasterKey])
+
+
+def reseal() -> Call[Resealed]:
+    """Seal some secrets again, with the first key of every node; asked until nothing is left."""
+    return Call("POST", path_of("cluster", "reseal"), Resealed)
 
 
 def ready() -> Call[Ready]:

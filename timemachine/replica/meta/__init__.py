@@ -16,6 +16,7 @@ predecessor, a re-created collection not its vnodes. The numbers of nodes are su
     compactions plans that compact: who has begun, who has ended
     tasks       bulk tasks, as far as meta remembers them
     restores    backups that are restored here
+    sealing     which master key seals secrets
     machine     applies the log
 """
 
@@ -48,17 +49,20 @@ from timemachine.replica.meta.commands import (
     PutSettings,
     PutTask,
     Removed,
+    Reseal,
     RestoredCollection,
     RestoreRoutes,
     Retire,
     RouteFailed,
     RouteSucceeded,
+    SealedAgain,
     SteerPlan,
 )
 from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
 from timemachine.replica.meta.nodes import DEFAULT_DATABASE
 from timemachine.replica.meta.plans import basis_of, going
 from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
+from timemachine.replica.meta.sealing import nodes_that_differ, sealed_by, with_seals
 
 __all__ = [
     "DEFAULT_DATABASE",
@@ -94,13 +98,18 @@ __all__ = [
     "PutSettings",
     "PutTask",
     "Removed",
+    "Reseal",
     "RestoreRoutes",
     "RestoredCollection",
     "Retire",
     "RouteFailed",
     "RouteSucceeded",
+    "SealedAgain",
     "SteerPlan",
     "basis_of",
     "going",
+    "nodes_that_differ",
     "read_meta_commands",
+    "sealed_by",
+    "with_seals",
 ]

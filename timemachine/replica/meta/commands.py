@@ -303,6 +303,26 @@ class RouteSucceeded(Command, frozen=True, tag=130):
     at_ms: int
 
 
+class SealedAgain(msgspec.Struct, frozen=True, array_like=True):
+    """A secret of a route, as it was sealed and as it is to be."""
+
+    route_uid: int
+    before: bytes
+    after: bytes
+
+
+class Reseal(Command, frozen=True, tag=131):
+    """Seal with this master key, which is the first of every node, and have these seals by it.
+
+    `key_check` tells the key from others (`timemachine.sealing`). A change of the key, and what
+    was sealed with older ones, come one after the other: some seals at a time.
+    """
+
+    key_id: str
+    key_check: bytes
+    seals: list[SealedAgain]
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -335,4 +355,5 @@ AnyMetaCommand = (
     | EndRestore
     | RouteFailed
     | RouteSucceeded
+    | Reseal
 )

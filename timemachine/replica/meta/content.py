@@ -7,6 +7,7 @@ from timemachine.model import Collection, Database, Failing, Route
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.placing import place_new
 from timemachine.replica.meta.records import MetaResult, refused
+from timemachine.replica.meta.sealing import may_store
 from timemachine.replica.meta.tables import Tables
 
 FAILING = "failing"
@@ -107,6 +108,8 @@ def put_route(tables: Tables, command: c.PutRoute) -> MetaResult:
     version = existing.version if existing is not None else 0
     if command.expected_version != version:
         return refused("version_moved")
+    if not may_store(tables, route, existing):
+        return refused("key_moved")
     if existing is None:
         if len(tables.routes) >= limits.ROUTES_MAX:
             return refused("limit_reached")

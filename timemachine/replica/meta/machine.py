@@ -14,6 +14,7 @@ from timemachine.replica.meta import (
     placing,
     plans,
     restores,
+    sealing,
     tasks,
 )
 from timemachine.replica.meta.records import MetaResult, refused
@@ -26,7 +27,10 @@ read_meta_commands: Callable[[bytes], list[c.AnyMetaCommand]] = codec.decoder(
 
 def _kept(result: MetaResult) -> MetaResult | None:
     """What is kept of an answer: nothing where the caller asks again, under the same key."""
-    again = ("version_moved", "too_many_tasks", "too_many_tokens", "nodes_behind", "plan_running")
+    again = (
+        *("version_moved", "too_many_tasks", "too_many_tokens", "nodes_behind", "plan_running"),
+        "key_moved",
+    )
     return None if result.code in again else result
 
 
@@ -70,6 +74,7 @@ _HANDLERS: Final[dict[type, Callable[[Tables, Any], MetaResult]]] = {
     c.EndRestore: restores.end_restore,
     c.RouteFailed: content.route_failed,
     c.RouteSucceeded: content.route_succeeded,
+    c.Reseal: sealing.reseal,
 }
 assert set(get_args(c.AnyMetaCommand)) == set(_HANDLERS), "every command of the log has its effect"
 

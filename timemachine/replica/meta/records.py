@@ -31,7 +31,8 @@ class MetaResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
            too_many_tokens, token_unknown, token_used, token_expired, format_unknown, node_known,
            node_unknown, node_removed; of placement: sole_replica, no_majority; of formats:
            format_finalised, nodes_behind; of plans: plan_ended, plan_expired, plan_running,
-           plan_outdated, plan_not_confirmed; of restores: restore_conflict, restore_ended
+           plan_outdated, plan_not_confirmed; of restores: restore_conflict, restore_ended; of
+           master keys: keys_differ, key_moved
     node   who joined, with its number
     token  what was issued
     """
@@ -79,6 +80,8 @@ class MetaState(msgspec.Struct, array_like=True):
     cluster_version  the format that is finalised, see `timemachine.formats`. What is written,
                      logged and sent is of this version, so each node must know it: a node that
                      does not may neither join nor come back after a downgrade
+    key_id           the master key that seals secrets, and key_check what tells it from others;
+                     empty until one was named, and the key of the first node seals
     """
 
     applied_index: int = 0
@@ -87,6 +90,8 @@ class MetaState(msgspec.Struct, array_like=True):
     requests: int = 0
     next_number: int = 2
     cluster_version: int = codec.VERSION
+    key_id: str = ""
+    key_check: bytes = b""
 
 
 read_state: Callable[[bytes], MetaState] = codec.decoder(MetaState)

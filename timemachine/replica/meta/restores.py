@@ -7,6 +7,7 @@ from timemachine.model import Failing, PastDue, Restore
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.content import put_collection, put_database
 from timemachine.replica.meta.records import MetaResult, refused
+from timemachine.replica.meta.sealing import may_store
 from timemachine.replica.meta.tables import Tables
 
 
@@ -77,6 +78,8 @@ def restore_routes(tables: Tables, command: c.RestoreRoutes) -> MetaResult:
     missing = [each for name, each in named.items() if name not in tables.routes]
     if len(tables.routes) + len(missing) > limits.ROUTES_MAX:
         return refused("limit_reached")
+    if not all(may_store(tables, each, None) for each in missing):
+        return refused("key_moved")
     for each in missing:
         if each.db in tables.databases:
             # What it was like when it was backed up says nothing of its recipient now.

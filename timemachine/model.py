@@ -130,8 +130,7 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rises over all leaders. `deadline_ms` bounds the send on the leader's wall clock.
     `handed_over` says that this leader gave its leadership away while the send was open, and tells
     its outcome to the next. `delivered` says that an earlier attempt, given up as unknown, turned
-    out to have succeeded: after this one there is none. `node` is the number of the node that
-    sends.
+    out to have succeeded: after this one there is none.
     """
 
     term: int
@@ -143,7 +142,6 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prior: int
     handed_over: bool = False
     delivered: bool = False
-    node: int = 0
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

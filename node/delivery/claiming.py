@@ -13,7 +13,6 @@ from timemachine.delivery.item import CLAIMED, CLAIMING, Item
 from timemachine.delivery.routequeue import TURN_JOBS
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
-from timemachine.group import node_of
 from timemachine.replica.commands import Claim, ClaimItem, PendingItem
 from timemachine.replica.results import ClaimResult
 from timemachine.vnode import Vnode
@@ -80,9 +79,8 @@ class Claims:
             )
             for item in items
         ]
-        vnode = head.vnode
-        command = Claim(now_ms=now_ms, term=vnode.term, items=asked, node=node_of(vnode.id))
-        self._runtime.propose(vnode, command, partial(self._claimed, items))
+        command = Claim(now_ms=now_ms, term=head.vnode.term, items=asked)
+        self._runtime.propose(head.vnode, command, partial(self._claimed, items))
 
     def _claimed(self, items: list[Item], results: Any) -> None:
         if not isinstance(results, list):

@@ -58,15 +58,9 @@ class Orphans:
             return True
         if route is None:
             route = self._meta.routes.get((head.db, record.route))
-        node_id = self._id_of(claim.node)
-        settle = settle_orphan(job_id, record, claim, route, node_id=node_id, now_ms=now_ms)
+        settle = settle_orphan(job_id, record, claim, route, node_id=self._node_id, now_ms=now_ms)
         self._settles.give_up(head, settle)
         return True
-
-    def _id_of(self, number: int) -> str:
-        """The id of the node that sent, as far as it is known here."""
-        nodes = self._meta.nodes.values()
-        return next((node.id for node in nodes if node.number == number), self._node_id)
 
     def _waited(self, head: VnodeHead, due_ms: int, job_id: str, claim: ClaimMark) -> None:
         """A send that was handed over should have ended; what was told of it took it away."""

@@ -134,8 +134,7 @@ def settle_orphan(
     """The claim of a leader that is gone, never settled: its outcome is unknown.
 
     It is tried again at once; of a route that delivers at most once it is left to a human.
-    Without a route, which was deleted, it is due at once too, and that ends it. `node_id` is of the
-    node that had claimed it.
+    Without a route, which was deleted, it is due at once too, and that ends it.
     """
     once = route is not None and route.delivery == "at_most_once"
     attempt = AttemptRecord(

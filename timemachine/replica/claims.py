@@ -62,7 +62,6 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
                 now_ms,
                 item.deadline_ms,
                 before.state,
-                node=command.node,
             ),
         )
         rows.store_claimed(item.job_id, raw_id, before, record)

@@ -126,14 +126,10 @@ class ClaimItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Claim(Command, frozen=True, tag=6):
-    """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it.
-
-    `node` is the number of the node that leads, and will send.
-    """
+    """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it."""
 
     term: int
     items: list[ClaimItem]
-    node: int = 0
 
 
 class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -46,7 +46,6 @@ class _Vnode:
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self._cluster = cluster
         self._number = number
-        self.id = number
         self.machine = cluster.log.machine
         self.keys = cluster.log.keys
 
@@ -173,7 +172,6 @@ class Cluster:
         self.moving = False
         self.committed: list[Any] = []
         self.meta: Any = SimpleNamespace(
-            nodes={},
             routes_by_uid={ROUTE.uid: ROUTE},
             routes={("d", "r"): ROUTE},
             settings=Settings(),

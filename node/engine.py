@@ -156,6 +156,7 @@ class Engine(Reader):
             self.meta,
             sender,
             node_id=node.id,
+            number=self.number,
             prepare=self._prepare,
             tell_meta=self._tell_meta,
             late=self._late,

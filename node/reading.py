@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from node.replicas import job_machine
 from timemachine.model import AttemptRecord, Collection, JobRecord, JobState, Queue
 from timemachine.replica.commands import PendingItem
-from timemachine.replica.records import read_attempt, read_job, read_meta
+from timemachine.replica.records import read_attempt, read_job, read_meta, whole
 from timemachine.ring import vnode_of
 from timemachine.storage.api import Store, View
 from timemachine.storage.keys import u32
@@ -98,7 +98,7 @@ class Reader:
         # Since the record was read, it may have got a row of its own.
         if record.delivering and (not rows or rows[-1][0] != start + u32(record.serial)):
             attempts.append(record.delivering)
-        return [read_attempt(value) for value in attempts]
+        return [whole(record, read_attempt(value)) for value in attempts]
 
     # --- many jobs -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from timemachine.ed25519 import PRIVATE_PREFIX, PrivateKey, parse_private_key
 from timemachine.errors import InvalidSecret
 from timemachine.model import Route
 from timemachine.sealing import MasterKey, open_sealed, seal
-from timemachine.signing import SECRET_PREFIX, parse_secret
+from timemachine.signing import SECRET_PREFIX, key_id, parse_secret
 
 
 def route_context(db: str, name: str) -> bytes:
@@ -35,6 +35,11 @@ def parse_signing_key(text: str) -> bytes | PrivateKey:
             f"The secret must start with '{SECRET_PREFIX}' or '{PRIVATE_PREFIX}'.", rule="prefix"
         )
     return parse_secret(text)
+
+
+def signing_key_id(key: bytes | PrivateKey) -> int:
+    """What attempts name a key by; see `timemachine.signing.key_id`."""
+    return key.key_id() if isinstance(key, PrivateKey) else key_id(key)
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from node.secrets import RouteSecrets, open_route
+from node.secrets import RouteSecrets, open_route, signing_key_id
 from timemachine import __version__
 from timemachine.identifiers import webhook_id
 from timemachine.model import JobRecord, Route
@@ -22,7 +22,15 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 class Prepared:
     """What does not change from one request of a route's version to the next, for a time."""
 
-    __slots__ = ("_body_ends", "_expires_ms", "_version", "signer", "static_head", "target")
+    __slots__ = (
+        "_body_ends",
+        "_expires_ms",
+        "_version",
+        "key_ids",
+        "signer",
+        "static_head",
+        "target",
+    )
 
     def __init__(self, route: Route, target: Target, secrets: RouteSecrets) -> None:
         self.target = target
@@ -30,6 +38,7 @@ class Prepared:
         self._expires_ms = secrets.expires_ms
         self._body_ends: dict[tuple[str, str, str], bytes] = {}
         self.signer = Signer(secrets.signing_keys)
+        self.key_ids = tuple(signing_key_id(key) for key in secrets.signing_keys)
         lines = [
             b"POST " + target.path_and_query + b" HTTP/1.1",
             b"Host: " + target.host_header,

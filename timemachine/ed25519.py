@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from timemachine.errors import InvalidSecret
-from timemachine.signing import decode_secret
+from timemachine.signing import decode_secret, key_id
 
 PRIVATE_PREFIX: Final = "whsk_"
 PUBLIC_PREFIX: Final = "whpk_"
@@ -37,6 +37,10 @@ class PrivateKey:
     def secret(self) -> str:
         """The key's text; the reverse of `parse_private_key`."""
         return PRIVATE_PREFIX + _base64(self._seed + self._public_half())
+
+    def key_id(self) -> int:
+        """What attempts name it by; see `signing.key_id`."""
+        return key_id(self._public_half())
 
     def __repr__(self) -> str:
         """Without what is secret of it."""

@@ -72,6 +72,7 @@ COMMAND_OVERHEAD_BYTES = 256
 COMMAND_BYTES_MAX = META_BYTES_MAX + 64 * 1024
 ATTEMPT_BODY_BYTES_MAX = 16 * 1024  # a captured response, cut before it is stored
 ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
+LEADERS_PER_VNODE_KEPT = 32  # who led when is told of the last; older attempts tell their terms
 REQUESTS_KEPT_MS = 24 * 3_600_000
 REQUESTS_MADE_KEPT_MS = 60_000  # likewise, of keys that nodes make for what came without one
 REQUESTS_PER_VNODE_MAX = 200_000

@@ -111,6 +111,30 @@ class DeadReason(StrEnum):
     UNKNOWN = "unknown"
 
 
+class HeldUp(IntEnum):
+    """What an attempt that was due waited for before its claim, as its leader saw it.
+
+    The number is stored; the lower-case name is what users see.
+    """
+
+    NOTHING = 0
+    IN_FLIGHT = 1
+    """Its route had as many attempts in flight as it may."""
+    RATE = 2
+    """Its route had begun as many attempts as it may in a period."""
+    RECIPIENT = 3
+    """Its route waited because its recipient was overloaded."""
+    ROUTE = 4
+    """It stood apart: its route was paused or disabled, or far behind."""
+    NODE = 5
+    """The node had as many attempts in flight as it may."""
+
+    @property
+    def text(self) -> str | None:
+        """The name users see."""
+        return self.name.lower() if self else None
+
+
 class Queue(IntEnum):
     """Which index holds a pending job's next attempt."""
 
@@ -175,6 +199,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     backed up may have had such a version too, with another content
     smear_ms        how long after `trigger_ms` its first attempt is due: its part of its route's
                     `smear_ms`, as that was when the job was made or was last given a route
+    accepted_term   the term in which this version was taken (0: in another cluster)
     """
 
     uid: bytes
@@ -205,6 +230,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     delivering: bytes = b""
     restored: int = 0
     smear_ms: int = 0
+    accepted_term: int = 0
 
 
 class AttemptStatus(StrEnum):
@@ -217,7 +243,22 @@ class AttemptStatus(StrEnum):
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One HTTP request for a job: what was sent where, what came back, how long each phase took."""
+    """One HTTP request for a job: what was sent where, what came back, how long each phase took.
+
+    uid             of the job's life; empty where the attempt is kept in the job's row: then this,
+                    `trigger_ms`, `route`, the settle's time and term are as in there, and so is a
+                    `due_ms` of 0 (`replica.records.whole`)
+    trigger_ms, route
+                    of the version that was sent; None and empty where that was replaced while the
+                    attempt was under way
+    due_ms          when the attempt was due
+    settled_ms, settled_term
+                    when its outcome was proposed to the log, by that leader's clock, and in which
+                    term that was taken; the node is that of the leader
+    queue_ms        how long it waited for a connection to be free; not in `total_ms`
+    key_ids         which keys signed it (`signing.key_id`)
+    held_up         what it waited for before it was claimed (`HeldUp`)
+    """
 
     attempt: int
     version: int
@@ -246,6 +287,26 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     next_attempt_ms: int | None = None
     trigger: str = "scheduled"
     content_removed: bool = False
+    uid: bytes = b""
+    trigger_ms: int | None = None
+    route: str = ""
+    due_ms: int = 0
+    settled_ms: int = 0
+    settled_term: int = 0
+    queue_ms: float = 0.0
+    key_ids: tuple[int, ...] = ()
+    held_up: int = 0
+
+
+class Leadership(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A leader of a vnode that has claimed something: its term, its node's number, since when.
+
+    One that ceased to fire for a while, in the same term, has begun anew.
+    """
+
+    term: int
+    node: int
+    since_ms: int
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

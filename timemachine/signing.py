@@ -16,6 +16,8 @@ from timemachine import limits
 from timemachine.errors import InvalidSecret
 
 SECRET_PREFIX: Final = "whsec_"
+# Keeps these hashes apart from any other use of SHA-256 over the same bytes.
+_KEY_ID_DOMAIN: Final = b"timemachine key id\0"
 
 
 def sign_v1(key: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> str:
@@ -81,6 +83,19 @@ def _hmac_sha256(key: bytes) -> Callable[[bytes], str]:
         return "v1," + binascii.b2a_base64(outer.digest(), newline=False).decode("ascii")
 
     return signature
+
+
+def key_id(key: bytes) -> int:
+    """A number of 32 bits that tells keys apart and says nothing of them.
+
+    The first bytes of a SHA-256 over a domain and the key; attempts record which keys signed them.
+    """
+    return int.from_bytes(hashlib.sha256(_KEY_ID_DOMAIN + key).digest()[:4], "big")
+
+
+def key_id_text(number: int) -> str:
+    """A `key_id` as users see it: eight hexadecimal digits."""
+    return f"{number:08x}"
 
 
 def parse_secret(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import re
 
+from node.api.attempt_queries import FILTERS, AttemptPage, filter_scope, query_filter
 from node.api.conventions import (
     Answer,
     Call,
@@ -11,10 +12,10 @@ from node.api.conventions import (
     query_number,
     replayed,
 )
-from node.api.job_views import AttemptView, attempt_view
+from node.api.job_views import attempt_view
 from node.api.lookups import find_job, job_named
 from node.api.operations import IDEMPOTENCY_KEY, IN_COLLECTION, JOB, Parameter, Told, operation
-from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, write_cursor
+from node.api.paging import PAGED, Natural, query_limit, read_cursor, write_cursor
 from node.api.problems import refusal
 from node.engine import Engine
 from timemachine import limits
@@ -35,22 +36,39 @@ class AttemptHandlers:
         "GET",
         _ATTEMPTS,
         tag=_TAG,
-        query=PAGED,
-        answers={200: Told(meaning="Oldest first.", body=Page[AttemptView])},
+        query=[*FILTERS, *PAGED],
+        answers={200: Told(meaning="Oldest first.", body=AttemptPage)},
         refusals=[*IN_COLLECTION, "404 job_not_found"],
     )
     async def list_attempts(self, call: Call) -> Answer:
-        """List the attempts of a job."""
+        """List the attempts of a job.
+
+        Of all its versions, the oldest first.
+        """
         collection, job_id = job_named(self._engine, *call.names)
         record, _ = find_job(self._engine, collection, job_id)
-        attempts = self._engine.read_attempts(collection, job_id, record)
-        scope = f"attempts/{collection.uid}/{job_id}"
-        position = read_cursor(call, scope, tuple[Natural])
-        start = 0 if position is None else position[0]
-        stop = start + query_limit(call)
-        cursor = write_cursor((stop,), scope) if len(attempts) > stop else None
-        items = [attempt_view(row) for row in attempts[start:stop]]
-        return json_answer(Page(items, cursor))
+        among = query_filter(call)
+        attempts = [
+            each
+            for each in self._engine.read_attempts(collection, job_id, record)
+            if among.takes(each)
+        ]
+        scope = f"attempts/{collection.uid}/{job_id}/{filter_scope(call)}"
+        position = read_cursor(call, scope, tuple[Natural, Natural])
+        limit = query_limit(call)
+        start, stop = (0, limit) if position is None else position
+        # A page before may have been of another length.
+        stop = min(stop, start + limit)
+        following = previous = None
+        if len(attempts) > stop:
+            following = write_cursor((stop, stop + limit), scope)
+        if start:
+            previous = write_cursor((max(0, start - limit), start), scope)
+        items = [
+            attempt_view(each, job_id, collection.db, collection.name)
+            for each in attempts[start:stop]
+        ]
+        return json_answer(AttemptPage(items, following, previous))
 
     @operation(
         "DELETE",

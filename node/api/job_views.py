@@ -1,7 +1,7 @@
 """How jobs and their attempts look in JSON."""
 
 from base64 import b64encode
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -15,9 +15,11 @@ from timemachine.model import (
     AttemptStatus,
     Collection,
     DeadReason,
+    HeldUp,
     JobRecord,
     JobState,
 )
+from timemachine.signing import key_id_text
 
 _OUTCOMES = ("cancelled", "in_flight", "already_delivered", "already_dead")
 
@@ -114,26 +116,74 @@ def found_job_view(engine: Engine, collection: Collection, job: FoundJob) -> Job
 class PhasesView(msgspec.Struct, frozen=True):
     """How long the parts of an attempt took, in milliseconds."""
 
+    queue: Annotated[float, Meta(description="Waiting for a connection; not in `duration_ms`.")]
     resolve: float
     connect: float
     tls: float
-    first_byte: float
+    first_byte: Annotated[float, Meta(description="From sending to the first byte of the answer.")]
+
+
+_WHY_MADE: Final = {
+    "scheduled": "scheduled",
+    "manual": "manual",
+    "redrive": "redrive",
+    "unknown": "orphan",
+}
+"""`trigger` by why the attempt was made; all else are reasons of a failure before."""
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt as answered: what was sent where, and what came back."""
 
+    id: Annotated[str, Meta(description="`webhook_id`, a hyphen and `attempt`.")]
+    webhook_id: Annotated[str, Meta(description="The header `webhook-id` that was sent.")]
+    job_id: str
+    db: str
+    collection: str
+    route: Annotated[
+        str | None, Meta(description="Null where a version was replaced while it was sent.")
+    ]
     attempt: Annotated[int, Meta(description="1 for the first of a version.")]
     version: Version
     status: Annotated[str, one_of("How it ended.", *AttemptStatus)]
-    trigger: Annotated[str, Meta(description="Why it was made.")]
-    url: str
-    node: str
+    trigger: Annotated[
+        str,
+        one_of(
+            "Why it was made: its time had come, one before had failed, one before was of unknown"
+            " outcome, or somebody asked for it.",
+            *("scheduled", "retry", "orphan", "manual", "redrive"),
+        ),
+    ]
+    retry_reason: Annotated[
+        str | None, Meta(description="How the one before failed, where it is a retry.")
+    ]
+    url: Annotated[str, Meta(description="Without user and password.")]
+    key_ids: Annotated[
+        list[str], Meta(description="Which keys signed it; see the secrets of the route.")
+    ]
+    node: Annotated[str, Meta(description="Who claimed it; empty where that is not known.")]
     term: int
     fence: Annotated[int, Meta(description="Rises with every attempt of the vnode.")]
+    trigger_time: Annotated[Time | None, Meta(description="Of the version; null as `route`.")]
+    due_time: Annotated[Time | None, Meta(description="When it was due; null as `route`.")]
+    held_up: Annotated[
+        str | None,
+        one_of(
+            "What it waited for when it was due, as its leader saw it: `in_flight`, `rate` and"
+            " `node` are limits, `recipient` is its 429, `route` a route that was paused, disabled"
+            " or far behind.",
+            *(each.text for each in HeldUp),
+        ),
+    ]
     claimed_time: Time
     started_time: Time
     ended_time: Time
+    settled_time: Annotated[
+        Time | None, Meta(description="When its outcome was given to the log to be committed.")
+    ]
+    settled_term: Annotated[
+        int | None, Meta(description="Another one than `term` where another leader did that.")
+    ]
     duration_ms: float
     phases_ms: PhasesView
     remote_ip: str | None
@@ -154,26 +204,42 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_time: Time | None
 
 
-def attempt_view(record: AttemptRecord) -> AttemptView:
-    """An attempt as answered. A body that is not UTF-8 is given as base64."""
+def attempt_view(record: AttemptRecord, job_id: str, db: str, collection: str) -> AttemptView:
+    """An attempt of a job as answered. A body that is not UTF-8 is given as base64."""
     try:
         body, encoding = record.response_body.decode(), "utf-8"
     except UnicodeDecodeError:
         body, encoding = b64encode(record.response_body).decode(), "base64"
+    sent_as = webhook_id(record.uid, record.version, 0)
+    trigger = _WHY_MADE.get(record.trigger, "retry")
     return AttemptView(
+        id=f"{sent_as}-{record.attempt}",
+        webhook_id=sent_as,
+        job_id=job_id,
+        db=db,
+        collection=collection,
+        route=record.route or None,
         attempt=record.attempt,
         version=record.version,
         status=record.status,
-        trigger=record.trigger,
+        trigger=trigger,
+        retry_reason=record.trigger if trigger == "retry" else None,
         url=record.url,
+        key_ids=[key_id_text(each) for each in record.key_ids],
         node=record.node,
         term=record.term,
         fence=record.fence,
+        trigger_time=record.trigger_ms,
+        due_time=record.due_ms or record.trigger_ms,
+        held_up=HeldUp(record.held_up).text,
         claimed_time=record.claimed_ms,
         started_time=record.started_ms,
         ended_time=record.ended_ms,
+        settled_time=record.settled_ms or None,
+        settled_term=record.settled_term or None,
         duration_ms=round(record.total_ms, 3),
         phases_ms=PhasesView(
+            round(record.queue_ms, 3),
             round(record.resolve_ms, 3),
             round(record.connect_ms, 3),
             round(record.tls_ms, 3),

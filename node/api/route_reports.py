@@ -1,18 +1,22 @@
 """What became of a route's jobs: its state and counts, its attempts."""
 
+from collections.abc import Sequence
+
+from node.api.attempt_queries import FILTERS, AttemptPage, filter_scope, query_filter
 from node.api.conventions import Answer, Call, gathered, json_answer, polled
 from node.api.job_views import attempt_view
 from node.api.lookups import find_route
 from node.api.operations import ROUTE, Told, operation
-from node.api.paging import PAGED, Natural, Page, query_limit, read_cursor, viewed, write_cursor
-from node.api.route_views import RouteAttemptView, RouteStatsView
-from node.attempts import RouteAttempt
+from node.api.paging import PAGED, Natural, query_limit, read_cursor, viewed, write_cursor
+from node.api.route_views import RouteStatsView
+from node.attempts import RouteAttempt, RoutePosition
 from node.engine import Engine
 from node.gathering import ListAttempts, RouteCounts, RouteSends
-from timemachine.identifiers import webhook_id
+from timemachine import limits
 from timemachine.model import Collection, Route
 
 _TAG = "Routes"
+_PLACE_MAX = 1 << 32  # of cursors that somebody made up
 
 
 class RouteReportHandlers:
@@ -58,41 +62,72 @@ class RouteReportHandlers:
         "GET",
         f"{ROUTE}/attempts",
         tag=_TAG,
-        query=PAGED,
-        answers={200: Told(meaning="The newest first.", body=Page[RouteAttemptView])},
+        query=[*FILTERS, *PAGED],
+        answers={200: Told(meaning="The newest first.", body=AttemptPage)},
         refusals=["404 route_not_found"],
     )
     async def list_route_attempts(self, call: Call) -> Answer:
-        """List the attempts of a route's jobs."""
+        """List the attempts of a route's jobs.
+
+        The newest first. `previous_cursor` leads to newer ones, also to those that come later.
+        """
         route = find_route(self._engine, *call.names)
-        scope = f"route-attempts/{route.uid}"
-        before = read_cursor(call, scope, tuple[bytes, Natural, Natural, Natural])
-        limit = query_limit(call)
-        question = ListAttempts(route.uid, before, limit)
-        found = await gathered(self._engine, question, self._places(route), call)
-        names = {each.uid: each.name for each in self._places(route)}
+        scope = f"route-attempts/{route.uid}/{filter_scope(call)}"
+        position = read_cursor(call, scope, tuple[bool, bytes, Natural, Natural, Natural])
+        newer, behind = (False, None) if position is None else (position[0], position[1:])
+        places, now_ms = self._places(route), self._engine.now_ms()
+        question = ListAttempts(
+            route.uid,
+            behind,
+            query_limit(call),
+            newer=newer,
+            among=query_filter(call),
+            kept_ms=tuple(
+                (each.uid, max(0, now_ms - _kept_ms(each.history_retention_ms))) for each in places
+            ),
+        )
+        found = await gathered(self._engine, question, places, call)
+        names = {each.uid: each.name for each in places}
+        rows = found.attempts[::-1] if newer else found.attempts
         items = await viewed(
             # What is of a collection that was deleted meanwhile is gone.
-            [each for each in found.attempts if each.position[1] in names],
-            lambda each: _view(each, route.db, names[each.position[1]]),
+            [each for each in rows if each.position[1] in names],
+            lambda each: attempt_view(each.attempt, each.job_id, route.db, names[each.position[1]]),
         )
-        cursor = None if found.position is None else write_cursor(found.position, scope)
-        return json_answer(Page(items, cursor))
+        following, previous = _cursors(rows, found.position, behind, newer=newer)
+        return json_answer(
+            AttemptPage(
+                items,
+                following and write_cursor((False, *following), scope),
+                previous and write_cursor((True, *previous), scope),
+            )
+        )
 
     def _places(self, route: Route) -> list[Collection]:
         """The collections that a route's jobs can be in."""
         return [each for each in self._engine.meta.collections.values() if each.db == route.db]
 
 
-def _view(found: RouteAttempt, db: str, collection: str) -> RouteAttemptView:
-    attempt, record = attempt_view(found.attempt), found.record
-    return RouteAttemptView(
-        job_id=found.job_id,
-        db=db,
-        collection=collection,
-        # Versions of before may be of a former life of that id.
-        webhook_id=webhook_id(record.uid, record.version, record.occurrence)
-        if found.attempt.version == record.version
-        else None,
-        **{name: getattr(attempt, name) for name in attempt.__struct_fields__},
-    )
+def _kept_ms(retention_ms: int) -> int:
+    """How long attempts are listed at most: they are forgotten a little later than they may be."""
+    return max(retention_ms, limits.REQUESTS_MADE_KEPT_MS) + limits.FORGET_MARGIN_MS
+
+
+def _cursors(
+    rows: Sequence[RouteAttempt],
+    position: RoutePosition | None,
+    behind: RoutePosition | None,
+    *,
+    newer: bool,
+) -> tuple[RoutePosition | None, RoutePosition | None]:
+    """What older and newer attempts are behind, of a page that shows these, the newest first.
+
+    `position` is where the page ended, None at the end, and `behind` where it began.
+    """
+    if newer:
+        assert behind is not None
+        # Of an empty page: behind where it began, and that attempt with them.
+        row, uid, index, place = behind
+        older = rows[-1].position if rows else (row, uid, index, min(place, _PLACE_MAX) + 1)
+        return older, position or (rows[0].position if rows else behind)
+    return position, rows[0].position if rows else behind

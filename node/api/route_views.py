@@ -1,11 +1,10 @@
 """How routes look in JSON, and what became of their jobs."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from node.api.job_views import AttemptView
 from node.api.schemas import Time, Version, one_of
 from timemachine.delivery.condition import STATES, Condition
 from timemachine.model import Breaker, Rate, Retry, Route
@@ -125,6 +124,7 @@ def route_view(route: Route, condition: Condition) -> RouteView:
 _PUBLIC_KEY = Meta(
     description="`whpk_` and base64: what recipients verify `v1a` with. Null with `v1`."
 )
+_KEY_ID: Final = Meta(description="How attempts name the key; it says nothing of the secret.")
 
 
 class PreviousSecret(msgspec.Struct, frozen=True):
@@ -133,6 +133,7 @@ class PreviousSecret(msgspec.Struct, frozen=True):
     secret: str
     expires_time: Time | None
     public_key: Annotated[str | None, _PUBLIC_KEY]
+    key_id: Annotated[str, _KEY_ID]
 
 
 class SecretView(msgspec.Struct, frozen=True):
@@ -141,6 +142,7 @@ class SecretView(msgspec.Struct, frozen=True):
     secret: str
     public_key: Annotated[str | None, _PUBLIC_KEY]
     previous: list[PreviousSecret]
+    key_id: Annotated[str, _KEY_ID]
 
 
 class ExampleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,15 +154,6 @@ class ExampleView(msgspec.Struct, frozen=True, kw_only=True):
     error_message: str | None
     webhook_id: str
     duration_ms: float
-
-
-class RouteAttemptView(AttemptView, frozen=True, kw_only=True):
-    """An attempt of a route's job as answered."""
-
-    job_id: str
-    db: str
-    collection: str
-    webhook_id: Annotated[str | None, Meta(description="Null where a version of before was sent.")]
 
 
 class RouteStatsView(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,8 +36,10 @@ from node.api.route_store import RouteStore
 from node.api.route_views import ExampleView, PreviousSecret, RouteView, SecretView, route_view
 from node.api.schemas import between
 from node.engine import Engine
+from node.secrets import parse_signing_key, signing_key_id
 from timemachine import limits
 from timemachine.model import Route, SealedKey
+from timemachine.signing import key_id_text
 
 _TAG = "Routes"
 _CONDITIONAL = (IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH)
@@ -334,11 +336,11 @@ class RouteHandlers:
             for each in unexpired(route, self._engine.now_ms())
         ]
         previous = [
-            PreviousSecret(secret, expires_ms, public_key_of(secret))
+            PreviousSecret(secret, expires_ms, public_key_of(secret), _key_id(secret))
             for secret, expires_ms in older
         ]
         secret = current[0]
-        answer = json_answer(SecretView(secret, public_key_of(secret), previous))
+        answer = json_answer(SecretView(secret, public_key_of(secret), previous, _key_id(secret)))
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["ETag"] = f'"{route.version}"'
         return answer
@@ -361,3 +363,7 @@ class RouteHandlers:
         route = find_route_of(self._engine, *call.names)
         sent = await ask(self._engine.send_example, route)
         return json_answer(msgspec.convert(sent, ExampleView))
+
+
+def _key_id(secret: str) -> str:
+    return key_id_text(signing_key_id(parse_signing_key(secret)))

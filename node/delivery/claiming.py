@@ -21,7 +21,7 @@ from timemachine.vnode import Vnode
 class Claims:
     """Asks for claims, and hands those that hold over to be sent.
 
-    `suspend` is told of a vnode that leads and may not fire.
+    `number` is this node's. `suspend` is told of a vnode that leads and may not fire.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Claims:
         world: World,
         runtime: Runtime,
         *,
+        number: int,
         suspend: Callable[[Vnode], None],
     ) -> None:
         self._window = window
@@ -39,6 +40,7 @@ class Claims:
         self._orphans = orphans
         self._world = world
         self._runtime = runtime
+        self._number = number
         self._suspend = suspend
 
     def grant(self, now_ms: int) -> None:
@@ -79,7 +81,13 @@ class Claims:
             )
             for item in items
         ]
-        command = Claim(now_ms=now_ms, term=head.vnode.term, items=asked)
+        command = Claim(
+            now_ms=now_ms,
+            term=head.vnode.term,
+            items=asked,
+            node=self._number,
+            since_ms=head.since_ms,
+        )
         self._runtime.propose(head.vnode, command, partial(self._claimed, items))
 
     def _claimed(self, items: list[Item], results: Any) -> None:

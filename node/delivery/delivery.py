@@ -53,10 +53,11 @@ from timemachine.vnode import Vnode
 class Delivery:
     """All vnodes that this node leads, all routes.
 
-    `prepare` opens a route for sending; `tell_meta` gets what attempts say of whole routes;
-    `late` gets what became of sends of groups that this node leads no more; `stepped` is told that
-    the wall clock has jumped, before anything is fired by it. `neighbours` are the other nodes,
-    which lend and borrow; without them every share is used by its owner.
+    `node_id` and `number` name this node. `prepare` opens a route for sending; `tell_meta` gets
+    what attempts say of whole routes; `late` gets what became of sends of groups that this node
+    leads no more; `stepped` is told that the wall clock has jumped, before anything is fired by
+    it. `neighbours` are the other nodes, which lend and borrow; without them every share is used
+    by its owner.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Delivery:
         sender: Sender,
         *,
         node_id: str,
+        number: int = 0,
         prepare: Callable[[Route], Prepared],
         tell_meta: Callable[[DisableRoute | RouteFailed | RouteSucceeded], None],
         late: Late = lambda _group, _settles: None,
@@ -98,7 +100,7 @@ class Delivery:
             breakers=self._breakers,
             failures=failures,
         )
-        orphans = Orphans(self._settles, world, meta, node_id=node_id)
+        orphans = Orphans(self._settles, world, meta)
         self._parking = Parking(window, orphans, world, runtime, meta)
         self._admission = Admission(window, self._parking, world, store, meta)
         self._scanner = Scanner(window, self._admission, store)
@@ -154,6 +156,7 @@ class Delivery:
             orphans,
             world,
             runtime,
+            number=number,
             suspend=self._leading.suspend,
         )
         offsets = Offsets(window, world, runtime)

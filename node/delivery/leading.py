@@ -92,6 +92,7 @@ class Leading:
         row = self._store.get(vnode.keys.state)
         seen_index = 0 if row is None else read_state(row).applied_index
         head = VnodeHead(vnode, self._led[vnode], seen_index)
+        head.since_ms = self._world.wall_ms()
         self._window.heads[vnode] = head
         for item in self._window.left.pop(vnode.group, []):
             if item.stage == SENDING:

@@ -10,6 +10,7 @@ from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.model import ClaimMark, JobRecord
 from timemachine.replica.commands import PendingItem
 from timemachine.replica.meta import MetaMachine
+from timemachine.replica.records import find_leaders
 
 
 class Orphans:
@@ -19,11 +20,10 @@ class Orphans:
     The next one gives these up only after their deadline.
     """
 
-    def __init__(self, settles: Settles, world: World, meta: MetaMachine, *, node_id: str) -> None:
+    def __init__(self, settles: Settles, world: World, meta: MetaMachine) -> None:
         self._settles = settles
         self._world = world
         self._meta = meta
-        self._node_id = node_id
 
     def look(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> bool:
         """Whether a job that stood in an index turns out to be an orphan, which is then closed."""
@@ -58,9 +58,17 @@ class Orphans:
             return True
         if route is None:
             route = self._meta.routes.get((head.db, record.route))
-        settle = settle_orphan(job_id, record, claim, route, node_id=self._node_id, now_ms=now_ms)
+        node_id = self._claimed_by(head, claim)
+        settle = settle_orphan(job_id, record, claim, route, node_id=node_id, now_ms=now_ms)
         self._settles.give_up(head, settle)
         return True
+
+    def _claimed_by(self, head: VnodeHead, claim: ClaimMark) -> str:
+        """The id of the node whose claim it is; empty if that is not known any more."""
+        leaders = find_leaders(head.machine.overlay, head.vnode.keys)
+        numbers = {each.node for each in leaders if each.term == claim.term}
+        nodes = self._meta.nodes.values()
+        return next((node.id for node in nodes if node.number in numbers), "")
 
     def _waited(self, head: VnodeHead, due_ms: int, job_id: str, claim: ClaimMark) -> None:
         """A send that was handed over should have ended; what was told of it took it away."""

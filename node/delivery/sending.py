@@ -190,6 +190,7 @@ class Sends:
         item.stage = SENDING
         item.started_ms = now_ms
         item.route = route
+        item.key_ids = prepared.key_ids
         self.started += 1
         if claim.attempt == 1 and record.retry_reason is None:
             self.lateness.note(now_ms - item.due_ms)

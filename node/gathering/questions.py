@@ -10,7 +10,16 @@ from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
-from node.attempts import AttemptsPage, RouteAttempt, RoutePosition, newest_first, route_attempts
+from node.attempts import (
+    ALL,
+    AttemptFilter,
+    AttemptsPage,
+    RouteAttempt,
+    RoutePosition,
+    newest_first,
+    oldest_first,
+    route_attempts,
+)
 from node.compacting.reports import CompactionReport, CompactionSize
 from node.delivery import Delivery
 from node.forecast import forecast
@@ -266,18 +275,32 @@ class ListJobs(_Question, frozen=True, tag=5):
 
 
 class ListAttempts(_Question, frozen=True, tag=6):
-    """A page of a route's attempts, the newest first; see `node.attempts.route_attempts`."""
+    """A page of a route's attempts; see `node.attempts.route_attempts`.
+
+    `kept_ms` are (uid of a collection, before which time its attempts are forgotten).
+    """
 
     route_uid: int
-    before: RoutePosition | None
+    behind: RoutePosition | None
     limit: int
     bytes_max: int | None = None
+    newer: bool = False
+    among: AttemptFilter = ALL
+    kept_ms: tuple[tuple[int, int], ...] = ()
 
     def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[AttemptsPage | None]:
         """See the module."""
         placed = sorted([(*vnode.group, vnode.keys) for vnode in vnodes], key=lambda each: each[:2])
         yield from route_attempts(
-            here.store, placed, self.route_uid, self.before, self.limit, self.bytes_max
+            here.store,
+            placed,
+            self.route_uid,
+            self.behind,
+            self.limit,
+            self.bytes_max,
+            newer=self.newer,
+            among=self.among,
+            kept_ms=dict(self.kept_ms),
         )
 
     def merge(self, parts: Sequence[AttemptsPage]) -> AttemptsPage:
@@ -287,12 +310,14 @@ class ListAttempts(_Question, frozen=True, tag=6):
 
     def on(self, position: RoutePosition | None, limit: int) -> "ListAttempts":
         """The same from there on, in pieces that can be sent."""
-        return ListAttempts(self.route_uid, position, limit, limits.GATHER_PAGE_BYTES)
+        return msgspec.structs.replace(
+            self, behind=position, limit=limit, bytes_max=limits.GATHER_PAGE_BYTES
+        )
 
     @property
     def position(self) -> RoutePosition | None:
         """From where on."""
-        return self.before
+        return self.behind
 
     @staticmethod
     def items(page: AttemptsPage) -> list[RouteAttempt]:
@@ -304,10 +329,9 @@ class ListAttempts(_Question, frozen=True, tag=6):
         """Where an item stands."""
         return item.position
 
-    @staticmethod
-    def order(position: RoutePosition) -> tuple[bytes, int, int, int]:
+    def order(self, position: RoutePosition) -> tuple[bytes, int, int, int]:
         """A sort key of positions."""
-        return newest_first(position)
+        return oldest_first(position) if self.newer else newest_first(position)
 
     @staticmethod
     def page(items: list[RouteAttempt], position: RoutePosition | None) -> AttemptsPage:

@@ -133,4 +133,9 @@ def _unknown(
         ended_ms=max(claim.claimed_ms, restore.cut_ms),
         error_code="orphaned",
         error_message=_UNKNOWN,
+        trigger=before.retry_reason or "scheduled",
+        uid=before.uid,
+        trigger_ms=before.trigger_ms,
+        route=before.route,
+        due_ms=before.due_ms,
     )

@@ -24,10 +24,14 @@ def moment(time_ms: int) -> datetime:
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """One page of a list; `next_cursor` asks for the next one, None when there is none."""
+    """One page of a list; `next_cursor` asks for the next one, None when there is none.
+
+    Lists of attempts have a `previous_cursor` as well, which asks for the page before.
+    """
 
     items: tuple[T, ...]
     next_cursor: str | None = None
+    previous_cursor: str | None = None
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +141,7 @@ class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     expires_time: int
     public_key: str | None = None
+    key_id: str = ""
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -146,12 +151,14 @@ class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
 class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
     """The signing secrets of a route.
 
-    `public_key` is what recipients verify with where the secret is a private key, `whsk_`.
+    `public_key` is what recipients verify with where the secret is a private key, `whsk_`. Attempts
+    name the keys that signed them by `key_id`.
     """
 
     secret: str
     public_key: str | None = None
     previous: tuple[PreviousSecret, ...] = ()
+    key_id: str = ""
 
     def __repr__(self) -> str:
         """Without the secrets."""
@@ -225,25 +232,35 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request for a job. `status` is succeeded, failed or unknown.
 
     A response that is not UTF-8 is base64; `response_body_encoding` says which. `content_removed`
-    tells that it was forgotten. In the list of a route `db`, `collection`, `job_id` and
-    `webhook_id` tell whose attempt it is.
+    tells that it was forgotten. `trigger` is scheduled, retry, orphan, manual or redrive, and
+    `held_up` what it waited for when it was due. What became of it was committed at `settled_time`,
+    in `settled_term`.
     """
 
+    id: str = ""
+    webhook_id: str = ""
+    job_id: str = ""
     db: str = ""
     collection: str = ""
-    job_id: str = ""
-    webhook_id: str | None = None
+    route: str | None = None
     attempt: int = 0
     version: int = 0
     status: str = ""
     trigger: str = ""
+    retry_reason: str | None = None
+    key_ids: tuple[str, ...] = ()
     node: str = ""
     term: int = 0
     fence: int | str = 0
     url: str = ""
+    trigger_time: int | None = None
+    due_time: int | None = None
+    held_up: str | None = None
     claimed_time: int | None = None
     started_time: int | None = None
     ended_time: int | None = None
+    settled_time: int | None = None
+    settled_term: int | None = None
     duration_ms: float | None = None
     phases_ms: dict[str, float] = {}
     remote_ip: str | None = None

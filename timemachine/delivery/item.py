@@ -18,8 +18,10 @@ class Item:
     waiting     whether it came out of its route's waiting index, and not out of the due index
     attempts    those that are settled; the claim asks for the next
     record      the job with its claim, from CLAIMED on
-    handle, route, started_ms
-                the request under way, and its route as it was then, from SENDING on
+    held_up     what it waited for before its claim, `HeldUp`
+    handle, route, key_ids, started_ms
+                the request under way, its route as it was then and the keys that signed it, from
+                SENDING on
     trial       of its route's breaker, when it got its slot
     """
 
@@ -28,7 +30,9 @@ class Item:
         "due_ms",
         "handle",
         "head",
+        "held_up",
         "job_id",
+        "key_ids",
         "queue",
         "record",
         "route",
@@ -65,4 +69,6 @@ class Item:
         self.handle: Handle | None = None
         self.started_ms = 0
         self.trial = 0
+        self.key_ids: tuple[int, ...] = ()
+        self.held_up = 0
         self.route = queue.route

@@ -10,13 +10,18 @@ from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
 from timemachine.delivery.ratelimit import RateLimit
 from timemachine.delivery.shares import SOLE_SHARE, Share
-from timemachine.model import Route
+from timemachine.model import HeldUp, Route
 
 if TYPE_CHECKING:
     from timemachine.delivery.vnodehead import VnodeHead
 
 TURN_JOBS = 64
 """How many jobs a route may take before the next route has its turn."""
+
+_BY_FLIGHT = int(HeldUp.IN_FLIGHT)
+_BY_RATE = int(HeldUp.RATE)
+_BY_RECIPIENT = int(HeldUp.RECIPIENT)
+_BY_NODE = int(HeldUp.NODE)
 
 
 class Standing(NamedTuple):
@@ -64,6 +69,8 @@ class RouteQueue:
         "_cap",
         "_credits",
         "_first",
+        "_held_ms",
+        "_held_up",
         "_in_flight_max",
         "_lent",
         "_picks",
@@ -105,6 +112,8 @@ class RouteQueue:
         self._retries: list[tuple[int, int, Item]] = []
         self._sequence = 0
         self._picks = 0
+        # When jobs that were due were last seen to be held up, and what by.
+        self._held_ms = self._held_up = 0
         self.size = 0
         self.in_flight = 0
         self.lagging: dict[VnodeHead, None] = {}
@@ -203,8 +212,10 @@ class RouteQueue:
         At most `room` jobs, and one turn; they hold their slots until these are given back. Their
         attempts have begun, as far as the rate is concerned.
         """
-        share = min(self._free_slots(now_ms, mono_ms), room, TURN_JOBS)
+        free = self._free_slots(now_ms, mono_ms)
+        share = min(free, room, TURN_JOBS)
         if share <= 0 or self.waits:
+            self._hold(now_ms, free, room)
             return []
         trial = 0 if self.breaker is None else self.breaker.trial
         lead_ms = self._lead_ms()
@@ -213,19 +224,36 @@ class RouteQueue:
         if due_ms is None or due_ms > until_ms - lead_ms // 2:
             return []  # claims of the same moments are made together
         items: list[Item] = []
+        held_ms = self._held_ms
         while len(items) < share:
             item = self._pop(until_ms)
             if item is None:
                 break
             item.stage = CLAIMING
             item.trial = trial
+            if item.due_ms < held_ms:
+                item.held_up = self._held_up
             items.append(item)
         self.in_flight += len(items)
+        if len(items) == share < TURN_JOBS and self.size:
+            self._hold(now_ms, free, room)
         if self.paced and items:
             # They are sent when they are due, if nothing holds up their claims.
             ahead_ms = max(0, max([item.due_ms for item in items]) - now_ms)
             self.rate.begin(len(items), now_ms, mono_ms, ahead_ms)
         return items
+
+    def _hold(self, now_ms: int, free: int, room: int) -> None:
+        """Jobs that are due by now are held up; remember what by."""
+        self._held_ms = now_ms
+        if self.waits:
+            self._held_up = _BY_RECIPIENT
+        elif room < free:
+            self._held_up = _BY_NODE
+        elif self.in_flight >= self._in_flight_max:
+            self._held_up = _BY_FLIGHT
+        else:
+            self._held_up = _BY_RATE
 
     @property
     def is_full(self) -> bool:

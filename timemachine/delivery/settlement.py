@@ -6,7 +6,15 @@ the attempt that users are shown.
 
 from timemachine import codec
 from timemachine.delivery.item import Item
-from timemachine.model import AttemptRecord, AttemptStatus, ClaimMark, DeadReason, JobRecord, Route
+from timemachine.model import (
+    AttemptRecord,
+    AttemptStatus,
+    ClaimMark,
+    DeadReason,
+    HeldUp,
+    JobRecord,
+    Route,
+)
 from timemachine.outbound import Outcome
 from timemachine.replica.commands import (
     VERDICT_DEAD,
@@ -25,6 +33,7 @@ from timemachine.retry import (
 
 _SUCCEEDED = AttemptStatus.SUCCEEDED.value
 _FAILED = AttemptStatus.FAILED.value
+_APART = int(HeldUp.ROUTE)
 
 
 def settle_outcome(
@@ -101,6 +110,18 @@ def settle_outcome(
         retry_after,
         decision.retry_at_ms if retry else None,
         record.retry_reason or "scheduled",
+        False,
+        # What the job's row has is left out: uid, trigger time, route; when it was due if that was
+        # the trigger time; and what the settle adds.
+        b"",
+        None,
+        "",
+        0 if record.due_ms == record.trigger_ms else record.due_ms,
+        0,
+        0,
+        outcome.queue_ms or 0,
+        item.key_ids,
+        item.held_up or (_APART if item.waiting else 0),
     )
     reason = decision.reason.value if decision.reason is not None else None
     if retry:
@@ -133,7 +154,8 @@ def settle_orphan(
 ) -> SettleItem:
     """The claim of a leader that is gone, never settled: its outcome is unknown.
 
-    It is tried again at once; of a route that delivers at most once it is left to a human.
+    `node_id` is that of the leader who made it, as far as is known. It is tried again at once; of a
+    route that delivers at most once it is left to a human.
     Without a route, which was deleted, it is due at once too, and that ends it.
     """
     once = route is not None and route.delivery == "at_most_once"
@@ -151,6 +173,8 @@ def settle_orphan(
         error_code="orphaned",
         error_message="The node stopped while this attempt was open; its outcome is unknown.",
         next_attempt_ms=None if once else now_ms,
+        trigger=record.retry_reason or "scheduled",
+        due_ms=0 if record.due_ms == record.trigger_ms else record.due_ms,
     )
     return SettleItem(
         job_id=job_id,

@@ -22,6 +22,7 @@ class VnodeHead:
     claim by a leader of before is being closed. Rows from `cursor` on have not been looked at.
 
     fires         whether its vnode is fired for; one that is fired for again has a new head
+    since_ms      when that began, by the wall clock
     scanned_ms    the due time of the cursor or later, for a quick look
     next_due_ms   when the index is to be looked at next
     seen_index    up to where in the log this view is complete
@@ -43,6 +44,7 @@ class VnodeHead:
         "overtaken",
         "scanned_ms",
         "seen_index",
+        "since_ms",
         "vnode",
     )
 
@@ -53,6 +55,7 @@ class VnodeHead:
         state = machine.state
         self.vnode = vnode
         self.fires = True
+        self.since_ms = 0
         self.machine = machine
         self.db = collection.db
         self.collection = collection.name

@@ -62,6 +62,7 @@ def _bulk_one(rows: JobRows, command: c.Bulk, item: c.BulkItem) -> str:
             route_uid=before.route_uid,
             tags=before.tags,
             meta=before.meta,
+            term=rows.term,
         )
         if outcome == "replaced":
             outcome = "rescheduled"

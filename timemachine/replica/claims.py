@@ -30,6 +30,8 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     results = []
     now_ms = command.now_ms
     in_term = command.term == rows.term
+    if in_term and command.node:
+        rows.note_leader(command.node, command.since_ms)
     read = rows.overlay.get
     job = rows.keys.job
     raw_ids = [item.job_id.encode() for item in command.items]
@@ -108,10 +110,13 @@ def _settle_one(
             item.verdict == c.VERDICT_DELIVERED
             and before.queue == DUE
             and item.serial == claim.serial
+            and item.route_uid in (0, before.route_uid)
+            and claim.term == rows.term
             and len(attempt) <= _ATTEMPT_IN_ROW_BYTES_MAX
         ):
             rows.store_delivered(job_id, raw_id, before, delivered(before, now_ms, attempt))
             return
+        attempt = _with_place(rows, before, item, now_ms)
         rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), attempt)
     rows.store(job_id, raw_id, before, settled(before, item, now_ms))
 
@@ -136,7 +141,8 @@ def _settle_late(
         elif read_attempt(known).status != _UNKNOWN:
             # Told already. Since then the job may have been redriven, and must be sent once more.
             return
-        rows.store_attempt(raw_id, before, item.serial, item.record)
+        attempt = _with_place(rows, before, item, now_ms)
+        rows.store_attempt(raw_id, before, item.serial, attempt)
     if (
         before.uid != item.uid
         or before.version != item.version
@@ -153,6 +159,22 @@ def _settle_late(
         # A later one is under way, and is the last, however it ends.
         after = _replace(before, claim=_replace(claim, delivered=True))
         rows.store_mark(job_id, raw_id, after)
+
+
+def _with_place(rows: JobRows, before: JobRecord, item: c.SettleItem, now_ms: int) -> bytes:
+    """The encoded AttemptRecord of an attempt with what the job's row may not have any more."""
+    attempt = read_attempt(item.record)
+    same = before.uid == item.uid and before.version == item.version
+    attempt = _replace(
+        attempt,
+        uid=item.uid,
+        trigger_ms=before.trigger_ms if same else None,
+        route=before.route if same else "",
+        due_ms=attempt.due_ms or (before.trigger_ms if same else 0),
+        settled_ms=now_ms,
+        settled_term=rows.term,
+    )
+    return _encode(attempt)
 
 
 def unclaim(rows: JobRows, command: c.Unclaim) -> None:

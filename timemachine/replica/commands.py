@@ -126,10 +126,15 @@ class ClaimItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Claim(Command, frozen=True, tag=6):
-    """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it."""
+    """Commit the intent of attempts. Void for each job that is not exactly as the leader saw it.
+
+    `node` is the leader's number, and `since_ms` when it began to fire for the vnode.
+    """
 
     term: int
     items: list[ClaimItem]
+    node: int = 0
+    since_ms: int = 0
 
 
 class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

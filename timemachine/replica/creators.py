@@ -106,6 +106,7 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
             born_index=rows.index,
             meta=_in_row(command.meta),
             smear_ms=command.smear_ms,
+            accepted_term=rows.term,
         )
         rows.create(job_id, raw_id, record, command.meta)
         return JobResult(kind="created", record=record)
@@ -131,6 +132,7 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
         route_uid=command.route_uid,
         tags=command.tags,
         meta=_in_row(command.meta),
+        term=rows.term,
     )
     rows.store_meta(raw_id, before, record, command.meta)
     rows.store(job_id, raw_id, before, record)
@@ -159,6 +161,7 @@ def _as_created(command: c.PutJob, now: JobRecord) -> JobRecord:
         born_index=now.born_index,
         meta=_in_row(command.meta),
         smear_ms=command.smear_ms,
+        accepted_term=now.accepted_term,
     )
 
 
@@ -217,6 +220,7 @@ def patch_job(rows: JobRows, command: c.PatchJob) -> JobResult:
         route_uid=route_uid,
         tags=tags,
         meta=_in_row(meta),
+        term=rows.term,
     )
     if command.meta is not None:
         rows.store_meta(raw_id, before, record, meta)

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from timemachine import codec
-from timemachine.model import AttemptRecord, JobRecord, JobState
+from timemachine.model import AttemptRecord, JobRecord, JobState, Leadership
 from timemachine.replica.results import BulkProgress
 from timemachine.storage.api import Getting
 from timemachine.storage.keys import ReplicaKeys, u32
@@ -47,6 +47,7 @@ read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
+read_leaders: Callable[[bytes], list[Leadership]] = codec.decoder(list[Leadership])
 read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])
 
 
@@ -68,3 +69,27 @@ def find_attempt(
     if record.delivering and serial == record.serial:
         return record.delivering
     return store.get(keys.attempts + raw_id + b"\0" + u32(serial))
+
+
+def find_leaders(store: Getting, keys: ReplicaKeys) -> list[Leadership]:
+    """The last leaders of a vnode that have claimed something, the oldest first."""
+    data = store.get(keys.leaders)
+    return [] if data is None else read_leaders(data)
+
+
+def whole(record: JobRecord, attempt: AttemptRecord) -> AttemptRecord:
+    """An attempt of this job with all of its fields.
+
+    One that is kept in the job's row leaves out what that has.
+    """
+    if attempt.uid:
+        return attempt
+    return msgspec.structs.replace(
+        attempt,
+        uid=record.uid,
+        trigger_ms=record.trigger_ms,
+        route=record.route,
+        due_ms=attempt.due_ms or record.trigger_ms,
+        settled_ms=record.finished_ms,
+        settled_term=attempt.term,
+    )

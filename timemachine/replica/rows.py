@@ -6,8 +6,8 @@ all of them are kept in step, whatever a command makes of the job.
 
 import msgspec
 
-from timemachine import codec
-from timemachine.model import JobRecord
+from timemachine import codec, limits
+from timemachine.model import JobRecord, Leadership
 from timemachine.replica import commands as c
 from timemachine.replica.duecounts import DueCounts
 from timemachine.replica.idfilter import IdFilter
@@ -16,10 +16,13 @@ from timemachine.replica.records import (
     MachineState,
     RouteCounts,
     find_attempt,
+    find_leaders,
+    read_attempt,
     read_job,
     read_meta,
     read_route_counts,
     read_state,
+    whole,
 )
 from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
 from timemachine.replica.states import (
@@ -76,6 +79,8 @@ class JobRows:
         self.term = 0
         self.settles = 0
         self._touched_routes: set[int] = set()
+        # Of whoever claimed last: term, and since when it fires.
+        self._leader = (0, 0)
 
     # --- life ------------------------------------------------------------------------------
 
@@ -90,6 +95,7 @@ class JobRows:
         self.due_counts = DueCounts(complete=state is None)
         start = len(self.keys.route_counters)
         self.routes = {read_u64(key[start:]): read_route_counts(row) for key, row in route_rows}
+        self._leader = (0, 0)
 
     def rebase(self, keys: ReplicaKeys, store: Reading) -> None:
         """Go on with the rows of another range, as after a start: a snapshot was installed there.
@@ -118,6 +124,18 @@ class JobRows:
                 del self.routes[route_uid]
                 self.overlay.delete(key)
         self._touched_routes.clear()
+
+    def note_leader(self, node: int, since_ms: int) -> None:
+        """A leader claims; write who it is, unless it is the one that did so last."""
+        if self._leader == (self.term, since_ms):
+            return
+        self._leader = (self.term, since_ms)
+        leaders = find_leaders(self.overlay, self.keys)
+        this = Leadership(self.term, node, since_ms)
+        if not leaders or leaders[-1] != this:
+            leaders.append(this)
+            row = _encode(leaders[-limits.LEADERS_PER_VNODE_KEPT :])
+            self.overlay.put(self.keys.leaders, row)
 
     # --- one job ---------------------------------------------------------------------------
 
@@ -214,7 +232,8 @@ class JobRows:
         put(keys.job + raw_id, _encode(after))
         if before.delivering and not after.delivering:
             # What follows makes an attempt of its own, or none is the latest any more.
-            put(keys.attempts + raw_id + b"\0" + u32(before.serial), before.delivering)
+            attempt = whole(before, read_attempt(before.delivering))
+            put(keys.attempts + raw_id + b"\0" + u32(before.serial), _encode(attempt))
         new_place = after.claim.prior if after.claim is not None else state
         trigger = u64(after.trigger_ms)
         route_uid = after.route_uid

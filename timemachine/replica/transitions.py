@@ -43,6 +43,7 @@ def next_version(
     route_uid: int,
     tags: tuple[str, ...],
     meta: bytes | None,
+    term: int,
 ) -> tuple[JobRecord, tuple[int, str]]:
     """The changed job, and what became of the version it replaces.
 
@@ -73,6 +74,7 @@ def next_version(
         born_index=before.born_index,
         meta=meta,
         smear_ms=smear_ms,
+        accepted_term=term,
     )
     return record, (before.version, outcome)
 

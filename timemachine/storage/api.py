@@ -80,7 +80,8 @@ class Store(Protocol):
     ) -> list[Row]:
         """Rows with `start <= key < stop` in key order (or reverse order), at most `limit`.
 
-        Raises StoreDamaged when a row fails its checksum.
+        Backwards a row right at `start` is the last that is looked for: what lies before it, maybe
+        many deleted ones, costs nothing. Raises StoreDamaged when a row fails its checksum.
         """
 
     def keys_in(self, ranges: Sequence[tuple[bytes, bytes, int]]) -> list[bytes]:

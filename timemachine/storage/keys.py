@@ -28,6 +28,7 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     q  requests          request hash (16)                       stored answer
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
+    p  leaders           -                                       Leadership of the last ones
     o  restores          restore id + NUL + part (4)             how far a part is restored here
     ff fence             -                                       -
 
@@ -137,6 +138,7 @@ class ReplicaKeys:
         "finished",
         "hard_state",
         "job",
+        "leaders",
         "log",
         "log_stop",
         "members",
@@ -168,6 +170,7 @@ class ReplicaKeys:
         self.members = prefix + b"b"
         self.record = prefix + b"c"
         self.job = prefix + b"j"
+        self.leaders = prefix + b"p"
         self.meta = prefix + b"m"
         self.due = prefix + b"d"
         self.due_stop = prefix + b"e"

@@ -226,7 +226,7 @@ class LevelDBStore:
                     if row[0] < start:
                         break
                     rows.append(row)
-                    if len(rows) >= limit:
+                    if len(rows) >= limit or (reverse and row[0] == start):
                         break
         except plyvel.Error as error:
             raise _damage(error, start, self.on_damage) from error

@@ -151,6 +151,7 @@ class FiringNode:
             cluster.meta,
             self.sender,
             node_id=f"n{number}",
+            number=number,
             prepare=cluster.prepare,
             tell_meta=lambda _: None,
             late=self._late,
@@ -177,6 +178,7 @@ class Cluster:
             settings=Settings(),
             may_come=lambda _: False,
             applied_index=0,
+            nodes={f"n{each}": SimpleNamespace(id=f"n{each}", number=each) for each in (1, 2)},
         )
         self.nodes = {number: FiringNode(self, number) for number in (1, 2)}
 

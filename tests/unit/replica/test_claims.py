@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from tests.unit.replica.machines import UID, Driven
-from timemachine import codec
+from timemachine import codec, limits
 from timemachine.model import AttemptRecord, AttemptStatus, ClaimMark, JobState
 from timemachine.replica import commands as c
-from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.records import find_leaders, read_attempt, read_job, whole
 from timemachine.storage.keys import u32
 
 SUCCEEDED, FAILED, UNKNOWN = AttemptStatus
@@ -200,10 +200,16 @@ def _delivered(body: bytes) -> tuple[Driven, bytes]:
 
 
 def test_the_attempt_that_delivers_stands_in_the_row_of_its_job() -> None:
-    """Until another one follows: then it gets a row of its own, as it was."""
+    """Until another one follows: then it gets a row of its own, with what the job's row had."""
     log, row = _delivered(b"welcome")
-    attempt = log.job("a").delivering
-    assert (b"welcome", None) == (read_attempt(attempt).response_body, log.store.get(row))
+    kept = read_attempt(log.job("a").delivering)
+    assert (b"welcome", None) == (kept.response_body, log.store.get(row))
+    attempt = codec.encode(
+        msgspec.structs.replace(
+            kept, uid=UID, trigger_ms=10, route="r", due_ms=10, settled_ms=4, settled_term=1
+        )
+    )
+    assert attempt == codec.encode(whole(log.job("a"), kept))
     log.apply(c.RedriveJob(now_ms=5, job_id="a", route_uid=1, force=True))
     assert (b"", attempt) == (log.job("a").delivering, log.store.get(row))
     log.settle("a", log.claim("a"), SUCCEEDED)
@@ -216,7 +222,7 @@ def test_the_attempt_that_delivers_stands_in_the_row_of_its_job() -> None:
 def test_another_life_keeps_the_attempt_that_delivered() -> None:
     """A replaced job numbers its attempts on."""
     log, row = _delivered(b"welcome")
-    attempt = log.job("a").delivering
+    attempt = codec.encode(whole(log.job("a"), read_attempt(log.job("a").delivering)))
     log.put("a", 20)
     assert (b"", attempt) == (log.job("a").delivering, log.store.get(row))
     assert 2 == log.claim("a").serial
@@ -266,3 +272,60 @@ def test_a_delivery_that_is_told_twice_changes_nothing() -> None:
         log.settle("a", mark, FAILED)
         assert (before, 1) == (log.job("a"), log.listed())
         assert "succeeded" == log.status("a", 1)
+
+
+def test_who_led_when_it_claimed_is_kept() -> None:
+    """A row for each leader, and for one that began anew; none for each claim; the last ones."""
+    log = Driven()
+    spans = []
+    for number in range(limits.LEADERS_PER_VNODE_KEPT + 3):
+        log.term = 1 + number // 2
+        log.put(f"j{number}")
+        item = c.ClaimItem(f"j{number}", UID, 1, 1, 100)
+        spans.append((log.term, 7, number))
+        for _ in range(2):
+            log.apply(c.Claim(log.term, [item], 7, number, now_ms=2))
+    kept = find_leaders(log.store, log.keys)
+    assert spans[3:] == [(each.term, each.node, each.since_ms) for each in kept]
+
+
+def test_what_is_settled_late_says_when_and_by_whom() -> None:
+    """Under another version the trigger time and the route of its own are not known any more."""
+    log = Driven()
+    log.put("a")
+    mark = log.claim("a")
+    log.put("a", 20)
+    log.term = 3
+    log.settle("a", mark, SUCCEEDED)
+    data = log.machine.read_attempt(b"a", log.job("a"), mark.serial)
+    assert data is not None
+    late = read_attempt(data)
+    assert (UID, None, "", 0, 4, 3) == (
+        late.uid,
+        late.trigger_ms,
+        late.route,
+        late.due_ms,
+        late.settled_ms,
+        late.settled_term,
+    )
+
+
+def test_a_delivery_that_another_leader_commits_stands_beside_the_job() -> None:
+    """For the job's row says nothing of the term of the settle."""
+    log = Driven()
+    log.put("a")
+    mark = log.claim("a")
+    log.hand_over("a", mark, 100)
+    log.term = 2
+    log.settle("a", mark, SUCCEEDED)
+    job = log.job("a")
+    assert (JobState.DELIVERED, b"") == (job.state, job.delivering)
+    data = log.machine.read_attempt(b"a", job, mark.serial)
+    assert data is not None
+    attempt = read_attempt(data)
+    assert (1, 2, 10, "r") == (
+        attempt.term,
+        attempt.settled_term,
+        attempt.due_ms,
+        attempt.route,
+    )

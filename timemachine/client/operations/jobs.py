@@ -245,12 +245,25 @@ def attempts(
     collection: str,
     id: str,
     *,
+    status: str | Sequence[str] | None = None,
+    response: int | str | None = None,
+    from_time: Time | None = None,
+    to_time: Time | None = None,
     page_size: int | None = None,
+    cursor: str | None = None,
     consistency: Consistency | None = None,
 ) -> Call[Page[Attempt]]:
-    """All attempts of a job, each with its outcome."""
+    """All attempts of a job, the oldest first, each with its outcome; filters as for a route's."""
     path = job_path(db, collection, id, "attempts")
-    query = query_of(consistency=consistency, limit=page_size)
+    query = query_of(
+        status=status,
+        response=None if response is None else str(response),
+        from_=optional_time_ms(from_time),
+        to=optional_time_ms(to_time),
+        consistency=consistency,
+        limit=page_size,
+        cursor=cursor,
+    )
     return Call("GET", path, Page[Attempt], query=query)
 
 

@@ -1,5 +1,6 @@
 """Routes."""
 
+from collections.abc import Sequence
 from typing import Literal, Unpack
 
 from timemachine.client.answers import (
@@ -10,7 +11,16 @@ from timemachine.client.answers import (
     RouteSecret,
     RouteStats,
 )
-from timemachine.client.call import Call, condition_of, given, path_of, query_of, route_path
+from timemachine.client.call import (
+    Call,
+    Time,
+    condition_of,
+    given,
+    optional_time_ms,
+    path_of,
+    query_of,
+    route_path,
+)
 from timemachine.client.operations.fields import Consistency, RouteFields, route_body
 
 
@@ -153,12 +163,30 @@ def route_attempts(
     db: str,
     route: str,
     *,
+    status: str | Sequence[str] | None = None,
+    response: int | str | None = None,
+    from_time: Time | None = None,
+    to_time: Time | None = None,
     limit: int | None = None,
     page_size: int | None = None,
     cursor: str | None = None,
     consistency: Consistency | None = None,
 ) -> Call[Page[Attempt]]:
-    """Iterate over the attempts of a route, `limit` at most."""
-    query = query_of(consistency=consistency, limit=page_size, cursor=cursor)
+    """Iterate over the attempts of a route, the newest first, `limit` at most.
+
+    `status` is one or several of succeeded, failed and unknown; `response` a status, a class of
+    them such as "5xx", or "none". `from_time` and `to_time` are about when they were settled. Each
+    of `.pages()` has a `previous_cursor` too, which leads to newer ones: also to those that come
+    later.
+    """
+    query = query_of(
+        status=status,
+        response=None if response is None else str(response),
+        from_=optional_time_ms(from_time),
+        to=optional_time_ms(to_time),
+        consistency=consistency,
+        limit=page_size,
+        cursor=cursor,
+    )
     path = route_path(db, route, "attempts")
     return Call("GET", path, Page[Attempt], query=query, items_max=limit)

@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode
 from typing import Any
 
 import msgspec
+import pytest
 
 from node.api.paging import write_cursor
 from tests.unit.node.api.harness import JOBS, ROUTE, Api
@@ -152,15 +153,192 @@ async def test_a_cursor_that_somebody_made_up_breaks_nothing(api: Api) -> None:
     await _fire(api, "j0", Outcome(status=200, bytes_sent=True), "delivered")
     await _fire(api, "j1", Outcome(status=200, bytes_sent=True), "delivered")
     route = api.engine.meta.routes["default", "hello"]
-    scope = f"route-attempts/{route.uid}"
+    scope = f"route-attempts/{route.uid}/{[None] * 4}"
     page = (await api.ask("GET", f"{ROUTE}/attempts?limit=1")).json
     mark_bytes = 6
     given = urlsafe_b64decode(page["next_cursor"] + "==")[mark_bytes:]
-    row, uid, index, _ = msgspec.msgpack.decode(given)
-    for place, status in ((1, 200), (1_000, 200), (2**63, 200), (-1, 400)):
-        cursor = write_cursor((row, uid, index, place), scope)
-        reply = await api.ask("GET", f"{ROUTE}/attempts?cursor={cursor}")
-        assert status == reply.status, (place, reply.body)
-    for made_up in ((b"", 0, 0, 0), (b"\xff" * 99, uid, index, 0)):
+    newer, row, uid, index, _ = msgspec.msgpack.decode(given)
+    assert newer is False
+    for place, status in ((1, 200), (1_000, 200), (2**63, 200), (2**64 - 1, 200), (-1, 400)):
+        for way in (False, True):
+            cursor = write_cursor((way, row, uid, index, place), scope)
+            reply = await api.ask("GET", f"{ROUTE}/attempts?cursor={cursor}")
+            assert status == reply.status, (place, reply.body)
+    for made_up in ((False, b"", 0, 0, 0), (True, b"\xff" * 99, uid, index, 0)):
         reply = await api.ask("GET", f"{ROUTE}/attempts?cursor={write_cursor(made_up, scope)}")
         assert 200 == reply.status
+
+
+async def _pages(api: Api, path: str, cursor: str | None, way: str) -> list[list[str]]:
+    """The ids of each page on a way through a list, until there is no cursor or nothing more."""
+    pages: list[list[str]] = []
+    while cursor is not None:
+        page = (await api.ask("GET", f"{path}&cursor={cursor}")).json
+        if not page["items"]:
+            break
+        pages.append([each["id"] for each in page["items"]])
+        cursor = page[way]
+    return pages
+
+
+async def test_a_cursor_leads_both_ways(api: Api) -> None:
+    """The same pages back as there; and from the newest on to what has come since."""
+    for number in range(7):
+        await _fire(api, f"j{number}", Outcome(status=200, bytes_sent=True), "delivered")
+    every = [each["id"] for each in await _all(api, f"{ROUTE}/attempts", 100)]
+    path = f"{ROUTE}/attempts?limit=2"
+    first = (await api.ask("GET", path)).json
+    there = await _pages(api, path, first["next_cursor"], "next_cursor")
+    assert every[2:] == [each for page in there for each in page]
+    last = (await api.ask("GET", f"{ROUTE}/attempts?limit=2&cursor={first['next_cursor']}")).json
+    assert every[2:4] == [each["id"] for each in last["items"]]
+    back = await _pages(api, path, last["previous_cursor"], "previous_cursor")
+    assert [every[0:2]] == back
+    assert [] == await _pages(api, path, first["previous_cursor"], "previous_cursor")
+    nothing = (await api.ask("GET", f"{path}&cursor={first['previous_cursor']}")).json
+    assert every[:2] == (await _pages(api, path, nothing["next_cursor"], "next_cursor"))[0]
+    for number in range(3):
+        await _fire(api, f"k{number}", Outcome(status=200, bytes_sent=True), "delivered")
+    since = await _pages(api, path, first["previous_cursor"], "previous_cursor")
+    assert [2, 1] == [len(page) for page in since]
+    newer = [each["id"] for each in await _all(api, f"{ROUTE}/attempts", 100)][:3]
+    assert newer == since[1] + since[0]
+
+
+async def test_the_way_back_through_the_attempts_of_a_job(api: Api) -> None:
+    """Page by page, also where these have another length."""
+    await _fire(api, "bad", FAILURE, "retrying")
+    for count in range(2, 6):
+        await api.ask("POST", f"{JOBS}/bad/run")
+        while len((await api.ask("GET", f"{JOBS}/bad/attempts")).json["items"]) < count:
+            await asyncio.sleep(0.005)
+    path = f"{JOBS}/bad/attempts"
+    page = (await api.ask("GET", f"{path}?limit=2")).json
+    assert ([1, 2], None) == ([each["attempt"] for each in page["items"]], page["previous_cursor"])
+    page = (await api.ask("GET", f"{path}?limit=3&cursor={page['next_cursor']}")).json
+    assert [3, 4] == [each["attempt"] for each in page["items"]], "what the first page ended with"
+    back = (await api.ask("GET", f"{path}?limit=2&cursor={page['previous_cursor']}")).json
+    assert [1, 2] == [each["attempt"] for each in back["items"]]
+    last = (await api.ask("GET", f"{path}?limit=9&cursor={page['next_cursor']}")).json
+    assert ([5], None) == ([each["attempt"] for each in last["items"]], last["next_cursor"])
+
+
+async def test_attempts_are_filtered(api: Api) -> None:
+    """By how they ended, what was answered and when they were settled; of a route and of a job."""
+    await _fire(api, "good", Outcome(status=204, bytes_sent=True), "delivered")
+    await _fire(api, "bad", FAILURE, "retrying")
+    refused = Outcome(error_code="connection_refused", error_message="no", error_phase="connect")
+    await _fire(api, "off", refused, "retrying")
+    every = (await api.ask("GET", f"{ROUTE}/attempts")).json["items"]
+    at = {each["job_id"]: each["settled_time"] for each in every}
+    assert at["good"] < at["bad"] < at["off"]
+    for query, names in (
+        ("status=succeeded", ["good"]),
+        ("status=failed", ["off", "bad"]),
+        ("status=failed,succeeded", ["off", "bad", "good"]),
+        ("status=unknown", []),
+        ("response=5xx", ["bad"]),
+        ("response=204", ["good"]),
+        ("response=2xx&status=failed", []),
+        ("response=none", ["off"]),
+        (f"from={at['bad']}", ["off", "bad"]),
+        (f"to={at['bad']}", ["good"]),
+        (f"from={at['bad']}&to={at['off']}", ["bad"]),
+        (f"to={at['off']}&limit=1", ["bad"]),
+    ):
+        found = (await api.ask("GET", f"{ROUTE}/attempts?{query}")).json["items"]
+        assert names == [each["job_id"] for each in found], query
+        of_job = (await api.ask("GET", f"{JOBS}/bad/attempts?{query}")).json["items"]
+        assert [name for name in names if name == "bad"] == [each["job_id"] for each in of_job]
+    for query, pointer in (
+        ("status=late", "?status"),
+        ("status=", "?status"),
+        ("response=0xx", "?response"),
+        ("response=99", "?response"),
+        ("response=%D9%A5xx", "?response"),
+        ("from=soon", "?from"),
+    ):
+        for path in (f"{ROUTE}/attempts", f"{JOBS}/bad/attempts"):
+            reply = await api.ask("GET", f"{path}?{query}")
+            assert (400, pointer) == (reply.status, reply.json["errors"][0]["pointer"]), query
+    page = (await api.ask("GET", f"{ROUTE}/attempts?limit=1&status=failed")).json
+    other = f"{ROUTE}/attempts?limit=1&status=succeeded&cursor={page['next_cursor']}"
+    assert 400 == (await api.ask("GET", other)).status, "a cursor keeps to its filters"
+
+
+async def test_an_attempt_tells_all_of_it(api: Api) -> None:
+    """Whose it was, why it was made, when it was due and settled, and which keys signed it."""
+    await _fire(api, "good", Outcome(status=204, queue_ms=3.25, bytes_sent=True), "delivered")
+    await _fire(api, "bad", FAILURE, "retrying")
+    for _ in range(2):
+        await api.ask("POST", f"{JOBS}/bad/run")
+        await settled(api, "bad", "retrying")
+    await api.ask("POST", f"{ROUTE}/secret/rotate")
+    secrets = (await api.ask("GET", f"{ROUTE}/secret")).json
+    await _fire(api, "again", Outcome(status=200, bytes_sent=True), "delivered")
+    (good,) = (await api.ask("GET", f"{JOBS}/good/attempts")).json["items"]
+    job = (await api.ask("GET", f"{JOBS}/good")).json
+    assert (f"{job['webhook_id']}-1", job["webhook_id"], "good", "default", "carts", "hello") == (
+        good["id"],
+        good["webhook_id"],
+        good["job_id"],
+        good["db"],
+        good["collection"],
+        good["route"],
+    )
+    assert (1, 1, "scheduled", None, None) == (
+        good["trigger_time"],
+        good["due_time"],
+        good["trigger"],
+        good["retry_reason"],
+        good["held_up"],
+    )
+    assert (3.25, good["term"]) == (good["phases_ms"]["queue"], good["settled_term"])
+    assert good["started_time"] <= good["ended_time"] <= good["settled_time"]
+    first, *others = (await api.ask("GET", f"{JOBS}/bad/attempts")).json["items"]
+    assert ["scheduled"] + ["manual"] * len(others) == [
+        each["trigger"] for each in (first, *others)
+    ]
+    assert 1 == first["due_time"] < others[0]["due_time"]
+    assert {1} == {each["trigger_time"] for each in (first, *others)}
+    (again,) = (await api.ask("GET", f"{JOBS}/again/attempts")).json["items"]
+    old, new = secrets["previous"][0]["key_id"], secrets["key_id"]
+    assert ([old], [new, old]) == (good["key_ids"], again["key_ids"])
+    assert old != new
+    assert 8 == len(old) == len(new)
+
+
+async def test_attempts_of_former_versions_keep_their_own(api: Api) -> None:
+    """Their webhook id, trigger time and route, whatever the job has become."""
+    await _fire(api, "j", Outcome(status=200, bytes_sent=True), "delivered")
+    before = (await api.ask("GET", f"{JOBS}/j")).json
+    api.recipient.answer = FAILURE
+    await api.ask("PUT", f"{JOBS}/j", {"trigger_time": 2, "route": "hello"})
+    await settled(api, "j", "retrying")
+    after = (await api.ask("GET", f"{JOBS}/j")).json
+    attempts = (await api.ask("GET", f"{JOBS}/j/attempts")).json["items"]
+    assert before["webhook_id"] != after["webhook_id"]
+    assert [(before["webhook_id"], 1, 1), (after["webhook_id"], 2, 2)] == [
+        (each["webhook_id"], each["version"], each["trigger_time"]) for each in attempts
+    ]
+    listed = (await api.ask("GET", f"{ROUTE}/attempts")).json["items"]
+    assert attempts == listed[::-1]
+
+
+async def test_the_end_of_a_list_is_not_looked_for_among_what_was_forgotten(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backwards every read ends at a row that is there: before it may lie many deleted ones."""
+    for number in range(3):
+        await _fire(api, f"j{number}", Outcome(status=200, bytes_sent=True), "delivered")
+    scan, starts = api.store.scan, []
+
+    def watched(start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False) -> Any:
+        if reverse:
+            starts.append(start)
+        return scan(start, stop, limit, reverse=reverse)
+
+    monkeypatch.setattr(api.store, "scan", watched)
+    assert 3 == len((await api.ask("GET", f"{ROUTE}/attempts")).json["items"])
+    assert starts
+    assert all(api.store.get(start) is not None for start in starts)

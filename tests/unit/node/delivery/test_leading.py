@@ -8,6 +8,7 @@ from timemachine import limits
 from timemachine.model import JobState
 from timemachine.outbound import Outcome
 from timemachine.replica import commands as c
+from timemachine.replica.records import read_attempt
 
 
 def _cluster() -> Cluster:
@@ -247,6 +248,20 @@ def test_an_orphan_of_at_most_once_is_left_to_a_human() -> None:
     cluster.nodes[1].sender.answer(0)
     cluster.run(50)
     assert JobState.DELIVERED == cluster.job("a").state
+
+
+def test_an_orphan_tells_whose_attempt_it_was() -> None:
+    """The node that claimed it and had it in its hands, and not the one that found it."""
+    cluster = _cluster()
+    cluster.put("a")
+    cluster.run(20)
+    cluster.elect(2)
+    cluster.run(50)
+    assert (1, 1) == (cluster.sent(1), cluster.sent(2))
+    data = cluster.log.machine.read_attempt(b"a", cluster.job("a"), 1)
+    assert data is not None
+    orphan = read_attempt(data)
+    assert ("unknown", "n1", 2) == (orphan.status, orphan.node, orphan.settled_term)
 
 
 def test_nobody_asks_what_becomes_of_sends_of_a_vnode_that_is_gone() -> None:

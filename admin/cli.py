@@ -32,6 +32,7 @@ _PLACES: Final = {
     "doctor": Place(
         "admin.commands.doctor", "doctor", "Ask all nodes how they are, and say what to do."
     ),
+    "job": Place("admin.commands.inspect", "job", "Look into one job: why it was late."),
     "keys": Place(
         "admin.commands.keys", "keys", "Show the master keys: who has which, which are needed."
     ),

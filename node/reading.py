@@ -6,9 +6,9 @@ What is asked about many vnodes is gathered, see `node/gathering/`.
 from collections.abc import Iterable
 
 from node.replicas import job_machine
-from timemachine.model import AttemptRecord, Collection, JobRecord, JobState, Queue
+from timemachine.model import AttemptRecord, Collection, JobRecord, JobState, Leadership, Queue
 from timemachine.replica.commands import PendingItem
-from timemachine.replica.records import read_attempt, read_job, read_meta, whole
+from timemachine.replica.records import find_leaders, read_attempt, read_job, read_meta, whole
 from timemachine.ring import vnode_of
 from timemachine.storage.api import Store, View
 from timemachine.storage.keys import u32
@@ -99,6 +99,11 @@ class Reader:
         if record.delivering and (not rows or rows[-1][0] != start + u32(record.serial)):
             attempts.append(record.delivering)
         return [whole(record, read_attempt(value)) for value in attempts]
+
+    def read_leaders(self, collection: Collection, job_id: str) -> list[Leadership]:
+        """The last leaders of a job's vnode that have claimed something, the oldest first."""
+        vnode = self._vnode(collection, job_id)
+        return [] if vnode is None else find_leaders(self._store, vnode.keys)
 
     # --- many jobs -------------------------------------------------------------------------
 

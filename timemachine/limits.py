@@ -108,6 +108,7 @@ FORWARDS_RETRY_MS = 250
 # --- lists -----------------------------------------------------------------------------------
 LIST_LIMIT_DEFAULT = 100
 LIST_LIMIT_MAX = 1000
+EXPLAINED_ATTEMPTS_MAX = 50  # of one job: the first, and the last ones
 LIST_ROWS_LOOKED_AT_MAX = 50_000  # in one request, where a filter has no index
 
 FORECAST_BUCKETS_MAX = 1000

@@ -1,4 +1,4 @@
-"""`timemachine job inspect`: why a job was late, in one line of time."""
+"""`timemachine job inspect`, also below `admin`: why a job was late, in one line of time."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import msgspec
 
 from admin import causes, inspected, output, planned, times
 from admin.arguments import collection_argument
-from admin.command import Command
+from admin.command import Command, Group
 from admin.given import Given
 from admin.session import Session
 from timemachine.client import ApiNotFound, operations
@@ -34,15 +34,15 @@ def _raw(answer: bytes | None) -> msgspec.Raw:
 @click.argument("id")
 @click.pass_obj
 def inspect(given: Given, collection: str, id: str) -> None:
-    """Show when a job was created, due, claimed, sent and answered, by whom, and why late.
+    """Show when a job was accepted, due, claimed, sent, answered and settled, and why it was late.
 
     Of the version that it has now. Times are by the clocks of the nodes that did it; the distance
-    is from the step before. `--json` prints an object of `job`, `attempts`, `route`, `stats`,
-    `vnode`, as the API answers them, and `late_ms`, `steps` and `causes`.
+    is from the step before. `--json` prints an object of `job` with its `explanation`, `attempts`,
+    `route`, `stats`, `vnode`, as the API answers them, and `causes`: what it waits for now.
     """
     db = given.database
     with Session(given) as session:
-        job = session.ask(operations.get_job(db, collection, id))
+        job = session.ask(operations.get_job(db, collection, id, explain=True))
         row = output.decoded(job)
         tried = [
             item for page in session.pages(operations.attempts(db, collection, id)) for item in page
@@ -60,12 +60,10 @@ def inspect(given: Given, collection: str, id: str) -> None:
             None,
         )
         cluster = output.decoded(session.ask(operations.cluster()))
-    attempts = [output.decoded(each) for each in tried]
-    current = [each for each in attempts if each["version"] == row["version"]]
+    versions = [output.decoded(each)["version"] for each in tried]
     facts = inspected.Facts(
         job=row,
-        attempts=current,
-        earlier=len(attempts) - len(current),
+        earlier=len(versions) - versions.count(row["version"]),
         route=_decoded(route),
         stats=_decoded(stats),
         vnode=_decoded(vnode),
@@ -82,8 +80,6 @@ def inspect(given: Given, collection: str, id: str) -> None:
         "route": _raw(route),
         "stats": _raw(stats),
         "vnode": _raw(vnode),
-        "late_ms": inspected.late_ms(facts),
-        "steps": inspected.steps(facts),
         "causes": why,
     }
     click.echo(msgspec.json.encode(document))
@@ -91,3 +87,11 @@ def inspect(given: Given, collection: str, id: str) -> None:
 
 def _place_of(vnode: dict[str, Any]) -> tuple[str, str, int]:
     return vnode["db"], vnode["collection"], vnode["index"]
+
+
+@click.group(cls=Group)
+def job() -> None:
+    """Look into one job."""
+
+
+job.add_command(inspect)

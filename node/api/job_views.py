@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from node.api.explanation_views import ExplanationView
 from node.api.schemas import Time, Version, one_of
 from node.engine import Engine
 from node.listing import FoundJob
@@ -72,6 +73,7 @@ class JobView(msgspec.Struct):
     outcome: Annotated[str | msgspec.UnsetType, one_of("What the deletion found.", *_OUTCOMES)] = (
         msgspec.UNSET
     )
+    explanation: ExplanationView | msgspec.UnsetType = msgspec.UNSET
 
 
 _STATE_TEXT = tuple(state.text for state in JobState)

@@ -23,6 +23,7 @@ from node.api.conventions import (
     job_request,
     request_of,
 )
+from node.api.explanation_views import explanation_view
 from node.api.job_bodies import (
     JobBody,
     JobPatchBody,
@@ -404,18 +405,23 @@ class JobHandlers:
         "GET",
         JOB,
         tag=_TAG,
+        query=[flag("explain", "Tell why it was late, too.")],
         answers={200: Told(meaning="The job.", body=JobView, headers=("ETag",))},
         refusals=[*IN_COLLECTION, "404 job_not_found"],
     )
     async def get_job(self, call: Call) -> Answer:
         """Read a job.
 
-        Jobs that ended stay readable for the collection's `history_retention_ms`.
+        Jobs that ended stay readable for the collection's `history_retention_ms`. With `explain`
+        the answer has an `explanation`: what happened to it when and by whom, and where the time
+        went.
         """
         collection, job_id = job_named(self._engine, *call.names)
         record, meta = find_job(self._engine, collection, job_id)
         vnode = self._engine.vnode_of(collection, job_id)
         view = job_view(collection, vnode, job_id, record, meta)
+        if call.flag("explain"):
+            view.explanation = explanation_view(self._engine, collection, job_id, record)
         return Answer(body=encode_json(view), headers={"ETag": f'"{record.version}"'})
 
     @operation(

@@ -175,12 +175,42 @@ class Previous(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
 
 
+class ExplainedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a job, or is to happen; `node` is an id, where it is known."""
+
+    step: str
+    time: int
+    attempt: int | None = None
+    node: str | None = None
+    term: int | None = None
+    detail: str | None = None
+
+
+class ExplainedPhase(msgspec.Struct, frozen=True, kw_only=True):
+    """Where some of the time since a job's trigger time went, and why."""
+
+    phase: str
+    attempt: int | None = None
+    from_time: int
+    duration_ms: float
+    reason: str | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job was late: in a sentence, by what happened when, and by where the time went."""
+
+    sentence: str
+    late_ms: int | None = None
+    steps: tuple[ExplainedStep, ...] = ()
+    phases: tuple[ExplainedPhase, ...] = ()
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job.
 
     `state` is one of scheduled, firing, retrying, held, delivered, dead (with `reason`) and
     cancelled. After a delete `outcome` says what became of it, after a change `previous` what
-    became of the version before.
+    became of the version before. Only `get_job(..., explain=True)` gives an `explanation`.
     """
 
     id: str
@@ -206,6 +236,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     smear_ms: int = 0
     outcome: str | None = None
     previous: Previous | None = None
+    explanation: Explanation | None = None
 
     @property
     def trigger_at(self) -> datetime:

@@ -156,10 +156,15 @@ def patch_job(
 
 
 def get_job(
-    db: str, collection: str, id: str, *, consistency: Consistency | None = None
+    db: str,
+    collection: str,
+    id: str,
+    *,
+    explain: bool = False,
+    consistency: Consistency | None = None,
 ) -> Call[Job]:
-    """A job."""
-    query = query_of(consistency=consistency)
+    """A job; with `explain` it has an `explanation`: why it was late."""
+    query = query_of(explain=explain, consistency=consistency)
     return Call("GET", job_path(db, collection, id), Job, query=query)
 
 
@@ -250,7 +255,6 @@ def attempts(
     from_time: Time | None = None,
     to_time: Time | None = None,
     page_size: int | None = None,
-    cursor: str | None = None,
     consistency: Consistency | None = None,
 ) -> Call[Page[Attempt]]:
     """All attempts of a job, the oldest first, each with its outcome; filters as for a route's."""
@@ -262,7 +266,6 @@ def attempts(
         to=optional_time_ms(to_time),
         consistency=consistency,
         limit=page_size,
-        cursor=cursor,
     )
     return Call("GET", path, Page[Attempt], query=query)
 

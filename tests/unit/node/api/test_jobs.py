@@ -616,3 +616,35 @@ async def test_counts_by_state(api: Api) -> None:
     counts = (await api.ask("GET", JOBS.removesuffix("/jobs"))).json["counts"]
     assert {state.text for state in JobState} == set(counts)
     assert (8, 2) == (counts["scheduled"], counts["cancelled"])
+
+
+async def test_a_job_explains_why_it_was_late(api: Api) -> None:
+    """Only when it is asked; with what happened by whom, and where the time went."""
+    await api.ask("POST", f"{ROUTE}/pause")
+    await api.ask("PUT", f"{JOBS}/late", {"trigger_time": 1, "route": "hello"})
+    await settled(api, "late", "held")
+    held = (await api.ask("GET", f"{JOBS}/late?explain=true")).json["explanation"]
+    assert held["sentence"].endswith("passed before this version was created.")
+    assert ("wait", "route") == tuple(held["phases"][-1][name] for name in ("phase", "reason"))
+    await api.ask("POST", f"{ROUTE}/resume")
+    job = await settled(api, "late", "delivered")
+    assert "explanation" not in job
+    explained = (await api.ask("GET", f"{JOBS}/late?explain=true")).json
+    told = explained.pop("explanation")
+    assert job == explained
+    (attempt,) = (await api.ask("GET", f"{JOBS}/late/attempts")).json["items"]
+    assert "route" == attempt["held_up"]
+    names = ["due", "accepted", "claimed", "sent", "answered", "settled"]
+    assert names == [each["step"] for each in told["steps"]]
+    accepted, by = told["steps"][1], told["steps"][2:]
+    assert {(attempt["node"], attempt["term"])} == {
+        (each["node"], each["term"]) for each in (accepted, *by)
+    }
+    assert [attempt[f"{each}_time"] for each in ("claimed", "started", "ended", "settled")] == [
+        each["time"] for each in by
+    ]
+    assert told["late_ms"] == attempt["started_time"] - 1
+    assert ["accept", "wait"] == [each["phase"] for each in told["phases"]][:2]
+    assert "route" == told["phases"][1]["reason"]
+    reply = await api.ask("GET", f"{JOBS}/nobody?explain=true")
+    assert (404, "job_not_found") == (reply.status, reply.code)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from admin import complete
+from admin import complete, times
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -29,3 +29,23 @@ if_match = click.option(
 limit = click.option(
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many."
 )
+
+
+attempt_filters = together(
+    click.option(
+        "--status", metavar="STATUS,...", help="That ended so: succeeded, failed, unknown."
+    ),
+    click.option("--response", metavar="STATUS", help="That were answered so: 503, 5xx, or none."),
+    click.option(
+        "--from", "from_time", type=times.TIME, metavar="TIME", help="Settled at or after this."
+    ),
+    click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Settled before this."),
+)
+"""Options that say which attempts; `which_attempts` makes of them what operations take."""
+
+
+def which_attempts(
+    *, from_time: times.When | None, to_time: times.When | None, **named: str | None
+) -> dict[str, Any]:
+    """What these options say, as operations of the SDK take it."""
+    return {**named, **times.window(from_time, to_time)}

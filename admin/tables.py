@@ -157,10 +157,18 @@ def job(now_ms: int) -> Callable[[Row], Parts]:
 
 
 def attempts(rows: Sequence[Row]) -> Parts:
-    """Attempts, of a job or of a route."""
-    with_job = any("job_id" in row for row in rows)
+    """Attempts of a job."""
+    yield _attempts(rows, with_job=False)
+
+
+def route_attempts(rows: Sequence[Row]) -> Parts:
+    """Attempts of a route, each with its job."""
+    yield _attempts(rows, with_job=True)
+
+
+def _attempts(rows: Sequence[Row], *, with_job: bool) -> Table:
     titles = ("attempt", "started", "status", "answer", "took", "next", "error")
-    yield grid(
+    return grid(
         (("job", *titles) if with_job else titles),
         [
             (

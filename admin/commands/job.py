@@ -345,16 +345,20 @@ def redrive(given: Given, collection: str, id: str, force: bool) -> None:
 
 
 @job.command(
-    examples=["timemachine job attempts carts dead-7"],
+    examples=[
+        "timemachine job attempts carts dead-7",
+        "timemachine job attempts carts dead-7 --status failed,unknown",
+    ],
 )
 @collection_argument
 @id_argument
+@arguments.attempt_filters
 @click.pass_obj
-def attempts(given: Given, collection: str, id: str) -> None:
+def attempts(given: Given, collection: str, id: str, **which: Any) -> None:
     """Show the attempts to send a job, each with its outcome."""
     answers.show_all(
         given,
-        operations.attempts(given.database, collection, id),
+        operations.attempts(given.database, collection, id, **arguments.which_attempts(**which)),
         tables.attempts,
         nothing="no attempt yet",
     )

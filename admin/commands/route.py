@@ -231,16 +231,26 @@ def stats(given: Given, route: str) -> None:
     answers.show(given, operations.route_stats(given.database, route))
 
 
-@route.command(examples=["timemachine route attempts hello --limit 20"])
+@route.command(
+    examples=[
+        "timemachine route attempts hello --limit 20",
+        "timemachine route attempts hello --status failed --response 5xx --from -1h",
+    ]
+)
 @route_argument
+@arguments.attempt_filters
 @arguments.limit
 @click.pass_obj
-def attempts(given: Given, route: str, limit: int) -> None:
+def attempts(given: Given, route: str, limit: int, **which: Any) -> None:
     """Show the attempts to send to a route, the newest first."""
     call = operations.route_attempts(
-        given.database, route, limit=limit, page_size=min(limit, limits.LIST_LIMIT_MAX)
+        given.database,
+        route,
+        limit=limit,
+        page_size=min(limit, limits.LIST_LIMIT_MAX),
+        **arguments.which_attempts(**which),
     )
-    answers.show_all(given, call, tables.attempts, nothing="no attempt yet")
+    answers.show_all(given, call, tables.route_attempts, nothing="no attempt yet")
 
 
 @route.command(examples=["timemachine route redrive hello --from -1d --to now --yes"])

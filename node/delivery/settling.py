@@ -1,6 +1,6 @@
 """Commits what follows from attempts that ended: delivered, tried again, or dead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -158,8 +158,7 @@ class Settles:
 
     def _commit(self, vnode: Vnode, settles: list[SettleItem], *, forwards: bool) -> None:
         now_ms = self._world.wall_ms()
-        for start in range(0, len(settles), limits.CLAIMS_PER_COMMAND_MAX):
-            chunk = settles[start : start + limits.CLAIMS_PER_COMMAND_MAX]
+        for chunk in _chunks(settles):
             done = partial(self._settled, vnode.group, chunk) if forwards else None
             self._runtime.propose(vnode, Settle(now_ms=now_ms, items=chunk), done)
 
@@ -170,3 +169,20 @@ class Settles:
     def forget(self, head: VnodeHead) -> None:
         """Nobody asks any more what became of a vnode's attempts."""
         self._waiting.pop(head, None)
+
+
+def _chunks(settles: list[SettleItem]) -> Iterator[list[SettleItem]]:
+    """Settles in parts that fit an entry of the log, whatever recipients have answered."""
+    most, bytes_max = limits.CLAIMS_PER_COMMAND_MAX, limits.ENTRY_BYTES_TARGET
+    if len(settles) <= most and sum([len(each.record) for each in settles]) <= bytes_max:
+        yield settles
+        return
+    chunk: list[SettleItem] = []
+    size = 0
+    for each in settles:
+        if chunk and (len(chunk) == most or size + len(each.record) > bytes_max):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(each)
+        size += len(each.record)
+    yield chunk

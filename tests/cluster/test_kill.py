@@ -90,6 +90,37 @@ def _repeated(recipient: Recipient) -> dict[str, int]:
     }
 
 
+def test_attempts_and_what_the_recipient_saw_agree_over_kills(tmp_path: Path) -> None:
+    """R99: each request that came has one attempt, and each answer is of a request that came.
+
+    Only of an attempt whose outcome is unknown none need have come.
+    """
+    with Recipient(SEED, slow_ms=100) as recipient, NodeProcess(tmp_path / "data") as node:
+        node.start().set_up(recipient.url, timeout_ms=TIMEOUT_MS)
+        for number in range(4):
+            recipient.gate.clear()
+            came = len(recipient.arrivals())
+            node.create([{"id": f"{number}-{each}", "delay_ms": each} for each in range(60)])
+            recipient.wait(came + 10)
+            recipient.gate.set()
+            recipient.wait(came + 40)
+            node.kill()
+            recipient.settle()
+            node.start()
+        jobs = node.drain()
+        assert 240 == len(jobs)
+        attempts = [each for job_id in jobs for each in _attempts(node, job_id)]
+        assert 0 == node.stop()
+    seen = [f"{each.webhook_id}-{each.attempt}" for each in recipient.arrivals()]
+    status = {each["id"]: each["status"] for each in attempts}
+    assert len(status) == len(attempts), "an attempt has two records"
+    assert sorted(seen) == sorted(set(seen)), "an attempt was sent twice"
+    assert set(seen) <= set(status), "a request was seen that no attempt tells of"
+    known = {each for each, how in status.items() if how != "unknown"}
+    assert known <= set(seen), "an answer is told to a request that nobody saw"
+    assert "unknown" in status.values(), "no kill met an open send"
+
+
 def test_asked_to_stop_it_finishes_what_is_open(tmp_path: Path) -> None:
     """SIGTERM under load: exit code 0, nothing lost, and not one webhook comes twice."""
     creators = [Creator(SEED, number) for number in range(4)]

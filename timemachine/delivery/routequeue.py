@@ -69,7 +69,6 @@ class RouteQueue:
         "_cap",
         "_credits",
         "_first",
-        "_held_ms",
         "_held_up",
         "_in_flight_max",
         "_lent",
@@ -112,8 +111,8 @@ class RouteQueue:
         self._retries: list[tuple[int, int, Item]] = []
         self._sequence = 0
         self._picks = 0
-        # When jobs that were due were last seen to be held up, and what by.
-        self._held_ms = self._held_up = 0
+        # What jobs that are due are held up by since the last turn, `HeldUp`.
+        self._held_up = 0
         self.size = 0
         self.in_flight = 0
         self.lagging: dict[VnodeHead, None] = {}
@@ -215,37 +214,39 @@ class RouteQueue:
         free = self._free_slots(now_ms, mono_ms)
         share = min(free, room, TURN_JOBS)
         if share <= 0 or self.waits:
-            self._hold(now_ms, free, room)
+            self._hold(free, room)
             return []
         trial = 0 if self.breaker is None else self.breaker.trial
         lead_ms = self._lead_ms()
         until_ms = now_ms + lead_ms
         due_ms = self._next_due_ms()
         if due_ms is None or due_ms > until_ms - lead_ms // 2:
+            self._held_up = 0
             return []  # claims of the same moments are made together
         items: list[Item] = []
-        held_ms = self._held_ms
+        held_up = self._held_up
         while len(items) < share:
             item = self._pop(until_ms)
             if item is None:
                 break
             item.stage = CLAIMING
             item.trial = trial
-            if item.due_ms < held_ms:
-                item.held_up = self._held_up
+            if held_up and item.due_ms < now_ms:
+                item.held_up = held_up
             items.append(item)
         self.in_flight += len(items)
-        if len(items) == share < TURN_JOBS and self.size:
-            self._hold(now_ms, free, room)
+        if len(items) < share or not self.size:
+            self._held_up = 0
+        elif share < TURN_JOBS:
+            self._hold(free, room)
         if self.paced and items:
             # They are sent when they are due, if nothing holds up their claims.
             ahead_ms = max(0, max([item.due_ms for item in items]) - now_ms)
             self.rate.begin(len(items), now_ms, mono_ms, ahead_ms)
         return items
 
-    def _hold(self, now_ms: int, free: int, room: int) -> None:
-        """Jobs that are due by now are held up; remember what by."""
-        self._held_ms = now_ms
+    def _hold(self, free: int, room: int) -> None:
+        """What is due is held up until the next turn; remember what by."""
         if self.waits:
             self._held_up = _BY_RECIPIENT
         elif room < free:

@@ -306,7 +306,11 @@ def forget_content(rows: JobRows, command: c.ForgetContent) -> JobResult:
         ):
             found = True
             emptied = _replace(
-                attempt, response_headers=(), response_body=b"", content_removed=True
+                attempt,
+                response_headers=(),
+                response_body=b"",
+                retry_after=None,
+                content_removed=True,
             )
             rows.store_attempt(raw_id, record, serial, codec.encode(emptied))
     return JobResult(kind="changed") if found else refused("attempt_not_found")

@@ -133,7 +133,11 @@ attempt  started               status   answer  took    next                  er
       2  2030-01-31T08:00:00Z  unknown
 """
     )
-    assert look(tables.attempts([{**unknown, "job_id": "a/b"}])).splitlines()[1].startswith("job")
+    assert (
+        look(tables.route_attempts([{**unknown, "job_id": "a/b"}]))
+        .splitlines()[1]
+        .startswith("job")
+    )
 
 
 def test_tasks() -> None:

@@ -7,7 +7,7 @@ from timemachine.delivery.credits import Kind
 from timemachine.delivery.item import CLAIMING, GONE
 from timemachine.delivery.routequeue import TURN_JOBS, RouteQueue
 from timemachine.delivery.shares import SOLE_SHARE, Share
-from timemachine.model import Rate
+from timemachine.model import HeldUp, Rate
 
 
 def _granted(queue: RouteQueue, now_ms: int, room: int = 1_000) -> list[str]:
@@ -307,3 +307,37 @@ def test_nothing_is_borrowed_of_a_long_rate_or_one_with_turns() -> None:
             due(queue, 0, str(number))
         assert _granted(queue, 6 * period_ms)
         assert lent == queue.rate.is_full(6 * period_ms)
+
+
+def test_what_a_job_waited_for_is_told() -> None:
+    """Of those that were due while nothing could begin; by what held them up then."""
+    queue = RouteQueue(route(max_in_flight=2))
+    for number in range(5):
+        due(queue, 1_000, f"j{number}")
+    assert [0, 0] == [item.held_up for item in queue.grant(1_000, 0.0, 9)]
+    queue.in_flight -= 1
+    due(queue, 1_060, "later")
+    assert [HeldUp.NOTHING] == [item.held_up for item in queue.grant(1_000, 0.0, 9)], "no time"
+    queue.in_flight -= 1
+    assert [HeldUp.IN_FLIGHT] == [item.held_up for item in queue.grant(1_040, 0.0, 9)]
+    queue.in_flight = 0
+    queue.waits = True
+    assert [] == queue.grant(1_045, 0.0, 9)
+    queue.waits = False
+    assert [HeldUp.RECIPIENT, HeldUp.NOTHING] == [
+        item.held_up for item in queue.grant(1_060, 0.0, 9)
+    ]
+
+
+def test_the_rate_and_the_node_hold_up_too() -> None:
+    """Each is named."""
+    queue = RouteQueue(route(rate=Rate(count=1, period_ms=1_000)))
+    for number in range(3):
+        due(queue, 1_000, f"j{number}")
+    assert [HeldUp.NOTHING] == [item.held_up for item in queue.grant(1_000, 0.0, 9)]
+    assert [] == queue.grant(1_500, 500.0, 9)
+    assert [HeldUp.RATE] == [item.held_up for item in queue.grant(2_100, 1_100.0, 9)]
+    queue = RouteQueue(route())
+    due(queue, 1_000, "j")
+    assert [] == queue.grant(1_001, 0.0, 0)
+    assert [HeldUp.NODE] == [item.held_up for item in queue.grant(1_002, 0.0, 9)]

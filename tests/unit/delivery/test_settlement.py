@@ -4,11 +4,19 @@ import msgspec
 import pytest
 
 from tests.unit.delivery.made import due, route
-from timemachine import codec
+from timemachine import codec, limits
 from timemachine.delivery.item import SENDING, Item
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.settlement import settle_orphan, settle_outcome
-from timemachine.model import AttemptRecord, ClaimMark, JobRecord, JobState, Retry, Route
+from timemachine.model import (
+    AttemptRecord,
+    ClaimMark,
+    HeldUp,
+    JobRecord,
+    JobState,
+    Retry,
+    Route,
+)
 from timemachine.outbound import Outcome
 from timemachine.replica.commands import (
     VERDICT_DEAD,
@@ -151,3 +159,60 @@ def test_a_fault_of_the_egress_proxy(before: str, delay_ms: int) -> None:
     settle, decision = settle_outcome(item, outcome, node_id="n", now_ms=1_050, random=0.5)
     assert (VERDICT_RETRY, False, "proxy_error") == (settle.verdict, settle.counts, settle.reason)
     assert 1_050 + delay_ms == settle.retry_ms == decision.retry_at_ms
+
+
+def test_a_record_fits_whatever_the_recipient_answers() -> None:
+    """R43: the longest headers and body that are kept, none of them ASCII, after a long wait."""
+    names = "content-type", "date", "location", "retry-after", "server", "webhook-delivery"
+    outcome = Outcome(
+        status=599,
+        headers=dict.fromkeys(names, "\xff" * 1024),
+        body=b"\xff" * limits.ATTEMPT_BODY_BYTES_MAX,
+        truncated=True,
+        remote_ip="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+        queue_ms=0.1,
+        resolve_ms=0.1,
+        connect_ms=0.1,
+        tls_ms=0.1,
+        first_byte_ms=0.1,
+        total_ms=0.1,
+    )
+    item = _sent(route())
+    item.key_ids = (2**32 - 1,) * (1 + limits.SECRETS_OLD_MAX)
+    item.route = route(webhook_url="http://" + "x" * (limits.URL_BYTES_MAX - 7))
+    settle, _ = settle_outcome(item, outcome, node_id="n" * 64, now_ms=1_050, random=0.5)
+    attempt = _read(settle.record)
+    stored = msgspec.structs.replace(
+        attempt,
+        uid=b"u" * 16,
+        trigger_ms=limits.TIME_MS_MAX,
+        route="r" * limits.NAME_CHARACTERS_MAX,
+        due_ms=limits.TIME_MS_MAX,
+        settled_ms=limits.TIME_MS_MAX,
+        settled_term=2**64 - 1,
+    )
+    assert len(codec.encode(stored)) < limits.ATTEMPT_RECORD_BYTES_MAX
+    assert len(codec.encode(settle)) < limits.ATTEMPT_RECORD_BYTES_MAX
+
+
+def test_what_the_job_tells_is_left_out() -> None:
+    """When it was due only where that was not its trigger time; the queue, and the keys, are in."""
+    item = _sent(route())
+    item.key_ids, item.held_up = (7, 9), int(HeldUp.RATE)
+    settle, _ = settle_outcome(
+        item, Outcome(status=200, queue_ms=2.5), node_id="n", now_ms=1_050, random=0.5
+    )
+    made = _read(settle.record)
+    assert (b"", None, "", 0, 0) == (
+        made.uid,
+        made.trigger_ms,
+        made.route,
+        made.due_ms,
+        made.settled_ms,
+    )
+    assert ((7, 9), HeldUp.RATE, 2.5) == (made.key_ids, made.held_up, made.queue_ms)
+    item.record = msgspec.structs.replace(_RECORD, due_ms=6_000)
+    item.held_up, item.waiting = 0, True
+    settle, _ = settle_outcome(item, Outcome(status=200), node_id="n", now_ms=6_050, random=0.5)
+    made = _read(settle.record)
+    assert (6_000, HeldUp.ROUTE) == (made.due_ms, made.held_up)

@@ -192,6 +192,8 @@ def _delivered(body: bytes) -> tuple[Driven, bytes]:
         started_ms=2,
         ended_ms=3,
         response_body=body,
+        response_headers=(("retry-after", "7"),),
+        retry_after="7",
     )
     item = c.SettleItem("a", UID, 1, 1, 1, c.VERDICT_DELIVERED, codec.encode(record), 0)
     log.apply(c.Settle(now_ms=4, items=[item]))
@@ -245,7 +247,12 @@ def test_what_was_answered_is_forgotten_wherever_it_stands() -> None:
         attempt = log.machine.read_attempt(b"a", log.job("a"), 1)
         assert attempt is not None
         emptied = read_attempt(attempt)
-        assert (b"", True) == (emptied.response_body, emptied.content_removed)
+        assert (b"", (), None, True) == (
+            emptied.response_body,
+            emptied.response_headers,
+            emptied.retry_after,
+            emptied.content_removed,
+        )
         after = log.job("a")
         assert before == msgspec.structs.replace(after, delivering=before.delivering)
 

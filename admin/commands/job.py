@@ -354,7 +354,7 @@ def redrive(given: Given, collection: str, id: str, force: bool) -> None:
 @id_argument
 @arguments.attempt_filters
 @click.pass_obj
-def attempts(given: Given, collection: str, id: str, **which: Any) -> None:
+def attempts(given: Given, /, collection: str, id: str, **which: Any) -> None:
     """Show the attempts to send a job, each with its outcome."""
     answers.show_all(
         given,

@@ -241,7 +241,7 @@ def stats(given: Given, route: str) -> None:
 @arguments.attempt_filters
 @arguments.limit
 @click.pass_obj
-def attempts(given: Given, route: str, limit: int, **which: Any) -> None:
+def attempts(given: Given, /, route: str, limit: int, **which: Any) -> None:
     """Show the attempts to send to a route, the newest first."""
     call = operations.route_attempts(
         given.database,

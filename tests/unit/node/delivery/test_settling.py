@@ -28,6 +28,8 @@ def test_long_answers_of_one_turn_are_cut_to_entries() -> None:
         flushed=lambda: None,
         late=lambda _, __: None,
         waits=SimpleNamespace(),  # type: ignore[arg-type]
+        breakers=SimpleNamespace(),  # type: ignore[arg-type]
+        failures=SimpleNamespace(),  # type: ignore[arg-type]
     )
     of = head()
     records = [b"x" * limits.ATTEMPT_BODY_BYTES_MAX] * 500 + [b"y"] * 1_200

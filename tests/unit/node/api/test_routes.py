@@ -216,6 +216,7 @@ async def test_a_route_signs_with_a_private_key(api: Api) -> None:
     reply = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})
     assert 200 == reply.status
     found = await api.ask("GET", f"{ROUTE}/secret")
+    assert 8 == len(found.json.pop("key_id"))
     assert {"secret": PRIVATE, "public_key": PUBLIC, "previous": []} == found.json
     assert PRIVATE not in repr(api.store.image())
     same = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})

@@ -29,11 +29,7 @@ def _raw(answer: bytes | None) -> msgspec.Raw:
     return msgspec.Raw(b"null" if answer is None else answer)
 
 
-@click.command(cls=Command, examples=["timemachine job inspect carts order-7"])
-@collection_argument
-@click.argument("id")
-@click.pass_obj
-def inspect(given: Given, collection: str, id: str) -> None:
+def _inspect(given: Given, collection: str, id: str) -> None:
     """Show when a job was accepted, due, claimed, sent, answered and settled, and why it was late.
 
     Of the version that it has now. Times are by the clocks of the nodes that did it; the distance
@@ -89,9 +85,18 @@ def _place_of(vnode: dict[str, Any]) -> tuple[str, str, int]:
     return vnode["db"], vnode["collection"], vnode["index"]
 
 
+def _command(path: str) -> click.Command:
+    """The command at one of its places."""
+    run = collection_argument(click.argument("id")(click.pass_obj(_inspect)))
+    return click.command("inspect", cls=Command, examples=[f"{path} carts order-7"])(run)
+
+
+inspect = _command("timemachine job inspect")
+
+
 @click.group(cls=Group)
 def job() -> None:
     """Look into one job."""
 
 
-job.add_command(inspect)
+job.add_command(_command("timemachine admin job inspect"))

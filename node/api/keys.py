@@ -15,9 +15,10 @@ from timemachine import limits
 from timemachine.errors import SealError
 from timemachine.model import Route
 from timemachine.replica import meta as m
-from timemachine.sealing import key_check, open_sealed, seal
+from timemachine.sealing import MasterKey, key_check, open_sealed, seal
 
 _TAG = "Cluster"
+_DIFFER = "keys_differ"
 _SEALS_IN_TURN = 32
 """Sealing takes some microseconds each; others come to their turn in between."""
 
@@ -108,36 +109,47 @@ class KeyHandlers:
         engine = self._engine
         # Of what was written before this request nothing must be overlooked.
         await ask(engine.router.read_meta)
-        key = engine.keys.in_file[0]
-        seals = await self._sealed_again()
+        key = self._wanted()
+        seals = await self._sealed_again(key)
         command = m.Reseal(
             now_ms=engine.now_ms(), key_id=key.id, key_check=key_check(key), seals=seals
         )
         result = await ask(engine.propose_meta, command)
         if result.kind == "refused":
-            raise refusal(result.code, self._why_not(key.id))
+            raise refusal(result.code)
         left = sum(len(self._others(route, key.id)) for route in engine.meta.routes.values())
         return json_answer(ResealedView(current=key.id, resealed=len(seals), left=left))
 
-    def _why_not(self, key_id: str) -> str:
-        nodes = m.nodes_that_differ(self._engine.meta.nodes.values(), key_id)
-        named = ", ".join(
-            f"{node.name or node.id} ({node.keys[0] if node.keys else 'none is known'})"
-            for node in nodes[: limits.NODES_NAMED_MAX]
+    def _wanted(self) -> MasterKey:
+        """The key that stands first in the files of all members; a refusal where they differ.
+
+        Who is asked does not matter: any node may be the one that answers.
+        """
+        firsts: dict[str, list[str]] = {}
+        for node in self._engine.meta.nodes.values():
+            if node.present:
+                first = node.keys[0] if node.keys else "none that is known"
+                firsts.setdefault(first, []).append(node.name or node.id)
+        for key in self._engine.keys.in_file:
+            if firsts.keys() == {key.id}:
+                return key
+        told = "; ".join(
+            f"{first} on {', '.join(names[: limits.NODES_NAMED_MAX])}"
+            for first, names in sorted(firsts.items())
         )
-        return (
-            f"The key {key_id} has to stand first in the key file of every node; other keys do on"
-            f" {named or 'some'}. Change their files, and have them read: restart them one by one."
+        raise refusal(
+            _DIFFER,
+            "The same master key has to stand first in the key file of every node. Now it is"
+            f" {told}. Change the files, and restart these nodes one by one.",
         )
 
     @staticmethod
     def _others(route: Route, key_id: str) -> list[bytes]:
         return [each for each in route.seals if m.sealed_by(each) != key_id]
 
-    async def _sealed_again(self) -> list[m.SealedAgain]:
-        """Some of what other keys have sealed, sealed with the first one."""
+    async def _sealed_again(self, key: MasterKey) -> list[m.SealedAgain]:
+        """Some of what other keys have sealed, sealed with this one."""
         engine = self._engine
-        key = engine.keys.in_file[0]
         found: list[m.SealedAgain] = []
         size = 0
         for route in list(engine.meta.routes.values()):

@@ -62,7 +62,7 @@ from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
 from timemachine.replica.meta.nodes import DEFAULT_DATABASE
 from timemachine.replica.meta.plans import basis_of, going
 from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
-from timemachine.replica.meta.sealing import nodes_that_differ, sealed_by, with_seals
+from timemachine.replica.meta.sealing import sealed_by, with_seals
 
 __all__ = [
     "DEFAULT_DATABASE",
@@ -108,7 +108,6 @@ __all__ = [
     "SteerPlan",
     "basis_of",
     "going",
-    "nodes_that_differ",
     "read_meta_commands",
     "sealed_by",
     "with_seals",

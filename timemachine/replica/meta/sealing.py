@@ -12,10 +12,9 @@ from timemachine.replica.meta.tables import Tables
 from timemachine.sealing import sealed_key_id
 
 
-def nodes_that_differ(nodes: Iterable[Node], key_id: str) -> list[Node]:
-    """The members whose key file does not begin with this key, by their numbers."""
-    differing = [node for node in nodes if node.present and node.keys[:1] != (key_id,)]
-    return sorted(differing, key=lambda node: node.number)
+def _is_first_of_all(nodes: Iterable[Node], key_id: str) -> bool:
+    """Whether the key files of all members begin with this key."""
+    return all(node.keys[:1] == (key_id,) for node in nodes if node.present)
 
 
 def sealed_by(blob: bytes) -> str:
@@ -48,7 +47,7 @@ def reseal(tables: Tables, command: c.Reseal) -> MetaResult:
     state = tables.state
     changed = state.key_id != command.key_id
     if changed:
-        if nodes_that_differ(tables.nodes.values(), command.key_id):
+        if not _is_first_of_all(tables.nodes.values(), command.key_id):
             return refused("keys_differ")
         state.key_id, state.key_check = command.key_id, command.key_check
     elif state.key_check != command.key_check:

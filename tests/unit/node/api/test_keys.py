@@ -46,8 +46,8 @@ async def test_a_change_of_the_key(api: Api) -> None:
     """The old one seals until the change; then all is sealed again, and it is not needed."""
     await put_route(api)
     secret = (await api.ask("GET", f"{ROUTE}/secret")).json
-    etag = (await api.ask("GET", ROUTE)).headers["etag"]
     rotated = await api.ask("POST", f"{ROUTE}/secret/rotate", headers={"Idempotency-Key": "k"})
+    etag = (await api.ask("GET", ROUTE)).headers["etag"]
     api.engine.replace_keys([NEW, KEY])
     await put_route(api, f"{ROUTE}2")
     assert {KEY.id} == sealers(api)
@@ -63,7 +63,7 @@ async def test_a_change_of_the_key(api: Api) -> None:
     api.engine.replace_keys([NEW])
     after = (await api.ask("GET", f"{ROUTE}/secret")).json
     assert secret["secret"] == after["previous"][0]["secret"]
-    assert '"2"' == (await api.ask("GET", ROUTE)).headers["etag"] != etag
+    assert etag == (await api.ask("GET", ROUTE)).headers["etag"]
     # A repeat is answered as before, though its answer was kept with the old key's seals.
     repeat = await api.ask("POST", f"{ROUTE}/secret/rotate", headers={"Idempotency-Key": "k"})
     assert rotated.json == repeat.json
@@ -78,7 +78,8 @@ async def test_many_secrets_take_several_requests(api: Api) -> None:
     for number in range(8):
         await put_route(api, f"{ROUTE}{number}", headers=headers)
     api.engine.replace_keys([NEW, KEY])
-    total = 8 * 32
+    total = sum(len(route.seals) for route in api.engine.meta.routes.values())
+    assert total > 8 * 32
     first = (await api.ask("POST", RESEAL)).json
     assert limits.RESEAL_COUNT_MAX == first["resealed"] == total - first["left"]
     second = (await api.ask("POST", RESEAL)).json

@@ -4,8 +4,13 @@ It fails as LevelDB does on a real disk. A batch is one record of its log: after
 as a whole or not at all, for a torn record is dropped. After a write that failed the handle is
 dead, and whether the batch survived is only known at the next start. Damaged rows are never
 served: reading one raises StoreDamaged, and writing it anew does not heal the block around it.
+
+Rows that are deleted stay, for those who ask how large it is, until they are compacted. A range is
+merged only where something newer lies over all of it: its bounds must have been written since.
+Where a block of it is damaged, or the disk takes nothing, that is the end of the handle too.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,10 +22,15 @@ from timemachine.storage.memory import MemoryStore, MemoryStoreView
 
 _FULL: Final = "A write failed: no space left on device."
 _BROKEN: Final = "A write failed: input/output error."
+_ASIDE_MS: Final = (0.1, 40.0)
+_ROW_BYTES: Final = 64
+"""As if all rows were alike: LevelDB does not count them one by one either."""
 
 
 class DamageableStore(MemoryStore):
     """The rows that are durable. `pressure_files` is what `pressure` says.
+
+    `sequence` counts the batches; `ended` says that a compaction has met damage.
 
     With `tells`, damage says where it is, as LevelDB's does, so that a node can give up a replica;
     without, a node that meets it ends.
@@ -32,6 +42,11 @@ class DamageableStore(MemoryStore):
         self._unreadable: dict[bytes, None] = {}
         self._blocks: list[bytes] = []
         self.pressure_files = 0
+        self.sequence = 0
+        self.ended = False
+        self._written: dict[bytes, int] = {}
+        self._deleted: list[bytes] = []
+        self._compacted_bytes = 0
 
     @property
     def damaged(self) -> bool:
@@ -76,6 +91,14 @@ class DamageableStore(MemoryStore):
 
     def write(self, prepared: Any) -> None:
         """See Store."""
+        self.sequence += 1
+        for key, value in prepared.items():
+            deleted = self._written.get(key) is not None and key not in self._rows
+            if value is None and key in self._rows:
+                insort(self._deleted, key)
+            elif value is not None and deleted:
+                self._forget(key)
+            self._written[key] = self.sequence
         super().write(prepared)
         for key in [key for key in self._unreadable if key in prepared]:
             # The newer row lies elsewhere; what walks over the block still meets the damage.
@@ -84,6 +107,43 @@ class DamageableStore(MemoryStore):
     def pressure(self) -> int:
         """See Store."""
         return self.pressure_files
+
+    # --- space -----------------------------------------------------------------------------
+
+    def deleted_in(self, start: bytes, stop: bytes, before: int) -> list[bytes]:
+        """The keys of a range that were deleted before that batch, and still take space."""
+        found = self._deleted[bisect_left(self._deleted, start) : bisect_left(self._deleted, stop)]
+        return [key for key in found if self._written[key] < before]
+
+    def approximate_bytes(self, start: bytes, stop: bytes) -> int:
+        """See Store. It looks into no row."""
+        count = 0
+        for keys in (self._keys, self._deleted):
+            count += max(0, bisect_left(keys, stop) - bisect_left(keys, start))
+        return count * _ROW_BYTES
+
+    def compact(self, start: bytes, stop: bytes) -> None:
+        """See Store."""
+        if any(start <= key < stop for key in self._blocks):
+            self.ended = True
+            return
+        self._compacted_bytes += 2 * self.approximate_bytes(start, stop)
+        touched = min(self._written.get(start, 0), self._written.get(stop, 0))
+        for key in self.deleted_in(start, stop, touched + 1):
+            self._forget(key)
+
+    def _forget(self, key: bytes) -> None:
+        place = bisect_left(self._deleted, key)
+        if place < len(self._deleted) and self._deleted[place] == key:
+            del self._deleted[place]
+
+    def compacted_bytes(self) -> int:
+        """See Store."""
+        return self._compacted_bytes
+
+    def disk_bytes(self) -> int:
+        """See Store."""
+        return (len(self._keys) + len(self._deleted)) * _ROW_BYTES
 
     def _check(self, start: bytes, stop: bytes) -> None:
         for key in self._blocks:
@@ -130,7 +190,7 @@ class _DamagedView(MemoryStoreView):
 
 
 class FaultyDisk:
-    """The `Disk` of one node, over the image that outlives its processes.
+    """The `Disk` of one node, and its `Aside`, over the image that outlives its processes.
 
     store        the durable rows, which the engine reads and checks may look at
     sync_ms      a sync takes from the first to the second
@@ -158,6 +218,8 @@ class FaultyDisk:
         self._dead = False
         self._dies_after_writes = 0
         self._keeps: bool | None = None
+        self._aside_dice = world.clock.child(f"aside {world.number}")
+        self._aside_until_ms = 0.0
         world.crash_listeners.append(self._crashed)
 
     @property
@@ -175,7 +237,7 @@ class FaultyDisk:
             raise StoreFailed(_FULL if self.full else _BROKEN)
         if verify and self.store.damaged:
             raise StoreDamaged
-        self._dead = False
+        self._dead = self.store.ended = False
         return self.store
 
     def write(
@@ -211,7 +273,7 @@ class FaultyDisk:
         done, self._done = self._done, None
         assert prepared is not None
         assert done is not None
-        if self._dead or self.full or self.failing:
+        if self._dead or self.full or self.failing or self.store.ended:
             reason = _FULL if self.full else _BROKEN
             if self.failing:
                 self.failing -= 1
@@ -223,6 +285,31 @@ class FaultyDisk:
             return
         self.store.write(prepared)
         done(None)
+
+    # --- beside ----------------------------------------------------------------------------
+
+    def do(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """See Aside. The process may die meanwhile: then nothing has come of it."""
+        clock, world = self._clock, self._world
+        if not world.up:
+            return
+        clock.work += 1
+        took_ms = self._aside_dice.uniform(*_ASIDE_MS)
+        self._aside_until_ms = max(clock.now_ms, self._aside_until_ms) + took_ms
+        clock.post(
+            self._aside_until_ms, DISK, world, world.generation, self._do_aside, (work, done)
+        )
+
+    def _do_aside(self, asked: tuple[Callable[[], Any], Callable[[Any], None]]) -> None:
+        work, done = asked
+        try:
+            result = work()
+        except StoreError as error:
+            result = error
+        if self.full or self.failing:
+            # What is merged has to be written, and cannot be.
+            self._dead = True
+        done(result)
 
     # --- faults ----------------------------------------------------------------------------
 

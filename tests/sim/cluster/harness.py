@@ -193,6 +193,7 @@ class Harness:
         engines = [member.engine for member in self.members.members.values()]
         return sum(
             engine._images.outgoing.sent_bytes
+            + engine._compacting.steps_done
             + sum(vnode.machine.applied_index for vnode in engine.runtime.vnodes.values())
             for engine in engines
             if engine is not None

@@ -38,7 +38,8 @@ class Knobs:
     Who belongs to it: `born` (with how many nodes it begins, the others join while there are
     faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
-    `plans` (how many plans operators make of what is to move).
+    `plans` (how many plans operators make of what is to move); `compactions` (how many more of
+    them compact, where there are any), `compact_step_bytes` (about what a node compacts at once).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
     `wall_jump_ms_max`, `timer_slack_ms`.
     Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
@@ -64,6 +65,8 @@ class Knobs:
     losses: int = 0
     retires: int = 0
     plans: int = 0
+    compactions: int = 0
+    compact_step_bytes: int = limits.COMPACT_STEP_BYTES
     tick_ms: float = 100.0
     election_tick: int = 10
     heartbeat_tick: int = 1
@@ -254,7 +257,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         fault_kinds=fault_kinds,
     )
     knobs = _draw_rate(_draw_flight(_draw_members(knobs)))
-    knobs = _draw_plans(_draw_overruled(knobs))
+    knobs = _draw_compactions(_draw_plans(_draw_overruled(knobs)))
     knobs = _draw_smear(_draw_breaker(knobs))
     if nodes is not None:
         fixed["nodes"] = nodes
@@ -345,6 +348,15 @@ def _draw_plans(knobs: Knobs) -> Knobs:
     if knobs.overruled or rng.random() < 0.8:
         return knobs
     return knobs.changed(plans=rng.choice([1, 2, 3, 6]))
+
+
+def _draw_compactions(knobs: Knobs) -> Knobs:
+    """How operators compact, if they make plans at all."""
+    rng = random.Random(f"{knobs.seed}/compactions")
+    return knobs.changed(
+        compactions=rng.choice([0, 1, 1, 2]),
+        compact_step_bytes=rng.choice([8 * 1024, 64 * 1024, limits.COMPACT_STEP_BYTES]),
+    )
 
 
 def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import Final
 
+from node.compacting.reports import CompactionReport
 from node.engine import Engine
 from node.env import Network
 from node.members import Cluster, Rhythm
@@ -15,6 +16,7 @@ from tests.checks.history import Membership
 from tests.checks.invariants import Invariants
 from tests.checks.watching import NodeWatch, leaves
 from tests.sim.cluster.clockwork import START_MS, Clockwork, Owner
+from tests.sim.cluster.compactions import WatchedCompaction
 from tests.sim.cluster.disk import DamageableStore, FaultyDisk
 from tests.sim.cluster.flight import Flight
 from tests.sim.cluster.knobs import Knobs
@@ -95,6 +97,7 @@ class Member:
         self.engine: Engine | None = None
         self.ready = False
         self._watch: NodeWatch | None = None
+        self._compacting: WatchedCompaction | None = None
         world.crash_listeners.append(self._crashed)
 
     def start(self, *, rebooted: bool = False) -> bool:
@@ -133,6 +136,8 @@ class Member:
                 ),
                 master_keys=[KEY],
                 on_failure=self._failed,
+                on_compacted=self._compacted,
+                aside=self.disk,
                 cluster=_cluster_of(knobs, self.number, self.others, watch.network(self.port)),
             )
             watch.engine(engine)
@@ -140,6 +145,7 @@ class Member:
             self.port.receive = engine.receive
             self._hear_moves(engine)
             self._hear_shares(engine)
+            self._compacting = WatchedCompaction(engine, self.disk.store)
             engine.start(Settings(), self._started)
         except StoreError as error:
             self.check_reason(error)
@@ -156,6 +162,13 @@ class Member:
 
     def _started(self) -> None:
         self.ready = True
+
+    def _compacted(self, report: CompactionReport) -> None:
+        """This node is done with its part of a plan that compacts, or says why it is not."""
+        assert self._compacting is not None
+        plan_id = self._compacting.ended(report)
+        if report.error is None:
+            self._cluster.compacted.add((plan_id, self.number))
 
     def _hear_shares(self, engine: Engine) -> None:
         """Hear of every change of what this node owns of the routes' limits, however short."""
@@ -283,6 +296,7 @@ class Members:
                 whose disk is lost, or taken for lost
     retired     replicas that were replaced on their own node: (group, id)
     planned     what plans may do that were made and have not ended, by their ids
+    compacted   nodes that have done their part of a plan that compacts: (plan's id, number)
     handed_ms   until when a group may be moving because somebody planned it
     on_moved    called when a node begins or ceases to serve a vnode
     on_crashed  called when a process has died
@@ -306,6 +320,7 @@ class Members:
         self._abandoned: list[int] = []
         self._replaced: set[int] = set()
         self.planned: dict[str, Planned] = {}
+        self.compacted: set[tuple[str, int]] = set()
         self.on_moved: Callable[[Member, Vnode], None] = lambda *_: None
         self.on_crashed: Callable[[Member], None] = lambda _: None
         self.on_paused: Callable[[Member, float], None] = lambda *_: None
@@ -705,6 +720,7 @@ def in_limits(knobs: Knobs) -> Iterator[None]:
     wanted = {
         "ENTRY_BYTES_TARGET": knobs.entry_bytes_target,
         "CLAIM_LEAD_MS": knobs.claim_lead_ms,
+        "COMPACT_STEP_BYTES": knobs.compact_step_bytes,
     }
     before = {name: getattr(limits, name) for name in wanted}
     try:

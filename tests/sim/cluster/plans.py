@@ -25,7 +25,14 @@ from tests.sim.mutations.planting import swapped_item
 from timemachine import limits
 from timemachine.errors import Unavailable
 from timemachine.group import node_of
-from timemachine.model import NodeState, Plan, PlanKind, PlanState
+from timemachine.model import (
+    Compaction,
+    CompactionPart,
+    NodeState,
+    Plan,
+    PlanKind,
+    PlanState,
+)
 from timemachine.placement import present
 from timemachine.rebalancing import Draft
 from timemachine.rebalancing.wishes import changeable
@@ -51,12 +58,21 @@ def draw_plans(knobs: Knobs) -> list[Step]:
         if steps and rng.random() < 0.3:
             at_ms = steps[-1].at_ms
         steps.append(Step(at_ms, rng.choice(kinds), rng.getrandbits(63)))
+    # Beside them, so that the others are what they were.
+    rng = random.Random(f"{knobs.seed}/compact")
+    for _ in range(knobs.compactions if knobs.plans else 0):
+        at_ms = 0.9 * knobs.safety_ms * rng.random()
+        steps.append(Step(at_ms, "compact", rng.getrandbits(63)))
     return sorted(steps, key=lambda step: step.at_ms)
 
 
 @dataclass(slots=True)
 class _Wish:
-    """What one operator wants. `lasting`: it is asked for until it is so."""
+    """What one operator wants. `lasting`: it is asked for until it is so.
+
+    Of one who compacts, `within` are the nodes; no others, unless it is empty, and only these
+    `indexes` of the collection, unless that is None.
+    """
 
     kind: PlanKind
     dice: random.Random
@@ -64,6 +80,8 @@ class _Wish:
     lost: frozenset[int] = frozenset()
     replicas: int = 0
     lasting: bool = False
+    within: tuple[int, ...] = ()
+    indexes: tuple[int, ...] | None = None
     turns: int = 0
 
 
@@ -163,6 +181,15 @@ class Plans:
         match kind:
             case "rebalance":
                 return _Wish(PlanKind.REBALANCE, dice)
+            case "compact":
+                within = dice.sample(there, dice.randrange(1, len(there) + 1)) if there else []
+                index = dice.randrange(self._knobs.num_vnodes)
+                return _Wish(
+                    PlanKind.COMPACT,
+                    dice,
+                    within=tuple(sorted(within)) if dice.random() < 0.4 else (),
+                    indexes=dice.choice([None, None, (), (index,)]),
+                )
             case "take_back":
                 leaving = [
                     each for each in members.numbers if states.get(each) is NodeState.LEAVING
@@ -207,6 +234,9 @@ class Plans:
         if uid not in meta.collections_by_uid:
             answer(Unavailable("The collection is not known here."))
             return
+        if wish.kind is PlanKind.COMPACT:
+            self._put_compaction(made, transfers, engine, answer)
+            return
         draft = Draft(
             kind=wish.kind,
             nodes=wish.nodes,
@@ -246,11 +276,44 @@ class Plans:
             )
         engine.propose_meta(m.PutPlan(now_ms=now_ms, plan=plan, moves=kept), answer)
 
+    def _put_compaction(self, made: _Made, transfers: int, engine: Engine, answer: Done) -> None:
+        """As `node.api.compactions` does it, but for sizes and estimates."""
+        wish, meta, now_ms = made.wish, engine.meta, engine.now_ms()
+        there = present(meta.nodes.values())
+        holders = set(there)
+        if wish.indexes is not None:
+            holders &= {
+                node_of(each)
+                for place in meta.all_placements()
+                if place.index in wish.indexes or not wish.indexes
+                for each in place.replicas
+            }
+        chosen = sorted(holders.intersection(wish.within or there)) or sorted(holders)
+        compaction = Compaction(
+            uid=0 if wish.indexes is None else self._members.collection_uid,
+            indexes=wish.indexes or (),
+            bytes_per_s=limits.COMPACT_RATE_BYTES_MIN,
+            parts=tuple(CompactionPart(node=number) for number in chosen),
+        )
+        plan = Plan(
+            id=made.id,
+            kind=wish.kind,
+            basis=m.basis_of(meta),
+            created_ms=now_ms,
+            expires_ms=now_ms + limits.PLAN_TTL_MS,
+            transfers=transfers,
+            compaction=compaction,
+        )
+        self._members.plan(made.id, (), ())
+        moves = m.PlanMoves(made.id, (), ())
+        engine.propose_meta(m.PutPlan(now_ms=now_ms, plan=plan, moves=moves), answer)
+
     def _put_was(self, made: _Made, result: m.MetaResult) -> None:
         assert result.plan is not None, result
         wish, dice = made.wish, made.wish.dice
         self._say(
-            f"{made.id}: {wish.kind} {wish.nodes or wish.replicas}, {result.plan.moves} moves"
+            f"{made.id}: {wish.kind} {wish.nodes or wish.within or wish.replicas},"
+            f" {result.plan.moves} moves"
         )
         if not wish.lasting and dice.random() < 0.1:
             self._drop(made)  # nobody ever confirms it
@@ -454,7 +517,11 @@ class Plans:
     def judged(self) -> Iterator[None]:
         """Each step of a plan is judged where it is applied."""
         table = machine._HANDLERS
-        steps = {m.AdvancePlan: self._advanced, m.EndPlan: self._ended}
+        steps = {
+            m.AdvancePlan: self._advanced,
+            m.AdvanceCompaction: self._compacted,
+            m.EndPlan: self._ended,
+        }
         with ExitStack() as stack:
             for command, judge in steps.items():
                 stack.enter_context(
@@ -469,11 +536,28 @@ class Plans:
             told = f"plan {plan.id} changes {open_} at once, {plan.transfers} are allowed"
             raise Violation("C12", told)
 
+    def _compacted(self, tables: Tables, plan: Plan) -> None:
+        """C12: so many nodes compact at once, and those have that are said to."""
+        assert plan.compaction is not None
+        parts = plan.compaction.parts
+        at_work = [part.node for part in parts if part.at_work]
+        if len(at_work) > plan.transfers:
+            told = f"plan {plan.id} has {at_work} compact at once, {plan.transfers} are allowed"
+            raise Violation("C12", told)
+        for part in parts:
+            done = part.ended and part.error is None
+            if done and (plan.id, part.node) not in self._members.compacted:
+                told = f"plan {plan.id} takes node {part.node} for done, which it is not"
+                raise Violation("C12", told)
+
     def _ended(self, tables: Tables, plan: Plan) -> None:
         """C12: a plan ends when all that was moved is where it is to be."""
         open_ = list(_open(tables, plan))
         if open_:
             raise Violation("C12", f"plan {plan.id} has ended, and {open_} still change")
+        parts = () if plan.compaction is None else plan.compaction.parts
+        if not all(part.ended for part in parts):
+            raise Violation("C12", f"plan {plan.id} has ended before nodes have compacted")
         made = self._made[plan.id]
         if plan.state is PlanState.DONE and _empties(plan, whole=made.whole):
             left = _replicas_on(tables.all_placements(), set(plan.nodes))

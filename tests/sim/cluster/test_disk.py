@@ -3,7 +3,7 @@
 import pytest
 
 from tests.sim.cluster.clockwork import Clockwork
-from tests.sim.cluster.disk import FaultyDisk
+from tests.sim.cluster.disk import DamageableStore, FaultyDisk
 from tests.sim.cluster.nodeworld import NodeWorld
 from timemachine.errors import StoreDamaged, StoreError, StoreFailed
 
@@ -158,3 +158,29 @@ def test_mending_leaves_the_damage() -> None:
     told = _write(disk)
     world.clock.run_for(5)
     assert ([None], 0, True) == (told, disk.store.pressure(), disk.store.damaged)
+
+
+def test_what_is_deleted_takes_space_until_it_is_compacted() -> None:
+    """A step gives back what is older than both of its bounds, and nothing else."""
+    store = DamageableStore({b"a": b"1", b"b": b"2", b"y": b"3"})
+    store.write({b"b": None, b"y": None})
+    assert [b"b", b"y"] == store.deleted_in(b"", b"z", store.sequence + 1)
+    before = store.disk_bytes()
+    store.compact(b"a", b"x")
+    assert [b"b", b"y"] == store.deleted_in(b"", b"z", store.sequence + 1)
+    store.write({b"a": b"1", b"x": None})
+    store.compact(b"a", b"x")
+    assert [b"y"] == store.deleted_in(b"", b"z", store.sequence + 1)
+    assert store.disk_bytes() < before
+    store.write({b"y": b"4"})
+    assert [] == store.deleted_in(b"", b"z", store.sequence + 1)
+
+
+def test_a_damaged_block_ends_the_handle_that_compacts_it() -> None:
+    """The next write tells; a process that starts may write."""
+    store = DamageableStore({b"a": b"1"})
+    store.damage(b"a")
+    store.compact(b"b", b"c")
+    assert not store.ended
+    store.compact(b"a", b"c")
+    assert store.ended

@@ -153,3 +153,32 @@ def test_what_is_wished_is_as_long_as_its_knob_says() -> None:
     assert 30 < sum(knobs.plans > 0 for knobs in drawn) < 80
     assert {0, 1, 2, 3, 6} == {knobs.plans for knobs in drawn}
     assert not any(knobs.overruled and knobs.plans for knobs in drawn)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_plan_that_compacts_ends(seed: int) -> None:
+    """With plans that move beside it; and what was deleted is gone from the disks."""
+    harness = _run("compact", "drain", "compact", nodes=4, replicas=3, seed=seed)
+    meta = harness.members.meta()
+    assert meta is not None
+    made = [plan for plan in meta.plans.values() if plan.kind is PlanKind.COMPACT]
+    assert made
+    assert PlanState.DONE in {plan.state for plan in made}
+    assert harness.members.compacted
+
+
+def test_a_plan_that_compacts_survives_crashes() -> None:
+    """Of nodes that are at it, and of the node leader."""
+    harness = _run(
+        "compact", "compact", nodes=3, fault_pace_ms=700.0, compact_step_bytes=8_192, seed=5
+    )
+    assert harness.members.compacted
+
+
+def test_other_plans_are_what_they_were() -> None:
+    """Whether some compact or not."""
+    knobs = _QUIET.changed(plans=3)
+    more = draw_plans(knobs.changed(compactions=2))
+    assert draw_plans(knobs) == [step for step in more if step.kind != "compact"]
+    assert 2 == sum(step.kind == "compact" for step in more)
+    assert [] == draw_plans(_QUIET.changed(plans=0, compactions=2))

@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.sim.mutations import (
     breakers,
+    compactions,
     consensus,
     firing,
     forwarding,
@@ -33,6 +34,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **membership.MUTATIONS,
     **growth.MUTATIONS,
     **plans.MUTATIONS,
+    **compactions.MUTATIONS,
     **lending.MUTATIONS,
     **breakers.MUTATIONS,
 }

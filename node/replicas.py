@@ -172,7 +172,8 @@ class Replicas:
         self._next_incarnation = incarnation + 1
         self._overlay.put(INCARNATION_KEY, u32(self._next_incarnation))
         self._overlay.put(NODE_FENCE, b"")
-        self._overlay.put(ReplicaKeys(incarnation).fence, b"")
+        for fence in ReplicaKeys(incarnation).fences:
+            self._overlay.put(fence, b"")
         return incarnation
 
     def retire_others(self, kept: Container[tuple[int, int]]) -> None:

@@ -211,3 +211,66 @@ def test_nodes_look_at_what_they_lead_alone(monkeypatch: pytest.MonkeyPatch) -> 
         looked = [any(s.startswith(v.keys.finished) for s in starts[number]) for v in vnodes]
         assert [vnode.serving for vnode in vnodes] == looked
         assert (2, 6) == (sum(looked), len(looked))
+
+
+def test_what_was_purged_is_not_walked_over_behind_the_last_due_row() -> None:
+    """Named regression: each scan of the due index cost 31 ms after 300,000 purged jobs.
+
+    LevelDB looks for the next row that there is, and that stood behind the table of what has
+    finished, of which all rows had been deleted.
+    """
+    node, jobs, route = _started(34, 1)
+    answers: list[Any] = []
+    count = 40
+    for number in range(count):
+        node.put_job(jobs, f"c{number}", node.now_ms() + 600_000, route, answers)
+    node.world.run_until(lambda: len(answers) == count)
+    for number in range(count):
+        command = c.DeleteJob(now_ms=node.now_ms(), job_id=f"c{number}")
+        node.engine.propose_job(jobs, f"c{number}", command, answers.append)
+    node.world.run_until(lambda: len(answers) == 2 * count)
+    _retain(node, 1_000, 1)
+    walked = _Walked(node.engine._store)
+    node.world.run_for(120_000)
+    (vnode,) = node.engine._vnodes[jobs.uid].values()
+    keys = vnode.keys
+    assert count <= sum(key.startswith(keys.finished) for key in walked.deleted)
+    walked.steps.clear()
+    for number in range(3):
+        node.put_job(jobs, f"j{number}", node.now_ms() + 1_000, route, answers)
+    node.world.run_for(20_000)
+    scans = [steps for start, steps in walked.steps if keys.due <= start < keys.due_stop]
+    assert scans
+    # Its own rows, those of the few jobs that have just fired.
+    assert all(key.startswith(keys.due) for steps in scans for key in steps)
+    assert max(len(steps) for steps in scans) <= 4
+
+
+class _Walked:
+    """Counts the deleted keys that LevelDB would step over. `steps` are those of each scan."""
+
+    def __init__(self, store: Any) -> None:
+        self.deleted: set[bytes] = set()
+        self.steps: list[tuple[bytes, list[bytes]]] = []
+        self._store = store
+        self._scan, self._write = store.scan, store.write
+        store.scan, store.write = self._watched_scan, self._watched_write
+
+    def _watched_write(self, prepared: dict[bytes, bytes | None]) -> None:
+        self._write(prepared)
+        for key, value in prepared.items():
+            (self.deleted.add if value is None else self.deleted.discard)(key)
+
+    def _watched_scan(
+        self, start: bytes, stop: bytes, limit: int = 1000, *, reverse: bool = False
+    ) -> list[Row]:
+        rows: list[Row] = self._scan(start, stop, limit, reverse=reverse)
+        if not reverse:
+            end = rows[-1][0] if len(rows) == limit else self._next(stop)
+            self.steps.append((start, [key for key in self.deleted if start <= key < end]))
+        return rows
+
+    def _next(self, stop: bytes) -> bytes:
+        """The first row from there on, in the table or behind it."""
+        rows = self._scan(stop, b"\xff" * 64, 1)
+        return rows[0][0] if rows else b"\xff" * 64

@@ -30,15 +30,17 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     n  route counters    route uid (8)                           pending, waiting
     p  leaders           -                                       Leadership of the last ones
     o  restores          restore id + NUL + part (4)             how far a part is restored here
-    ff fence             -                                       -
+    e, g, u, ff fences   -                                       -
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
 characters, so NUL ends them. Scans of the due index start at the offset, and those for what is to
 be forgotten at its mark (`timemachine/forgetting.py`), never at the prefix: LevelDB walks over
 deleted keys, and that is where they pile up. It does so at the end of a scan as well: to know that
 a range has no further row it looks for the next one that there is. Behind the rows of a replica
-that may be a whole range that was erased, hence the fence: a row behind all others of its replica,
-which nobody reads and every scan stops at.
+that may be a whole range that was erased, and behind the last due row all those that were purged
+from the next table. Hence the fences: rows that nobody reads and every scan stops at, behind all
+others of a replica, and behind the due index, what has finished and the listing by tag, where
+deleted keys follow. They are put when a range begins, and belong to an image as other rows do.
 """
 
 from struct import Struct
@@ -191,6 +193,11 @@ class ReplicaKeys:
     def incarnation(self) -> int:
         """The number that the prefix is made of."""
         return int.from_bytes(self.prefix, "big")
+
+    @property
+    def fences(self) -> tuple[bytes, ...]:
+        """Where scans to the end of a table stop, and not behind what was deleted from the next."""
+        return self.due_stop, after_prefix(self.finished), after_prefix(self.tag), self.fence
 
     def waiting_range(self, route_uid: int) -> tuple[bytes, bytes]:
         """Bounds of one route's waiting index."""

@@ -40,6 +40,16 @@ def test_a_replica_is_one_range(incarnation: int) -> None:
     assert ReplicaKeys(incarnation - 1).stop <= own.prefix
 
 
+def test_fences_stand_between_tables() -> None:
+    """Behind what they fence, before what comes next, and in no table."""
+    own = ReplicaKeys(3)
+    tables = [own.prefix + letter.encode() for letter in TABLES]
+    assert len(own.fences) == len(set(own.fences)) == 4
+    for fenced, fence in zip((own.due, own.finished, own.tag), own.fences, strict=False):
+        assert fenced + b"\xff" * 60 < fence < min(each for each in tables if each > fenced)
+    assert not [table for table in tables if any(each.startswith(table) for each in own.fences)]
+
+
 def test_ranges_of_an_index_hold_their_own_rows_only() -> None:
     """A route's, a state's and a job's rows, also beside numbers and names that begin alike."""
     own = ReplicaKeys(3)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from node.backups import BackupViews
 from node.balancing import Balancing
 from node.calls import Calls
 from node.clocks import Clocks
@@ -274,6 +275,7 @@ class Engine(Reader):
             writes=lambda: self.runtime.submitted,
             fires=lambda: sum(self.delivery.lateness.counts),
         )
+        self.backups = BackupViews(world, self.runtime, self.view)
         self._moving = Moving(
             world,
             self.runtime,

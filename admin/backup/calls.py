@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from timemachine.backup.manifest import BackupCollection, Manifest
+from timemachine.backup.pages import PartHead
 from timemachine.client.call import Call, path_of
 from timemachine.client.operations import request
 
@@ -81,11 +82,19 @@ def describe() -> Call[Described]:
 
 
 def page(
-    view: str, db: str, collection: str, vnode: int, number: int, unless: str | None
+    view: str,
+    db: str,
+    collection: str,
+    vnode: int,
+    number: int,
+    *,
+    unless: str | None = None,
+    head: PartHead | None = None,
 ) -> Call[bytes]:
-    """A page of a vnode."""
+    """A page of a vnode; `head` is what the first one said."""
     path = path_of("cluster", "backup", db, collection, str(vnode))
-    body = {"view": view, "page": number, "unless": unless}
+    position = None if head is None else head.position.text
+    body = {"view": view, "page": number, "unless": unless, "position": position}
     return replace(request("POST", path, json=body), answer=bytes)
 
 

@@ -14,7 +14,7 @@ from admin.session import Session
 from timemachine import codec
 from timemachine.backup.digest import Digest, digests, take
 from timemachine.backup.manifest import BackupCollection, Manifest, Part
-from timemachine.backup.pages import read_page
+from timemachine.backup.pages import PartHead, read_in_turn
 from timemachine.backup.uploads import uploads_of, written_upload
 from timemachine.client import ApiError
 from timemachine.errors import CodecError, SealError
@@ -187,9 +187,12 @@ def _in_cluster(
     for left in reversed(range(_TRIES)):
         sums = digests(num_vnodes)
         number = 0
+        head: PartHead | None = None
         try:
             while True:
-                page = read_page(session.carry(calls.page(view, *vnode, number, None)))
+                data = session.carry(calls.page(view, *vnode, number, head=head))
+                page = read_in_turn(data, number)
+                head = head or page.head
                 take(page, sums)
                 if page.last:
                     break

@@ -23,10 +23,9 @@ from timemachine.backup.manifest import (
     Part,
     written_manifest,
 )
-from timemachine.backup.pages import Page, PartHead, read_page
+from timemachine.backup.pages import PartHead, read_in_turn
 from timemachine.byterate import ByteRate
 from timemachine.client import ApiError
-from timemachine.errors import CodecError
 from timemachine.model import JobState
 
 _TRIES: Final = 10
@@ -192,9 +191,10 @@ class Taking:
             cast("IO[bytes]", counting), closefd=False
         ) as compressed:
             while True:
-                call = calls.page(view, collection.db, collection.name, index, number, unless)
+                names = (view, collection.db, collection.name, index)
+                call = calls.page(*names, number, unless=unless, head=head)
                 data = self._session.carry(call)
-                page = _checked(data, number)
+                page = read_in_turn(data, number)
                 if page.unchanged:
                     return None
                 head = head or page.head
@@ -237,13 +237,6 @@ class _Counting:
         self.size += len(data)
         self._file.write(data)
         return len(data)
-
-
-def _checked(data: bytes, number: int) -> Page:
-    page = read_page(data)
-    if page.number != number or (page.head is None) != (number > 0):
-        raise CodecError("A page came out of turn.")
-    return page
 
 
 def _position(known: dict[str, Part], uid: int, index: int) -> str | None:

@@ -78,6 +78,13 @@ class PageBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             " page."
         ),
     ] = None
+    position: Annotated[
+        str | None,
+        Meta(
+            description="Where the first page was read. A page of a view that another node has"
+            " begun, at another moment, is refused."
+        ),
+    ] = None
 
 
 class RestoredCollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -7,11 +7,10 @@ nothing of it but the views that are being read.
 import msgspec
 
 from node.api.backup_views import BackupCollectionView, BackupRouteView, BackupView, PageBody
-from node.api.conventions import DIGITS, Answer, Call, Nothing, decoded, json_answer
+from node.api.conventions import DIGITS, Answer, Call, Nothing, ask, decoded, json_answer
 from node.api.lookups import find_collection
 from node.api.operations import IN_COLLECTION, Example, Told, operation
 from node.api.problems import refusal
-from node.backups import BackupViews
 from node.engine import Engine
 from timemachine import __version__, codec
 from timemachine.backup.manifest import FORMAT
@@ -30,7 +29,6 @@ class BackupHandlers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._views = BackupViews(engine.view)
 
     @operation(
         "POST",
@@ -95,7 +93,9 @@ class BackupHandlers:
         """
         body = decoded(_decode_page, call.body)
         vnode = find_vnode(self._engine, call)
-        page = await self._views.page(body.view, vnode, body.page, body.unless)
+        page = await ask(
+            self._engine.backups.page, body.view, vnode, body.page, body.unless, body.position
+        )
         if page is None:
             raise refusal("backup_view_gone")
         return Answer(body=page, content_type=OCTETS)

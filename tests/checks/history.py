@@ -148,6 +148,34 @@ class PlanEnd(NamedTuple):
     left: int = 0
 
 
+class BackedJob(NamedTuple):
+    """A job as a backup has it. `state` is the name of its state."""
+
+    job: str
+    version: int
+    state: str
+    content: bytes
+    due_ms: int
+
+
+class BackedUp(NamedTuple):
+    """A vnode as a backup has it.
+
+    num_vnodes  of its collection
+    asked_ms    when it was asked for: what had been acknowledged by then is in it
+    shown_ms    when the first of it was there: nothing that was asked for later is in it
+    counted     how many jobs there are, as the vnode said of itself
+    """
+
+    name: str
+    group: tuple[int, int]
+    num_vnodes: int
+    asked_ms: float
+    shown_ms: float
+    jobs: list[BackedJob]
+    counted: int
+
+
 class Ending(NamedTuple):
     """A job as it was read when all was over: its version and the name of its state."""
 
@@ -171,6 +199,8 @@ class History:
     groups     the groups that must be alive again after the faults
     members    who belongs to each group in the end
     plans      how plans of what is to move have ended
+    backups    what was read of each vnode by backups
+    probed     jobs of probes, which no client has asked for
     healed_ms  when the last fault ended
     ended_ms   when nobody looked any more
     """
@@ -185,6 +215,8 @@ class History:
     groups: set[tuple[int, int]] = field(default_factory=set)
     members: list[Membership] = field(default_factory=list)
     plans: list[PlanEnd] = field(default_factory=list)
+    backups: list[BackedUp] = field(default_factory=list)
+    probed: set[str] = field(default_factory=set)
     healed_ms: float = 0.0
     ended_ms: float = NEVER
 

@@ -1,4 +1,4 @@
-"""The checks C1 to C8 and C10 to C12: what TimeMachine promises, judged from a history.
+"""The checks C1 to C8 and C10 to C13: what TimeMachine promises, judged from a history.
 
 Each check takes a history and the rules of the run, and yields one sentence for each promise that
 was broken. C9, the invariants inside a node, are `invariants`' affair. A job that was ever purged
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from tests.checks import backed
 from tests.checks.history import NEVER, Call, Fault, History, Reading, Webhook
 from tests.checks.jobmodel import (
     Answered,
@@ -493,6 +494,14 @@ def carried_out(history: History, rules: Rules) -> Iterator[str]:
             yield f"plan {each.id} is {each.state}, and left {each.left} replicas"
 
 
+# --- C13 -----------------------------------------------------------------------------------------
+
+
+def backed_up(history: History, rules: Rules) -> Iterator[str]:
+    """C13: a backup has all that was acknowledged before, as it was; and nothing that never was."""
+    return backed.backed_up(history)
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
@@ -507,6 +516,7 @@ CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
     "C10": alive,
     "C11": as_asked,
     "C12": carried_out,
+    "C13": backed_up,
 }
 
 

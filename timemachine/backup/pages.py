@@ -91,6 +91,14 @@ def read_page(data: bytes) -> Page:
     return page
 
 
+def read_in_turn(data: bytes, number: int) -> Page:
+    """The page of such bytes, which is the one of that number. Raises CodecError for another."""
+    page = read_page(data)
+    if page.number != number or (page.head is None) != (number > 0):
+        raise CodecError("A page came out of turn.")
+    return page
+
+
 def head_of(view: View, keys: ReplicaKeys, group: tuple[int, int]) -> PartHead:
     """What a view shows of a vnode as a whole. Raises StoreError."""
     row = view.get(keys.state)

@@ -15,6 +15,7 @@ from node.engine import Engine
 from node.secrets import seal_value
 from tests.checks.history import NEVER, History, Probe
 from tests.checks.promises import Judgement, judge
+from tests.sim.cluster.backups import Backups
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE, Conversation, Creators
 from tests.sim.cluster.growth import Growth, unsettled
 from tests.sim.cluster.knobs import Knobs, command_line
@@ -74,6 +75,7 @@ class Harness:
         self.plans = Plans(self.clock, self.members, knobs)
         self.plans.on_step = self.reckoning.changed
         self.plans.replace = self.growth.join
+        self.backups = Backups(self.clock, self.members, knobs, self.history)
         self.creators.proposed = self.nemesis.proposed
         self.nemesis.on_strike = self.reckoning.struck
         self._dice = self.clock.child("harness")
@@ -125,6 +127,7 @@ class Harness:
         self.nemesis.start()
         self.growth.start()
         self.plans.start()
+        self.backups.start()
         self.clock.run_for(self.knobs.safety_ms)
         self.creators.stop()
 
@@ -134,6 +137,7 @@ class Harness:
         self.nemesis.heal()
         self.growth.heal()
         self.plans.heal()
+        self.backups.stop()
         self.history.healed_ms = self.reckoning.now_ms()
         for group in self.members.groups():
             Prober(self, group)
@@ -189,9 +193,9 @@ class Harness:
         self.clock.later(_LOOK_EVERY_MS, self._look)
 
     def _progress(self) -> int:
-        """How far all replicas are, together, and images on their way to them, in bytes."""
+        """How far all replicas are, together, images on their way to them, and backups."""
         engines = [member.engine for member in self.members.members.values()]
-        return sum(
+        return self.backups.pages + sum(
             engine._images.outgoing.sent_bytes
             + engine._compacting.steps_done
             + sum(vnode.machine.applied_index for vnode in engine.runtime.vnodes.values())
@@ -214,6 +218,8 @@ class Harness:
     def _drained(self) -> bool:
         """Whether no job is pending, on every node that could say so, and all have applied all."""
         if not self._equal() or self.growth.open or not self.plans.settled:
+            return False
+        if self.backups.open:
             return False
         if unsettled(self.members):
             return False
@@ -259,6 +265,7 @@ class Prober:
             return
         names = (f"probe-{number}" for number in range(1_000_000))
         job = next(name for name in names if self._is_mine(engine, collection, name))
+        self._harness.history.probed.add(job)
         now_ms = engine.now_ms()
         command = c.PutJob(
             now_ms=now_ms,

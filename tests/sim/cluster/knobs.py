@@ -40,6 +40,8 @@ class Knobs:
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
     `plans` (how many plans operators make of what is to move); `compactions` (how many more of
     them compact, where there are any), `compact_step_bytes` (about what a node compacts at once).
+    `backups` (how many are taken), `backup_page_jobs` and `backup_page_bytes` (jobs in a page at
+    most, and bytes of them), `backup_view_ms` (a view is kept so long for the next page).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
     `wall_jump_ms_max`, `timer_slack_ms`.
     Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
@@ -67,6 +69,10 @@ class Knobs:
     plans: int = 0
     compactions: int = 0
     compact_step_bytes: int = limits.COMPACT_STEP_BYTES
+    backups: int = 0
+    backup_page_jobs: int = limits.BACKUP_PAGE_JOBS_MAX
+    backup_page_bytes: int = limits.BACKUP_PAGE_BYTES
+    backup_view_ms: int = limits.BACKUP_VIEW_MS
     tick_ms: float = 100.0
     election_tick: int = 10
     heartbeat_tick: int = 1
@@ -258,7 +264,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     )
     knobs = _draw_rate(_draw_flight(_draw_members(knobs)))
     knobs = _draw_compactions(_draw_plans(_draw_overruled(knobs)))
-    knobs = _draw_smear(_draw_breaker(knobs))
+    knobs = _draw_backups(_draw_smear(_draw_breaker(knobs)))
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -356,6 +362,18 @@ def _draw_compactions(knobs: Knobs) -> Knobs:
     return knobs.changed(
         compactions=rng.choice([0, 1, 1, 2]),
         compact_step_bytes=rng.choice([8 * 1024, 64 * 1024, limits.COMPACT_STEP_BYTES]),
+    )
+
+
+def _draw_backups(knobs: Knobs) -> Knobs:
+    """In some seeds backups are taken, in pages that are often small."""
+    rng = random.Random(f"{knobs.seed}/backups")
+    taken = rng.choice([1, 3, 10]) if rng.random() < 0.3 else 0
+    return knobs.changed(
+        backups=taken,
+        backup_page_jobs=rng.choice([1, 1, 3, limits.BACKUP_PAGE_JOBS_MAX]),
+        backup_page_bytes=rng.choice([400, limits.BACKUP_PAGE_BYTES]),
+        backup_view_ms=rng.choice([1_000, 10_000]),
     )
 
 

@@ -721,6 +721,13 @@ def in_limits(knobs: Knobs) -> Iterator[None]:
         "ENTRY_BYTES_TARGET": knobs.entry_bytes_target,
         "CLAIM_LEAD_MS": knobs.claim_lead_ms,
         "COMPACT_STEP_BYTES": knobs.compact_step_bytes,
+        "BACKUP_PAGE_JOBS_MAX": knobs.backup_page_jobs,
+        "BACKUP_PAGE_BYTES": knobs.backup_page_bytes,
+        # As many jobs as a page may have, or a little more.
+        "BACKUP_SCAN_BYTES": min(
+            limits.BACKUP_SCAN_BYTES, knobs.backup_page_bytes, 150 * knobs.backup_page_jobs
+        ),
+        "BACKUP_VIEW_MS": knobs.backup_view_ms,
     }
     before = {name: getattr(limits, name) for name in wanted}
     try:

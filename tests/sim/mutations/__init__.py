@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.sim.mutations import (
     breakers,
+    backups,
     compactions,
     consensus,
     firing,
@@ -35,6 +36,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **growth.MUTATIONS,
     **plans.MUTATIONS,
     **compactions.MUTATIONS,
+    **backups.MUTATIONS,
     **lending.MUTATIONS,
     **breakers.MUTATIONS,
 }

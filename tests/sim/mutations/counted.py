@@ -57,6 +57,8 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "drain-forgets": 10,
     "silent-has-compacted": 14,
     "compacts-untouched": 16,
+    "backup-of-no-moment": 17,
+    "backup-without-quorum": 124,
     "lent-and-used": 48,
     "rate-lent-and-used": 102,
     "rate-forgotten": 7,

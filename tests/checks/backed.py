@@ -1,10 +1,13 @@
-"""C13: what a backup holds, judged from what clients were told and recipients got."""
+"""C13, C14: what a backup holds, and what a restore makes of it.
+
+Judged from what clients were told and recipients got.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.checks.history import BackedJob, BackedUp, Call, History
+from tests.checks.history import BackedJob, BackedUp, Call, History, Webhook
 from tests.checks.jobmodel import Delete, Deleted, Found, Patch, Put, Written
 from timemachine.ring import vnode_of
 
@@ -27,6 +30,28 @@ def backed_up(history: History) -> Iterator[str]:
         for each in part.jobs:
             if each.job not in history.probed:
                 yield from _true(part, each, calls.get(each.job, []), sent)
+
+
+def restored(history: History) -> Iterator[str]:
+    """C14: what was open is sent by who gets it; what a backup knew as ended is not, nor lost."""
+    if history.restoration is None:
+        return
+    sent: dict[str, list[Webhook]] = defaultdict(list)
+    for webhook in history.webhooks:
+        sent[webhook.job].append(webhook)
+    for each in history.restoration.jobs:
+        name = f"{each.job} version {each.version}, which was restored,"
+        ending = history.endings.get(each.job)
+        if ending is None or ending.version != each.version:
+            yield f"{name} is {ending} in the end"
+        got = sent.get(each.job, [])
+        if got and not each.sent:
+            yield f"{name} was sent at {got[0].at_ms:.1f}, and had ended"
+        if each.sent and not got:
+            yield f"{name} was never sent"
+        others = {webhook.webhook_id for webhook in got} - {each.webhook_id}
+        if others:
+            yield f"{name} was sent as {sorted(others)}, not as {each.webhook_id}"
 
 
 def _whole(part: BackedUp) -> Iterator[str]:

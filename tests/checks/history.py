@@ -176,6 +176,22 @@ class BackedUp(NamedTuple):
     counted: int
 
 
+class RestoredJob(NamedTuple):
+    """A job that is restored. `sent`: whether it has to be sent by the cluster that gets it."""
+
+    job: str
+    version: int
+    webhook_id: str
+    sent: bool
+
+
+class Restoration(NamedTuple):
+    """A backup that came into this cluster while it was watched."""
+
+    began_ms: float
+    jobs: list[RestoredJob]
+
+
 class Ending(NamedTuple):
     """A job as it was read when all was over: its version and the name of its state."""
 
@@ -200,6 +216,8 @@ class History:
     members    who belongs to each group in the end
     plans      how plans of what is to move have ended
     backups    what was read of each vnode by backups
+    restoration
+               what was restored from a backup, if anything was
     probed     jobs of probes, which no client has asked for
     healed_ms  when the last fault ended
     ended_ms   when nobody looked any more
@@ -216,6 +234,7 @@ class History:
     members: list[Membership] = field(default_factory=list)
     plans: list[PlanEnd] = field(default_factory=list)
     backups: list[BackedUp] = field(default_factory=list)
+    restoration: Restoration | None = None
     probed: set[str] = field(default_factory=set)
     healed_ms: float = 0.0
     ended_ms: float = NEVER

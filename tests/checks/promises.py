@@ -1,4 +1,4 @@
-"""The checks C1 to C8 and C10 to C13: what TimeMachine promises, judged from a history.
+"""The checks C1 to C8 and C10 to C14: what TimeMachine promises, judged from a history.
 
 Each check takes a history and the rules of the run, and yields one sentence for each promise that
 was broken. C9, the invariants inside a node, are `invariants`' affair. A job that was ever purged
@@ -396,11 +396,15 @@ def monotonic(history: History, rules: Rules) -> Iterator[str]:
                     f"node {reading.node}, group {reading.group}: {what} fell from {old}"
                     f" (at {before.at_ms:.1f}) to {new} (at {reading.at_ms:.1f})"
                 )
-        if reading.offset < before.offset and not any(
-            _may_insert(call, reading.offset[0])
-            and call.called_ms <= reading.at_ms
-            and call.returned_ms + rules.lag_ms >= before.at_ms
-            for call in history.calls
+        if (
+            reading.offset < before.offset
+            and not history.restoration
+            and not any(
+                _may_insert(call, reading.offset[0])
+                and call.called_ms <= reading.at_ms
+                and call.returned_ms + rules.lag_ms >= before.at_ms
+                for call in history.calls
+            )
         ):
             yield (
                 f"node {reading.node}, group {reading.group}: the offset fell from {before.offset}"
@@ -494,12 +498,17 @@ def carried_out(history: History, rules: Rules) -> Iterator[str]:
             yield f"plan {each.id} is {each.state}, and left {each.left} replicas"
 
 
-# --- C13 -----------------------------------------------------------------------------------------
+# --- C13, C14 ------------------------------------------------------------------------------------
 
 
 def backed_up(history: History, rules: Rules) -> Iterator[str]:
     """C13: a backup has all that was acknowledged before, as it was; and nothing that never was."""
     return backed.backed_up(history)
+
+
+def restored(history: History, rules: Rules) -> Iterator[str]:
+    """C14: what was open is sent by who gets it; what a backup knew as ended is not, nor lost."""
+    return backed.restored(history)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -517,6 +526,7 @@ CHECKS: Final[dict[str, Callable[[History, Rules], Iterator[str]]]] = {
     "C11": as_asked,
     "C12": carried_out,
     "C13": backed_up,
+    "C14": restored,
 }
 
 

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from tests.checks.history import BackedJob, BackedUp, History, Webhook
+from tests.checks.history import (
+    BackedJob,
+    BackedUp,
+    Ending,
+    History,
+    Restoration,
+    RestoredJob,
+    Webhook,
+)
 from tests.checks.jobmodel import Asked, Delete, Deleted, Put, Written
 from tests.checks.promises import CHECKS, Rules
 
@@ -79,3 +87,29 @@ def test_its_pages_are_of_one_moment() -> None:
     assert _found(_history(_WRITTEN), _JOB, _JOB)
     probed = History(probed={"a"})
     assert [] == _found(probed, _JOB)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ending", "webhooks", "told"),
+    [
+        (True, Ending(1, "delivered"), ["w"], ""),
+        (False, Ending(1, "delivered"), [], ""),
+        (False, Ending(1, "delivered"), ["w"], "and had ended"),
+        (True, Ending(1, "scheduled"), [], "was never sent"),
+        (True, None, ["w"], "is None in the end"),
+        (True, Ending(1, "delivered"), ["x"], "not as w"),
+    ],
+)
+def test_what_is_restored(
+    sent: bool,
+    ending: Ending | None,
+    webhooks: list[str],
+    told: str,
+) -> None:
+    """All is there; what was open is sent under its id, and nothing else is."""
+    history = History(restoration=Restoration(0.0, [RestoredJob("a", 1, "w", sent)]))
+    history.endings["a"] = ending
+    history.webhooks = [Webhook(15.0, each, "a", 1, 1, 0, 50) for each in webhooks]
+    found = list(CHECKS["C14"](history, Rules()))
+    assert (1 if told else 0) == len(found)
+    assert all(told in sentence for sentence in found)

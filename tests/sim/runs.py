@@ -17,6 +17,7 @@ from tests.checks.judgedchaos import JudgedChaos, judged
 from tests.checks.violation import Violation
 from tests.sim.cluster.harness import Harness, Result
 from tests.sim.cluster.knobs import draw
+from tests.sim.cluster.restores import restoring
 from tests.sim.mutations import MUTATIONS
 from tests.sim.storm import storm
 
@@ -73,6 +74,9 @@ def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
         try:
             result = harness.run()
             found = list(result.judgement.broken)
+            again = None if found else restoring(harness)
+            if again is not None:
+                found += again.run().judgement.broken
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told with its seed
             last = traceback.extract_tb(error.__traceback__)[-1]
             kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "

@@ -154,6 +154,7 @@ class Conversation:
 class Creators:
     """All creators of a seed. What they did is in `history`, in true milliseconds.
 
+    prefix    with which the ids of their jobs begin
     proposed  called with the number of a node that a write was put to, for the nemesis
     """
 
@@ -166,7 +167,8 @@ class Creators:
         self._leaders: dict[int, int] = {}
         self._working = False
         self._numbers = 0
-        self._written = "job-0"
+        self._written = ""
+        self.prefix = "job"
         self.open = 0
         self.proposed: Callable[[int], None] = lambda _: None
 
@@ -188,7 +190,7 @@ class Creators:
     def _act(self, dice: random.Random) -> None:
         if not self._working:
             return
-        job = f"job-{dice.randrange(self._knobs.jobs)}"
+        job = f"{self.prefix}-{dice.randrange(self._knobs.jobs)}"
         asked = self._draw(dice)
 
         def look() -> None:
@@ -204,7 +206,8 @@ class Creators:
             return
         self._clock.later(2.0 * self._knobs.audit_ms * dice.random(), self._audit, dice)
         for node in self._members.numbers:
-            call = self._history.call(self._written, START_MS + self._clock.now_ms, Get(), node)
+            job = self._written or f"{self.prefix}-0"
+            call = self._history.call(job, START_MS + self._clock.now_ms, Get(), node)
             at_ms = self._clock.now_ms + _WAY_MS * dice.random()
             world = self._members.world(node)
             self._clock.post(at_ms, SOON, world, ANY_GENERATION, self._audit_arrives, (call, dice))

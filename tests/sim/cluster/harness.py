@@ -112,11 +112,20 @@ class Harness:
         """Every node starts on an empty disk; the collection and the route are made."""
         for number in self.members.numbers:
             self.clock.later(20.0 * self._dice.random(), partial(self.members.start, number))
-        self._ask(_put_collection, self.knobs)
-        self._ask(_put_route, self.knobs)
+        self.make()
         led = self.clock.run_until(self.clock.now_ms + _BOOT_MS, self._all_led)
         assert led, "a new cluster has no leaders"
         self.clock.later(0.0, self._look)
+
+    def make(self) -> None:
+        """Have the collection and the route made."""
+        self._ask(_put_collection, self.knobs)
+        self._ask(_put_route, self.knobs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything else is to be done before all can be over."""
+        return False
 
     def live(self) -> None:
         """Creators and nemesis at work."""
@@ -219,7 +228,7 @@ class Harness:
         """Whether no job is pending, on every node that could say so, and all have applied all."""
         if not self._equal() or self.growth.open or not self.plans.settled:
             return False
-        if self.backups.open:
+        if self.backups.open or self.busy:
             return False
         if unsettled(self.members):
             return False

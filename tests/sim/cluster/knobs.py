@@ -40,8 +40,9 @@ class Knobs:
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
     `plans` (how many plans operators make of what is to move); `compactions` (how many more of
     them compact, where there are any), `compact_step_bytes` (about what a node compacts at once).
-    `backups` (how many are taken), `backup_page_jobs` and `backup_page_bytes` (jobs in a page at
-    most, and bytes of them), `backup_view_ms` (a view is kept so long for the next page).
+    `backups` (how many are taken), `restores` (whether one is restored into another cluster),
+    `backup_page_jobs` and `backup_page_bytes` (jobs in a page at most, and bytes of them),
+    `backup_view_ms` (a view is kept so long for the next page).
     Clocks: `drift_max` (error of monotonic clocks), `wall_offset_ms_max`, `wall_drift_max`,
     `wall_jump_ms_max`, `timer_slack_ms`.
     Network, in fair weather: `net_base_ms`, `net_jitter_ms`, `net_ordered`; in foul weather:
@@ -70,6 +71,7 @@ class Knobs:
     compactions: int = 0
     compact_step_bytes: int = limits.COMPACT_STEP_BYTES
     backups: int = 0
+    restores: int = 0
     backup_page_jobs: int = limits.BACKUP_PAGE_JOBS_MAX
     backup_page_bytes: int = limits.BACKUP_PAGE_BYTES
     backup_view_ms: int = limits.BACKUP_VIEW_MS
@@ -374,6 +376,7 @@ def _draw_backups(knobs: Knobs) -> Knobs:
         backup_page_jobs=rng.choice([1, 1, 3, limits.BACKUP_PAGE_JOBS_MAX]),
         backup_page_bytes=rng.choice([400, limits.BACKUP_PAGE_BYTES]),
         backup_view_ms=rng.choice([1_000, 10_000]),
+        restores=rng.choice([0, 1]),
     )
 
 

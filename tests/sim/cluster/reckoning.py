@@ -139,6 +139,8 @@ class Reckoning:
                     history.images.append(self._image(member, vnode))
         for job, _ in history.jobs():
             history.endings[job] = self._ending(job)
+        for each in () if history.restoration is None else history.restoration.jobs:
+            history.endings[each.job] = self._ending(each.job)
         return history
 
     def _ending(self, job: str) -> Ending | None:

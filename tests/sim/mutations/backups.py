@@ -2,9 +2,14 @@
 
 from typing import Any
 
+import msgspec
+
 from node.backups import BackupViews
 from node.runtime import Runtime
 from tests.sim.mutations.planting import Mutation, swap
+from timemachine.backup import uploads
+from timemachine.model import JobRecord, Restore, Route
+from timemachine.replica.states import DELIVERED, SCHEDULED
 from timemachine.storage.memory import MemoryStore, MemoryStoreView
 from timemachine.vnode import Vnode
 
@@ -47,6 +52,15 @@ def _unasked(original: Any) -> Any:
     return begin
 
 
+def _unended(original: Any) -> Any:
+    def fate(before: JobRecord, route: Route | None, restore: Restore) -> Any:
+        if before.state == DELIVERED:
+            before = msgspec.structs.replace(before, state=SCHEDULED, finished_ms=0)
+        return original(before, route, restore)
+
+    return fate
+
+
 MUTATIONS = {
     "backup-of-no-moment": Mutation(
         "The pages of a backup show the rows as they are by then, each of another moment.",
@@ -57,5 +71,10 @@ MUTATIONS = {
         "A leader gives a backup what it has without asking whether it still leads.",
         ("C13",),
         swap(BackupViews, "__init__", _unasked),
+    ),
+    "restored-as-new": Mutation(
+        "A job that had been delivered is restored as one that is to be sent.",
+        ("C14",),
+        swap(uploads, "fate", _unended),
     ),
 }

@@ -59,6 +59,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "compacts-untouched": 16,
     "backup-of-no-moment": 17,
     "backup-without-quorum": 124,
+    "restored-as-new": 0,
     "lent-and-used": 48,
     "rate-lent-and-used": 102,
     "rate-forgotten": 7,

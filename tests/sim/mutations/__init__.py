@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.sim.mutations import (
-    breakers,
     backups,
+    breakers,
     compactions,
     consensus,
     firing,

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from node.api.conventions import Answer, Call, Nothing, ask, json_answer
+from node.api.conventions import Answer, Call, Nothing, ask, json_answer, stale
 from node.api.operations import Told, operation
 from node.api.problems import refusal
 from node.engine import Engine
@@ -68,7 +68,8 @@ class KeyHandlers:
         By their ids: what they are is told nowhere.
         """
         engine = self._engine
-        await ask(engine.router.read_meta)
+        if not stale(call):
+            await ask(engine.router.read_meta)
         current = engine.master_keys[0].id
         routes: dict[str, int] = {current: 0}
         for route in engine.meta.routes.values():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -312,6 +313,22 @@ def test_another_master_key_is_refused(tmp_path: Path, small: Any) -> None:
         done = terminal("admin", "restore", str(place), "--dry-run", code=5)
         assert "master key" in done.err
         assert 404 == node.ask("GET", COLLECTION)[0]
+
+
+def test_a_backup_of_another_master_key(tmp_path: Path, small: Any) -> None:
+    """With its key below the current one it is restored, and the key is not needed afterwards."""
+    place, key, _ = small
+    new, both = tmp_path / "new.key", tmp_path / "both.key"
+    new.write_text(b64encode(bytes(range(32))).decode() + "\n")
+    both.write_text(new.read_text() + key.read_text())
+    with _node(tmp_path / "data", both) as (node, terminal):
+        terminal.planned("admin", "restore", str(place))
+        secret = node.ask("GET", f"{ROUTES}/hook/secret")[1]
+        assert [1, 0] == [each["routes"] for each in terminal("admin", "keys", "--json").json]
+        assert 0 == node.stop()
+        node.flags = (*node.flags, "--secret-key-file", str(new))
+        node.start()
+        assert secret == node.ask("GET", f"{ROUTES}/hook/secret")[1]
 
 
 def test_vnodes_that_have_not_changed_are_not_read_again(tmp_path: Path) -> None:

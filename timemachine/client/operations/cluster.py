@@ -81,14 +81,15 @@ def finalise(*, cluster_version: int, idempotency_key: str | None = None) -> Cal
     )
 
 
-def master_keys() -> Call[Page[MasterKey]]:
+def master_keys(*, consistency: Consistency | None = None) -> Call[Page[MasterKey]]:
     """The keys that secrets are sealed with, by their ids, the current one first."""
-    return Call("GET", path_of("cluster", "keys"), Page[MasterKey])
+    query = query_of(consistency=consistency)
+    return Call("GET", path_of("cluster", "keys"), Page[MasterKey], query=query)
 
 
-def reseal() -> Call[Resealed]:
+def reseal(*, idempotency_key: str | None = None) -> Call[Resealed]:
     """Seal some secrets again, with the first key of every node; asked until nothing is left."""
-    return Call("POST", path_of("cluster", "reseal"), Resealed)
+    return Call("POST", path_of("cluster", "reseal"), Resealed, idempotency_key=idempotency_key)
 
 
 def ready() -> Call[Ready]:

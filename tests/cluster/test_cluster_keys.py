@@ -80,6 +80,15 @@ def formed(directory: Path, *flags: str) -> Iterator[tuple[Cluster, Keys]]:
         yield cluster, make_keys(directory, old)
 
 
+def wait_first(cluster: Cluster, key_id: str) -> None:
+    """Wait until all have told that this key is their first: a moment after they are ready."""
+    wait_until(
+        lambda: len(cluster.nodes) == len(keys_of(cluster).get(key_id, {}).get("first_of", ())),
+        "some node does not tell its keys",
+        120.0,
+    )
+
+
 def fire(cluster: Cluster, receiver: FaultReceiver, count: int, name: str) -> None:
     """Jobs are sent, by whoever leads their vnodes."""
     before = len(receiver.requests)
@@ -131,6 +140,7 @@ def test_a_change_of_the_key_while_jobs_fire(tmp_path: Path) -> None:
             use(cluster.nodes[3], keys.both)
             cluster.restart(3)
             cluster.wait_whole()
+            wait_first(cluster, keys.new_id)
             done = tm("admin", "reseal", "--json").json
             assert (keys.new_id, 6, 0) == (done["current"], done["resealed"], done["left"])
             assert [keys.old_id] == done["not_needed"]
@@ -138,7 +148,9 @@ def test_a_change_of_the_key_while_jobs_fire(tmp_path: Path) -> None:
             fire(cluster, receiver, 12, "resealed")
             restart_each(cluster, keys.new)
             fire(cluster, receiver, 12, "new")
-            assert [keys.new_id] == list(keys_of(cluster))
+            wait_until(
+                lambda: [keys.new_id] == list(keys_of(cluster)), "some node tells of the old key"
+            )
             for number in cluster.nodes:
                 status, answer = cluster.nodes[number].ask("GET", f"{ROUTES}/hook/secret")
                 assert (200, secret) == (status, answer["secret"])
@@ -203,6 +215,7 @@ def test_nodes_that_a_change_of_the_key_has_left_behind(tmp_path: Path) -> None:
     with formed(tmp_path) as (cluster, keys):
         cluster.set_up("http://127.0.0.1:1024/")
         restart_each(cluster, keys.both)
+        wait_first(cluster, keys.new_id)
         cluster.stop(3)
         lost = cluster.nodes[3]
         tm = Terminal(cluster.nodes[1].address)

@@ -341,12 +341,12 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     failure_ratio       the share of attempts that opens it, of those that ended in `window_ms`
     min_requests        of fewer attempts nothing is concluded
     window_ms           how far back is looked
-    open_ms             for so long nothing is sent
+    open_ms             for so long nothing is sent, at most: less after its first failures
     half_open_requests  as many then try the recipient
     """
 
     failure_ratio: float = 0.7
-    min_requests: int = 10
+    min_requests: int = 100
     window_ms: int = 300_000
     open_ms: int = 30_000
     half_open_requests: int = 3

@@ -11,7 +11,7 @@ SETTINGS = st.builds(
     failure_ratio=st.sampled_from([0.01, 0.5, 0.7, 1.0]),
     min_requests=st.integers(1, 12),
     window_ms=st.sampled_from([1_000, 3_600]),
-    open_ms=st.sampled_from([100, 1_000]),
+    open_ms=st.sampled_from([100, 1_000, 5_000]),
     half_open_requests=st.integers(1, 4),
 )
 # What follows after how long: an outcome of an attempt begun now, or one or two phases ago.
@@ -34,9 +34,14 @@ class _Twin:
         self.trial = 0
         self.entered_ms = 0.0
         self.outcomes: list[tuple[float, bool]] = []
+        self.open_ms = 0
 
     def enter(self, phase: Phase, now_ms: float) -> None:
         self.phase, self.entered_ms = phase, now_ms
+        if phase is Phase.OPEN:
+            self.open_ms = min(2 * self.open_ms or 1_000, self.settings.open_ms)
+        elif phase is Phase.CLOSED:
+            self.open_ms = 0
         self.trial += 1
         self.outcomes = []
 
@@ -63,7 +68,7 @@ class _Twin:
         ) >= self.settings.min_requests and failed >= self.settings.failure_ratio * len(counted)
 
     def tried(self, now_ms: float) -> None:
-        if self.phase is Phase.OPEN and now_ms >= self.entered_ms + self.settings.open_ms:
+        if self.phase is Phase.OPEN and now_ms >= self.entered_ms + self.open_ms:
             self.enter(Phase.HALF_OPEN, now_ms)
 
     def room(self) -> int | None:

@@ -3,7 +3,7 @@
 As in Nygard's "Release It!": closed while all is well; open, so that nothing is sent, after too
 large a share of attempts has failed; half-open when it has been open for a while, to try the
 recipient with a few. The first of these that succeeds closes it, and when all have failed it is
-open again.
+open again, for twice as long: what is back after seconds is not made to wait for half a minute.
 
 The share is looked at over a window that slides in tenths, and over its latest two tenths alone:
 a recipient that was well for long, and is gone now, has many successes in the window.
@@ -21,6 +21,8 @@ from timemachine.retry import OWN_FAULTS, is_success
 TENTHS: Final = 10
 _LATEST: Final = 2
 _TOO_MANY: Final = 429
+_OPEN_FIRST_MS: Final = 1_000
+_OPENED_MAX: Final = 12  # the longest that a route may ask for is less than 2 ** 12 seconds
 
 
 class Phase(IntEnum):
@@ -58,7 +60,7 @@ class CircuitBreaker:
     until_ms  while it is OPEN, when it may be tried again
     """
 
-    __slots__ = ("_failures", "_tenths", "phase", "settings", "since_ms", "trial", "until_ms")
+    __slots__ = ("_failures", "_opened", "_tenths", "phase", "settings", "since_ms", "trial", "until_ms")
 
     def __init__(self, settings: Breaker) -> None:
         self.settings = settings
@@ -71,6 +73,8 @@ class CircuitBreaker:
         self._tenths: list[list[int]] = []
         # While HALF_OPEN, how many have failed in this trial.
         self._failures = 0
+        # How often it has opened since it was closed.
+        self._opened = 0
 
     @property
     def room(self) -> int | None:
@@ -90,6 +94,7 @@ class CircuitBreaker:
             return False
         if self.phase is Phase.HALF_OPEN:
             if good:
+                self._opened = 0
                 self._enter(Phase.CLOSED)
                 return True
             self._failures += 1
@@ -136,7 +141,9 @@ class CircuitBreaker:
 
     def _open(self, now_ms: float) -> None:
         self._enter(Phase.OPEN)
-        self.until_ms = now_ms + self.settings.open_ms
+        self.until_ms = now_ms + min(_OPEN_FIRST_MS << self._opened, self.settings.open_ms)
+        # No number grows for ever.
+        self._opened = min(self._opened + 1, _OPENED_MAX)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

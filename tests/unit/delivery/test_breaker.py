@@ -25,7 +25,7 @@ def test_it_opens_when_too_large_a_share_has_failed() -> None:
 
 def test_it_stays_closed_while_enough_succeed() -> None:
     """Seven of ten are too many, six are not."""
-    breaker = CircuitBreaker(Breaker())
+    breaker = CircuitBreaker(Breaker(min_requests=10))
     for _ in range(4):
         breaker.noted(0, 0.0, good=True)
     assert not any(breaker.noted(0, 0.0, good=False) for _ in range(9))
@@ -86,6 +86,26 @@ def test_when_all_have_failed_it_is_open_again() -> None:
         assert breaker.noted(breaker.trial, 1_100.0, good=False)
     assert (Phase.OPEN, 2_100.0) == (breaker.phase, breaker.until_ms)
     assert 0.0 == breaker.since_ms
+
+
+def test_it_opens_for_longer_each_time_until_it_is_closed() -> None:
+    """A second at first, twice as long after each trial in vain, up to what the route says."""
+
+    def opens_for_ms(breaker: CircuitBreaker, now_ms: float) -> float:
+        while breaker.phase is not Phase.OPEN:
+            breaker.noted(breaker.trial, now_ms, good=False)
+        return breaker.until_ms - now_ms
+
+    breaker = CircuitBreaker(Breaker(open_ms=5_000))
+    now_ms = 0.0
+    seen: list[float] = []
+    for _ in range(40):
+        seen.append(opens_for_ms(breaker, now_ms))
+        now_ms = breaker.until_ms
+        assert breaker.may_be_tried(now_ms)
+    assert [1_000.0, 2_000.0, 4_000.0] + [5_000.0] * 37 == seen
+    breaker.noted(breaker.trial, now_ms, good=True)
+    assert 1_000.0 == opens_for_ms(breaker, now_ms)
 
 
 def test_what_was_begun_before_does_not_count() -> None:

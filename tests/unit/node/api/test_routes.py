@@ -65,7 +65,7 @@ async def test_defaults_are_shown(api: Api) -> None:
         "rate": {"count": None, "period_ms": 1000},
         "breaker": {
             "failure_ratio": 0.7,
-            "min_requests": 10,
+            "min_requests": 100,
             "window_ms": 300000,
             "open_ms": 30000,
             "half_open_requests": 3,
@@ -215,9 +215,9 @@ async def test_a_route_signs_with_a_private_key(api: Api) -> None:
             assert len(bad) < 10 or bad[6:].encode() not in reply.body
     reply = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})
     assert 200 == reply.status
-    found = await api.ask("GET", f"{ROUTE}/secret")
-    assert 8 == len(found.json.pop("key_id"))
-    assert {"secret": PRIVATE, "public_key": PUBLIC, "previous": []} == found.json
+    found = (await api.ask("GET", f"{ROUTE}/secret")).json
+    assert 8 == len(found.pop("key_id"))
+    assert {"secret": PRIVATE, "public_key": PUBLIC, "previous": []} == found
     assert PRIVATE not in repr(api.store.image())
     same = await api.ask("PUT", ROUTE, URL | {"secret": PRIVATE})
     assert reply.json["version"] == same.json["version"]
@@ -559,13 +559,13 @@ async def test_names(api: Api, name: str) -> None:
 async def test_the_breaker_is_changed_member_by_member(api: Api) -> None:
     """PATCH keeps what is absent, PUT takes defaults; null switches it off."""
     made = (await api.ask("PATCH", ROUTE, {"breaker": {"open_ms": 500}})).json["breaker"]
-    assert (500, 10, 0.7) == (made["open_ms"], made["min_requests"], made["failure_ratio"])
+    assert (500, 100, 0.7) == (made["open_ms"], made["min_requests"], made["failure_ratio"])
     made = (await api.ask("PATCH", ROUTE, {"breaker": {"min_requests": 2}})).json["breaker"]
     assert (500, 2) == (made["open_ms"], made["min_requests"])
     assert (await api.ask("PATCH", ROUTE, {"breaker": None})).json["breaker"] is None
     assert (await api.ask("PATCH", ROUTE, {"timeout_ms": 2000})).json["breaker"] is None
     made = (await api.ask("PATCH", ROUTE, {"breaker": {}})).json["breaker"]
-    assert (30_000, 10) == (made["open_ms"], made["min_requests"])
+    assert (30_000, 100) == (made["open_ms"], made["min_requests"])
     put = (await api.ask("PUT", ROUTE, URL | {"breaker": {"min_requests": 3}})).json["breaker"]
     assert (30_000, 3) == (put["open_ms"], put["min_requests"])
     assert 0 == (await api.ask("PATCH", ROUTE, {"disable_after_ms": 0})).json["disable_after_ms"]

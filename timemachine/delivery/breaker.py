@@ -60,7 +60,16 @@ class CircuitBreaker:
     until_ms  while it is OPEN, when it may be tried again
     """
 
-    __slots__ = ("_failures", "_opened", "_tenths", "phase", "settings", "since_ms", "trial", "until_ms")
+    __slots__ = (
+        "_failures",
+        "_opened",
+        "_tenths",
+        "phase",
+        "settings",
+        "since_ms",
+        "trial",
+        "until_ms",
+    )
 
     def __init__(self, settings: Breaker) -> None:
         self.settings = settings

@@ -48,6 +48,11 @@ class Parking:
         self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any, *, held: bool
     ) -> None:
         head.moving.pop(seen.job_id, None)
+        # Fired for again, in the same term: what its new head has read may not have shown the row.
+        now = self._window.heads.get(head.vnode)
+        if now is None:
+            return
+        head = now
         if self._orphans.look(head, due_ms, seen):
             return
         route = self._meta.routes_by_uid.get(seen.route_uid)

@@ -37,6 +37,15 @@ from timemachine.vnode import Done
 _TRY_MS: Final = 3_000.0
 _ID: Final = "restore"
 _HELD_ROWS: Final = 3
+_OF_ROUTE: Final = (
+    "max_in_flight",
+    "rate_count",
+    "rate_period_ms",
+    "breaker_open_ms",
+    "breaker_requests",
+    "breaker_window_ms",
+    "smear_ms",
+)
 _OTHER: Final = 1 << 48
 """Added to the seed of the first cluster, it is that of the other one."""
 
@@ -48,9 +57,11 @@ def restoring(harness: Harness) -> "RestoreHarness | None":
     if not harness.knobs.restores or not whole or meta is None:
         return None
     dice = random.Random(f"{harness.knobs.seed}/restore")
-    knobs = draw(harness.knobs.seed + _OTHER, backups=0, restores=0)
+    # The route comes from the backup, as it was made there.
+    of_route = {name: getattr(harness.knobs, name) for name in _OF_ROUTE}
+    knobs = draw(harness.knobs.seed + _OTHER, backups=0, restores=0, **of_route)
     after_ms = harness.clock.now_ms * dice.choice([0.3, 0.6, 1.0])
-    (route,) = meta.routes.values()
+    route = meta.routes[DB, ROUTE]
     return RestoreHarness(knobs, dice.choice(whole), route, after_ms, dice)
 
 

@@ -92,7 +92,7 @@ class _Runtime:
             effects = cluster.log.machine.take_effects()
             self._node.delivery.on_effects(vnode, effects, cluster.log.index)
 
-        cluster.world.call_later(1.0, commit)
+        cluster.world.call_later(cluster.commit_ms, commit)
 
 
 class _Handle:
@@ -162,7 +162,10 @@ class FiringNode:
 
 
 class Cluster:
-    """Nodes 1 and 2. `lease`: whether the leader has one; `moving`: it takes no proposals."""
+    """Nodes 1 and 2. `lease`: whether the leader has one; `moving`: it takes no proposals.
+
+    `commit_ms`: how long a command takes.
+    """
 
     def __init__(self) -> None:
         self.world = SimWorld(1)
@@ -171,6 +174,7 @@ class Cluster:
         self.leader = 0
         self.lease = True
         self.moving = False
+        self.commit_ms = 1.0
         self.committed: list[Any] = []
         self.meta: Any = SimpleNamespace(
             routes_by_uid={ROUTE.uid: ROUTE},
@@ -209,6 +213,12 @@ class Cluster:
                 to.late.receive(group, settles, done)
 
             self.world.call_later(1.0, arrive)
+
+    def begin_again(self) -> None:
+        """The leader did not fire for a while, and does so again in the same term."""
+        node = self.nodes[self.leader]
+        node.delivery.leave(node.vnode)
+        node.delivery.lead(node.vnode, _COLLECTION)
 
     def elect(self, number: int) -> None:
         """That node leads from now on; 0 for none."""

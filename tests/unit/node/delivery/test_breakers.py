@@ -146,6 +146,24 @@ def test_a_new_leader_judges_for_itself() -> None:
     assert sorted(f"job-{number}" for number in range(20)) == sorted(_sent(cluster, 2))
 
 
+def test_what_is_on_its_way_out_of_the_way_while_firing_begins_again_is_sent() -> None:
+    """The waiting index was read before its rows were there (seed 1075131990104000, C1)."""
+    cluster = _tripped()
+    cluster.commit_ms = 100.0
+    cluster.run(50)
+    cluster.begin_again()
+    cluster.run(500)
+    cluster.commit_ms = 1.0
+    assert 16 <= cluster.log.machine.routes[ROUTE.uid].waiting
+    sender = cluster.nodes[1].sender
+    for number in range(4, 100):
+        while len(sender.requests) <= number and cluster.world.wall_ms() < 1_700_000_020_000:
+            cluster.run(50)
+        if number < len(sender.requests):
+            sender.answer(number, OK)
+    assert sorted(f"job-{number}" for number in range(20)) == sorted(_sent(cluster, 1)[4:])
+
+
 def test_a_new_version_of_the_route_closes_it() -> None:
     """Its owner has changed something; a timer of the breaker before changes nothing."""
     cluster = _tripped()

@@ -92,7 +92,9 @@ class _Runtime:
             effects = cluster.log.machine.take_effects()
             self._node.delivery.on_effects(vnode, effects, cluster.log.index)
 
-        cluster.world.call_later(cluster.commit_ms, commit)
+        now_ms = cluster.world.mono_ms()
+        cluster.committed_ms = max(cluster.committed_ms, now_ms + cluster.commit_ms)
+        cluster.world.call_later(cluster.committed_ms - now_ms, commit)
 
 
 class _Handle:
@@ -175,6 +177,7 @@ class Cluster:
         self.lease = True
         self.moving = False
         self.commit_ms = 1.0
+        self.committed_ms = 0.0
         self.committed: list[Any] = []
         self.meta: Any = SimpleNamespace(
             routes_by_uid={ROUTE.uid: ROUTE},

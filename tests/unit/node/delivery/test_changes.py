@@ -10,7 +10,7 @@ import pytest
 from tests.unit.node.cluster import ERROR, OK, ROUTE, Cluster
 from tests.unit.node.delivery.test_leading import no_row_is_passed
 from timemachine import limits
-from timemachine.model import JobState, Retry
+from timemachine.model import Breaker, JobState, Retry
 
 
 class _Changes:
@@ -22,6 +22,9 @@ class _Changes:
         self.cluster = Cluster()
         self.versions = 1
         self.paused = False
+        self.breaker: Breaker | None = None
+        if not planned and self.rng.random() < 0.5:
+            self.breaker = Breaker(min_requests=2, window_ms=1_000, open_ms=100)
         self.set_route()
         self.cluster.elect(1)
         self.open: list[tuple[float, int, int]] = []
@@ -29,6 +32,7 @@ class _Changes:
         self.times: Counter[bytes] = Counter()
         self.jobs = 0
         self.pauses = self.rng.random() < 0.5
+        self.slow = self.rng.random() < 0.5
         self.failures = 0.0 if planned else self.rng.choice([0.0, 0.3])
 
     def set_route(self) -> None:
@@ -37,7 +41,12 @@ class _Changes:
         retry = Retry(schedule_ms=(50, 100, 200), max_attempts=50)
         self.cluster.set_route(
             msgspec.structs.replace(
-                ROUTE, version=self.versions, retry=retry, paused=self.paused, max_in_flight=5
+                ROUTE,
+                version=self.versions,
+                retry=retry,
+                paused=self.paused,
+                max_in_flight=5,
+                breaker=self.breaker,
             )
         )
 
@@ -54,6 +63,8 @@ class _Changes:
     def step(self) -> None:
         """Something happens."""
         cluster, rng = self.cluster, self.rng
+        if self.slow:
+            cluster.commit_ms = rng.choice([1.0, 1.0, 20.0, 200.0])
         match rng.randrange(7):
             case 0 | 1:
                 cluster.put(f"job-{self.jobs}", in_ms=rng.choice([-500, 0, 9, 30, 1_500]))
@@ -95,6 +106,7 @@ class _Changes:
         cluster = self.cluster
         self.failures = 0.0
         cluster.lease = True
+        cluster.commit_ms = 1.0
         self.paused = False
         self.set_route()
         if not cluster.leader:
@@ -116,7 +128,7 @@ class _Changes:
 
 
 @pytest.mark.parametrize("planned", [False, True])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_nothing_is_lost_over_changes_of_leader(seed: int, planned: bool) -> None:
     """Every job is delivered; after planned changes only, every one exactly once on the wire."""
     changes = _Changes(seed, planned=planned)

@@ -171,9 +171,9 @@ async def test_what_one_node_makes_of_meta_every_other_uses_at_once(nodes: Three
         assert 200 == (await api.ask("DELETE", f"{db}?force=true")).status
         gone = await _same(nodes, "GET", f"{db}/collections/c")
         assert (404, "database_not_found") == (gone.status, gone.code)
-        cidrs = {"allowed_private_cidrs": [f"10.{number}.0.0/16"]}
-        assert 200 == (await next_.ask("PUT", "/v1/cluster/settings", cidrs)).status
-        assert cidrs == (await _same(nodes, "GET", "/v1/cluster/settings")).json
+        settings = {"allowed_private_cidrs": [f"10.{number}.0.0/16"], "allowed_ports": [number]}
+        assert 200 == (await next_.ask("PUT", "/v1/cluster/settings", settings)).status
+        assert settings == (await _same(nodes, "GET", "/v1/cluster/settings")).json
 
 
 async def test_the_original_paths_are_served_by_every_node(nodes: Three) -> None:

@@ -55,8 +55,8 @@ async def test_every_operation_takes_it(api: Api) -> None:
     assert (200, "http://two.example/") == (route.status, route.json["webhook_url"])
     assert 201 == (await send(api, "PUT", "/v1/dbs/d", {})).status
     assert 201 == (await send(api, "PUT", "/v1/dbs/d/collections/c", {"num_vnodes": 1})).status
-    cidrs = {"allowed_private_cidrs": ["10.0.0.0/8"]}
-    assert cidrs == (await send(api, "PUT", "/v1/cluster/settings", cidrs)).json
+    settings = {"allowed_private_cidrs": ["10.0.0.0/8"], "allowed_ports": [25]}
+    assert settings == (await send(api, "PUT", "/v1/cluster/settings", settings)).json
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ after the batch that they depend on is durable.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -686,11 +687,21 @@ class Engine(Reader):
         if vnode is None:
             done(Unavailable("The collection is being created or deleted."))
             return
+        self._read_after(vnode, partial(self.read_job, collection, job_id), done)
 
+    def read_held(
+        self, vnode: Vnode, after: bytes, rows_max: int, done: Callable[[Any], None]
+    ) -> None:
+        """The same of what `held_by_restore` gives: who was told that all is there misses none."""
+        self._read_after(vnode, partial(self.held_by_restore, vnode, after, rows_max), done)
+
+    def _read_after(
+        self, vnode: Vnode, read: Callable[[], Any], done: Callable[[Any], None]
+    ) -> None:
         def answered(result: Any) -> None:
             if result is None and not self.runtime.holds(vnode):
                 result = NotLeader()  # what has taken its place here may be empty yet
-            done(self.read_job(collection, job_id) if result is None else result)
+            done(read() if result is None else result)
 
         self.runtime.barrier(vnode, answered)
 

@@ -394,7 +394,7 @@ class RestoreHandlers:
         except ValueError:
             raise invalid("/after", "This is what the answer before said.") from None
         vnode = find_vnode(self._engine, call)
-        items, following = self._engine.held_by_restore(vnode, after, _ROWS)
+        items, following = await ask(self._engine.read_held, vnode, after, _ROWS)
         if items:
             command = c.Unpark(now_ms=self._engine.now_ms(), items=items, drop=body.choice == _DROP)
             size = _COMMAND_BYTES * len(items)

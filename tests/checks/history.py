@@ -177,12 +177,17 @@ class BackedUp(NamedTuple):
 
 
 class RestoredJob(NamedTuple):
-    """A job that is restored. `sent`: whether it has to be sent by the cluster that gets it."""
+    """A job that is restored.
+
+    sent   whether it has to be sent by the cluster that gets it
+    hurry  whether it was asked for that it be sent before its time
+    """
 
     job: str
     version: int
     webhook_id: str
     sent: bool
+    hurry: bool = False
 
 
 class Restoration(NamedTuple):

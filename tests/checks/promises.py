@@ -246,12 +246,16 @@ def not_early(history: History, rules: Rules) -> Iterator[str]:
             due_ms = _due_ms(write)
             if due_ms is not None and not _purged(calls):
                 due[job, version].add(due_ms)
+    restored = () if history.restoration is None else history.restoration.jobs
+    hurried = {(each.job, each.version) for each in restored if each.hurry}
     for webhook in history.webhooks:
         known = due[webhook.job, webhook.version] or {webhook.due_ms}
         if webhook.due_ms not in known:
             yield f"{_name(webhook)} names {webhook.due_ms} as its time, not {min(known)}"
         due_ms = max(webhook.due_ms, min(known)) + smear_of(webhook.job, rules.smear_ms)
         early_ms = due_ms - rules.early_ms - webhook.at_ms
+        if (webhook.job, webhook.version) in hurried:
+            continue
         if early_ms > 0 and run.get(webhook.job, NEVER) > webhook.at_ms:
             yield f"{_name(webhook)} came at {webhook.at_ms:.1f}, {early_ms:.1f} ms before {due_ms}"
 

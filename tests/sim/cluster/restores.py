@@ -32,6 +32,7 @@ from timemachine.model import JobState, PastDue, Restore, Route
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.replica.records import read_job
+from timemachine.smearing import first_due_ms
 from timemachine.vnode import Done
 
 _TRY_MS: Final = 3_000.0
@@ -119,10 +120,11 @@ class RestoreHarness(Harness):
         self.history.restoration = Restoration(
             began_ms=self.reckoning.now_ms(), jobs=list(self._expected())
         )
+        names = {self._route.uid: ROUTE}
+        # All at once: a part without jobs is over at once, and the last one ends the restore.
+        self._open += len(self._backup.parts)
         for index, pages in self._backup.parts.items():
-            names = {self._route.uid: ROUTE}
             uploads = [each for page in pages for each in uploads_of(page, index, names)]
-            self._open += 1
             self._push(iter(uploads))
         super().live()
 
@@ -151,6 +153,7 @@ class RestoreHarness(Harness):
                         record.version,
                         webhook_id(record.uid, record.version, 0),
                         not over and not (past_due and drops),
+                        record.due_ms < first_due_ms(record.trigger_ms, record.smear_ms),
                     )
 
     # --- asking ----------------------------------------------------------------------------
@@ -229,16 +232,23 @@ class RestoreHarness(Harness):
         if vnode is None or not vnode.serving:
             answer(NotLeader(0 if vnode is None else vnode.leader))
             return
-        items, following = engine.held_by_restore(vnode, after, _HELD_ROWS)
 
-        def done(result: Any) -> None:
-            answer(result if isinstance(result, TimeMachineError) else (following,))
+        def found(held: Any) -> None:
+            if isinstance(held, TimeMachineError):
+                answer(held)
+                return
+            items, following = held
 
-        if not items:
-            done(None)
-            return
-        command = c.Unpark(now_ms=engine.now_ms(), items=items, drop=self._drops)
-        engine.router.propose(group, command, done, 256 * len(items))
+            def done(result: Any) -> None:
+                answer(result if isinstance(result, TimeMachineError) else (following,))
+
+            if not items:
+                done(None)
+                return
+            command = c.Unpark(now_ms=engine.now_ms(), items=items, drop=self._drops)
+            engine.router.propose(group, command, done, 256 * len(items))
+
+        engine.read_held(vnode, after, _HELD_ROWS, found)
 
 
 _ENDED: Final = frozenset({JobState.DELIVERED, JobState.DEAD, JobState.CANCELLED})

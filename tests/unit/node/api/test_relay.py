@@ -57,7 +57,7 @@ def test_where_each_operation_is_answered() -> None:
     assert {
         *("get_route", "list_routes", "get_secret", "send_example", "get_stats"),
         *("list_route_attempts", "list_databases", "get_database", "list_collections"),
-        *("get_collection", "get_settings"),
+        *("get_collection", "get_settings", "get_keys"),
     } == by_place[Where.FRESH]
     assert {
         *("cancel_jobs", "reschedule_jobs", "redrive_route", "replay_missing"),

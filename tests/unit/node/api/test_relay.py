@@ -64,7 +64,7 @@ def test_where_each_operation_is_answered() -> None:
         *("get_task", "list_tasks", "cancel_task"),
         *("put_route", "patch_route", "delete_route", "pause", "resume", "rotate_secret"),
         *("put_database", "delete_database", "put_collection", "delete_collection"),
-        *("put_settings", "issue_join_token", "finalise", "post_route"),
+        *("put_settings", "issue_join_token", "finalise", "post_route", "reseal"),
         *("make_plan", "get_plan", "list_plans"),
         *("confirm_plan", "pause_plan", "resume_plan", "cancel_plan"),
         *("describe_backup", "begin_restore", "restore_routes", "end_restore"),

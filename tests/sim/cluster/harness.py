@@ -37,7 +37,7 @@ from timemachine.vnode import Done
 _BOOT_MS: Final = 60_000.0
 _LOOK_EVERY_MS: Final = 500.0
 _DRAIN_STEP_MS: Final = 200.0
-_DRAIN_TIMES: Final = 10
+_DRAIN_TIMES: Final = 30
 """So many times the patience, a cluster may take that gets on slowly."""
 _OTHER_ROUTE: Final = "another"
 _FAR_MS: Final = 10 * 86_400_000

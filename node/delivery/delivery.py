@@ -245,6 +245,8 @@ class Delivery:
                     elif item.stage != CLAIMING:
                         head.let_go(item)
             elif type(effect) is WaitingFreed:
+                # What held it up was the claim that is taken back.
+                head.moving.pop(effect.job_id, None)
                 route_uid, version, attempts, uid = read_due_value(effect.value)
                 seen = PendingItem(effect.job_id, uid, version, attempts, route_uid)
                 self._parking.read_again(head, effect.due_ms, seen)

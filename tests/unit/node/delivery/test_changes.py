@@ -65,7 +65,7 @@ class _Changes:
         cluster, rng = self.cluster, self.rng
         if self.slow:
             cluster.commit_ms = rng.choice([1.0, 1.0, 20.0, 200.0])
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0 | 1:
                 cluster.put(f"job-{self.jobs}", in_ms=rng.choice([-500, 0, 9, 30, 1_500]))
                 self.jobs += 1
@@ -79,6 +79,8 @@ class _Changes:
             case 5 if self.pauses:
                 self.paused = not self.paused
                 self.set_route()
+            case 6 if cluster.leader and not self.planned:
+                cluster.begin_again()
             case _:
                 pass
         cluster.run(rng.choice([0, 1, 2, 5, 40, 700]))
@@ -107,8 +109,10 @@ class _Changes:
         self.failures = 0.0
         cluster.lease = True
         cluster.commit_ms = 1.0
-        self.paused = False
-        self.set_route()
+        if self.paused:
+            # Not in any case: a new version of the route has all that waits for it read again.
+            self.paused = False
+            self.set_route()
         if not cluster.leader:
             cluster.elect(1)
         for _ in range(300):

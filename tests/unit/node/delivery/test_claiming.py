@@ -79,3 +79,24 @@ def test_a_claim_by_a_credit_that_has_run_out_is_taken_back() -> None:
 
 def _of(cluster: Cluster, kind: type) -> list[object]:
     return [each for each in cluster.committed if isinstance(each, kind)]
+
+
+def test_a_job_of_the_waiting_index_is_found_when_an_older_claim_of_it_is_taken_back() -> None:
+    """Firing began again while its claim was on its way, so it was asked for twice.
+
+    The second claim does not hold, and the first is taken back: the job is free, and due.
+    """
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.set_route(msgspec.structs.replace(ROUTE, version=2, paused=True))
+    cluster.put("job")
+    cluster.run(50)
+    assert 1 == cluster.log.machine.routes[ROUTE.uid].waiting
+    cluster.commit_ms = 100.0
+    cluster.set_route(msgspec.structs.replace(ROUTE, version=3))
+    cluster.run(10)
+    cluster.begin_again()
+    cluster.run(10)
+    cluster.commit_ms = 1.0
+    cluster.run(1_000)
+    assert 1 == cluster.sent(1)

@@ -42,6 +42,9 @@ class Admission:
                 and known.uid == uid
                 and known.due_ms == due_ms
             ):
+                # Moved here while it was being claimed out of its waiting index: that claim holds,
+                # and until it is settled the offset must not pass the row.
+                known.waiting = False
                 return
             head.let_go(known)
         if job_id in head.moving:

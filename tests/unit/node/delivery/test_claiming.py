@@ -100,3 +100,28 @@ def test_a_job_of_the_waiting_index_is_found_when_an_older_claim_of_it_is_taken_
     cluster.commit_ms = 1.0
     cluster.run(1_000)
     assert 1 == cluster.sent(1)
+
+
+def test_a_job_that_is_run_while_it_is_claimed_out_of_the_waiting_index_is_not_passed_by() -> None:
+    """Its row is in the due index by then; the next leader has to find it open there."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.set_route(msgspec.structs.replace(ROUTE, version=2, paused=True))
+    cluster.put("a")
+    cluster.run(50)
+    cluster.commit_ms = 100.0
+    cluster.set_route(msgspec.structs.replace(ROUTE, version=3))
+    while not cluster.nodes[1].delivery.in_flight:
+        cluster.run(0.25)
+    assert not any(isinstance(command, c.Claim) for command in cluster.committed)
+    _run_now(cluster, "a")
+    cluster.run(300)
+    assert (1, JobState.FIRING) == (cluster.sent(1), cluster.job("a").state)
+    cluster.commit_ms = 1.0
+    for number in range(5):
+        cluster.put(f"b-{number}", in_ms=1_500 * (number + 1))
+    cluster.run(8_000)
+    no_row_is_passed(cluster)
+    cluster.elect(2)
+    cluster.run(5_000)
+    assert cluster.job("a").attempts > 1

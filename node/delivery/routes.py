@@ -10,8 +10,10 @@ from node.env import World
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
+from timemachine.model import Route
 from timemachine.replica.commands import PendingItem
 from timemachine.replica.meta import MetaMachine
+from timemachine.replica.states import HELD
 
 
 class RouteChanges:
@@ -41,13 +43,25 @@ class RouteChanges:
 
     def take_up(self, head: VnodeHead) -> None:
         """A vnode is led from now on: routes may have changed while it was not."""
+        waiting: list[tuple[Route, int]] = []
         for uid, counts in head.machine.routes.items():
             route = self._meta.routes_by_uid.get(uid)
             if route is None:
                 if (uid or counts.waiting) and not self._meta.may_come(uid):
                     self._sweeps.give_up(head, uid)
-            elif counts.waiting and route.open:
+            elif counts.waiting:
+                waiting.append((route, counts.waiting))
+        # What the leader before was about when it went is seen by the numbers: to look at each
+        # job would cost too much for what is only shown.
+        held = head.machine.state.counts[HELD]
+        to_hold = sum([count for route, count in waiting if not route.open])
+        for route, _ in waiting:
+            if route.open:
                 self._window.queue(route).waiting[head] = b""
+                if held > to_hold:
+                    self._sweeps.release(head, route.uid)
+            elif held < to_hold:
+                self._sweeps.hold(head, route.uid)
 
     def changed(self, uid: int) -> None:
         """A route was created, replaced, paused, resumed, disabled or deleted."""
@@ -116,4 +130,5 @@ class RouteChanges:
             if counts is not None and counts.waiting:
                 # From its start, also where a job that was just moved there is to be read.
                 queue.waiting[head] = b""
-                self._sweeps.release(head, uid)
+                if head.machine.state.counts[HELD]:
+                    self._sweeps.release(head, uid)

@@ -13,6 +13,7 @@ from timemachine import codec
 from timemachine.delivery.breaker import Phase
 from timemachine.model import Breaker, JobRecord, JobState, Retry, Route
 from timemachine.outbound import Outcome
+from timemachine.replica.commands import Release
 
 SETTINGS = Breaker(min_requests=4, open_ms=5_000, half_open_requests=2)
 OWN_FAULT = Outcome(error_code="lease_lost", error_phase="connect")
@@ -199,6 +200,39 @@ def test_a_pause_while_it_is_open_holds_its_jobs() -> None:
     cluster.set_route(_route(version=3))
     _answer_all(cluster, 1)
     assert sorted(f"job-{number}" for number in range(20)) == sorted(_sent(cluster, 1)[4:])
+
+
+def test_a_next_leader_goes_on_with_holding_and_releasing() -> None:
+    """What a leader was about when it went: jobs that wait are shown as what they are."""
+    cluster = _tripped()
+    cluster.run(500)
+    cluster.commit_ms = 100.0
+    cluster.set_route(_route(version=2, paused=True))
+    cluster.run(20)
+    cluster.elect(2)
+    cluster.commit_ms = 1.0
+    cluster.run(200)
+    assert {JobState.HELD} == _states(cluster)
+    cluster.commit_ms = 100.0
+    cluster.set_route(_route(version=3))
+    cluster.run(20)
+    cluster.elect(1)
+    cluster.commit_ms = 1.0
+    cluster.run(200)
+    assert JobState.HELD not in _states(cluster)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_only_what_is_held_is_released(held: bool) -> None:
+    """A route that is written while thousands of its jobs wait costs no commands for them."""
+    cluster = _tripped()
+    cluster.run(500)
+    if held:
+        cluster.set_route(_route(version=2, paused=True))
+        cluster.run(50)
+    cluster.set_route(_route(version=3))
+    cluster.run(50)
+    assert held is any(isinstance(each, Release) for each in cluster.committed)
 
 
 def test_our_own_faults_and_429_do_not_open_it() -> None:

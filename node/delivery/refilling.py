@@ -21,8 +21,13 @@ class Refill:
         self._store = store
 
     def refill(self) -> None:
-        """Give each queue that is half empty more of its jobs."""
+        """Give each queue that is half empty more of its jobs.
+
+        While the window is full only empty queues get some: thousands of routes may be open again
+        at the same moment, when the way out of the node is.
+        """
         budget = limits.SCAN_ROWS_MAX
+        queued: int | None = None
         for queue in list(self._window.queues.values()):
             if (
                 queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2
@@ -30,30 +35,45 @@ class Refill:
                 or queue.held_up
             ):
                 continue
+            if not queue.waiting and not queue.lagging:
+                continue
+            if queued is None:
+                queued = self._window.queued()
+            before = queue.size
+            most = limits.ROUTE_WINDOW_JOBS_MAX
+            if queued >= limits.WINDOW_JOBS_MAX:
+                if before:
+                    continue
+                most = _ROWS_MIN
             if queue.waiting:
-                budget -= self._from_waiting(queue)
-            if queue.lagging and budget > 0:
-                budget -= self._from_lag(queue)
+                budget -= self._from_waiting(queue, most)
+            if queue.lagging and budget > 0 and queue.size < most:
+                budget -= self._from_lag(queue, most)
+            queued += queue.size - before
             if budget <= 0:
                 self._window.wake()
                 return
 
-    def _from_lag(self, queue: RouteQueue) -> int:
+    def _from_lag(self, queue: RouteQueue, most: int) -> int:
         uid = queue.route.uid
         looked = 0
-        room = limits.ROUTE_WINDOW_JOBS_MAX - queue.size
+        room = most - queue.size
         share = max(_ROWS_MIN, room // len(queue.lagging))
         for head in list(queue.lagging):
+            if queue.size >= most:
+                break
             del queue.lagging[head]
             looked += self._admission.admit_lag(head, uid, share)
             if uid in head.lag:
                 queue.lagging[head] = None
         return looked
 
-    def _from_waiting(self, queue: RouteQueue) -> int:
+    def _from_waiting(self, queue: RouteQueue, most: int) -> int:
         looked = 0
-        share = max(_ROWS_MIN, limits.ROUTE_WINDOW_JOBS_MAX // (2 * len(queue.waiting)))
+        share = max(_ROWS_MIN, most // (2 * len(queue.waiting)))
         for head, cursor in list(queue.waiting.items()):
+            if queue.size >= most:
+                break
             start, stop = head.vnode.keys.waiting_range(queue.route.uid)
             rows = self._store.scan(max(cursor, start), stop, share)
             looked += len(rows)
@@ -67,8 +87,8 @@ class Refill:
                 item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=True)
                 head.known[job_id] = item
                 queue.push(item)
-            if len(rows) < share:
-                del queue.waiting[head]
-            else:
+            del queue.waiting[head]
+            if len(rows) == share:
+                # Behind the others: their turn comes before.
                 queue.waiting[head] = rows[-1][0] + b"\0"
         return looked

@@ -192,10 +192,24 @@ async def check_target(
 def check_unresolved(policy: AddressPolicy, target: Target) -> None:
     """Judge what can be judged of a target that somebody else looks up. Raises Blocked."""
     check_port(policy, target.port)
-    if parse_address(target.host) is not None:
-        reason = _refusal(policy, target.host, target.port)
+    literal = _literal(target.host)
+    if literal is not None:
+        reason = _refusal(policy, literal, target.port)
         if reason is not None:
             raise Blocked(reason)
+
+
+def _literal(host: str) -> str | None:
+    """The address that a host is without any lookup, if it is one.
+
+    As resolvers have it: `127.1`, `0x7f.1` and `2130706433` are addresses, too.
+    """
+    if parse_address(host) is not None:
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
+    except OSError:
+        return None
 
 
 def check_port(policy: AddressPolicy, port: int) -> None:

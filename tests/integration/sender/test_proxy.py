@@ -128,12 +128,19 @@ async def test_what_can_be_judged_here_is(lab: Lab, proxy: Proxy) -> None:
     The same rule when a route is written.
     """
     sender = lab.sender(AddressPolicy(), resolver=Answers(["127.0.0.1"]), egress=through(proxy))
-    for url in ("http://127.0.0.1:4000/", "http://[::ffff:10.0.0.1]/", "http://name.example:25/"):
+    for url in (
+        "http://127.0.0.1:4000/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://name.example:25/",
+        # What the proxy's resolver would take for 127.0.0.1, or for 0.0.0.0.
+        *(f"http://{host}:4000/" for host in ("127.1", "0x7f.1", "2130706433", "127.0.0.1.", "0")),
+    ):
         outcome = await lab.send(url, sender)
         assert ("blocked_address", "resolve") == (outcome.error_code, outcome.error_phase)
         with pytest.raises(InvalidRequest):
             await sender.check(parse_target(url)[0])
-    await sender.check(parse_target("http://inner.example:4000/")[0])
+    for host in ("inner.example", "8.8.8.8", "0x08080808"):
+        await sender.check(parse_target(f"http://{host}:4000/")[0])
     assert [] == proxy.opened
 
 

@@ -25,7 +25,8 @@ class Failures:
         self._world = world
         self._meta = meta
         self._tell = tell
-        self._told: dict[int, tuple[Failing, bool, float]] = {}
+        # By route, and whether it was a success: with which knowledge of meta, and when.
+        self._told: dict[int, dict[bool, tuple[Failing, float]]] = {}
 
     def failed(self, item: Item, now_ms: int) -> None:
         """An attempt failed, and that says something of its recipient."""
@@ -59,12 +60,13 @@ class Failures:
 
     def _may_tell(self, uid: int, known: Failing, *, good: bool) -> bool:
         mono_ms = self._world.mono_ms()
-        before = self._told.get(uid)
-        if before is not None and before[:2] == (known, good):
-            again_ms = before[2] + limits.FAILING_TOLD_MS
+        told = self._told.setdefault(uid, {})
+        before = told.get(good)
+        if before is not None and before[0] == known:
+            again_ms = before[1] + limits.FAILING_TOLD_MS
             if mono_ms < again_ms:
                 return False
-        self._told[uid] = (known, good, mono_ms)
+        told[good] = (known, mono_ms)
         return True
 
     def changed(self, route_uid: int) -> None:

@@ -102,6 +102,21 @@ def test_who_is_not_heard_tells_it_again_after_a_while() -> None:
     assert 2 == len(told.commands)
 
 
+def test_who_is_not_heard_does_not_tell_each_change() -> None:
+    """What it tells has to wait, where outcomes for leaders do: a flood would push these out."""
+    told = _Told()
+    told.live(58)
+    assert 1 == len(told.commands)
+    told.hears = False
+    for number in range(10):
+        told.cluster.put(f"b{number}")
+        told.live(1, OK)
+        told.cluster.put(f"c{number}")
+        told.live(1)
+    assert {RouteFailed, RouteSucceeded} == {type(each) for each in told.commands[1:]}
+    assert len(told.commands) <= 1 + 2 * 3
+
+
 def test_what_was_sent_by_a_version_before_says_nothing_of_this_one() -> None:
     """Its owner has changed something; what this node has seen itself is forgotten with it."""
     told = _Told()

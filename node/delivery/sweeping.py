@@ -1,6 +1,8 @@
 """Walks over indexes in the background, some rows at a time, after a change of a route."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from node.delivery.admitting import Admission
 from node.delivery.orphans import Orphans
@@ -17,6 +19,7 @@ from timemachine.replica.meta import MetaMachine
 from timemachine.replica.records import read_job
 from timemachine.storage.api import Store
 from timemachine.storage.keys import read_due_value
+from timemachine.vnode import Vnode
 
 _ROWS = 500
 _WALKS_A_STEP = 4
@@ -107,14 +110,25 @@ class Sweeps:
                 _, version, attempts, uid = read_due_value(value)
                 items.append(PendingItem(key[at + 8 :].decode(), uid, version, attempts, route_uid))
             now_ms = self._world.wall_ms()
-            command = (
-                Release(now_ms=now_ms, items=items)
-                if opened
-                else Wait(now_ms=now_ms, items=items, held=True)
-            )
-            self._runtime.propose(head.vnode, command)
+            if opened:
+                self._runtime.propose(head.vnode, Release(now_ms=now_ms, items=items))
+            else:
+                command = Wait(now_ms=now_ms, items=items, held=True)
+                held = partial(self._held, head.vnode, route_uid)
+                self._runtime.propose(head.vnode, command, held)
             cursor = rows[-1][0] + b"\0"
             yield
+
+    def _held(self, vnode: Vnode, route_uid: int, _: Any) -> None:
+        """Jobs were held. One that had been run meanwhile was due, and has been moved back by that.
+
+        Where the route is open again by now, nobody else reads it.
+        """
+        route = self._meta.routes_by_uid.get(route_uid)
+        head = self._window.heads.get(vnode)
+        if head is not None and route is not None and route.open:
+            self._window.queue(route).waiting[head] = b""
+            self._window.wake()
 
     def _park_lag(self, head: VnodeHead, route_uid: int, *, held: bool) -> Iterator[None]:
         at = len(head.vnode.keys.due)

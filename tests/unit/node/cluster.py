@@ -138,18 +138,18 @@ class FiringNode:
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self.vnode: Any = _Vnode(cluster, number)
         self.sender = _Sender()
-        runtime: Any = _Runtime(cluster, self)
+        self.runtime: Any = _Runtime(cluster, self)
         self.dropped: list[int] = []
         self.late = Forwarding(
             cluster.world,
-            runtime,
+            self.runtime,
             forward=lambda *told: cluster.forward(self, *told),
             on_dropped=self.dropped.append,
         )
         self.delivery = Delivery(
             cluster.world,
             cluster.log.store,
-            runtime,
+            self.runtime,
             cluster.meta,
             self.sender,
             node_id=f"n{number}",
@@ -251,6 +251,11 @@ class Cluster:
         if self.leader:
             node = self.nodes[self.leader]
             node.delivery.on_effects(node.vnode, effects, self.log.index)
+
+    def propose(self, command: Any) -> None:
+        """Somebody asks the leader for something; it comes behind what was asked for before."""
+        node = self.nodes[self.leader]
+        node.runtime.propose(node.vnode, command)
 
     def job(self, job_id: str) -> JobRecord:
         """A job as it is."""

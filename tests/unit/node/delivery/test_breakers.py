@@ -13,7 +13,7 @@ from timemachine import codec
 from timemachine.delivery.breaker import Phase
 from timemachine.model import Breaker, JobRecord, JobState, Retry, Route
 from timemachine.outbound import Outcome
-from timemachine.replica.commands import Release
+from timemachine.replica.commands import Release, RunJob
 
 SETTINGS = Breaker(min_requests=4, open_ms=5_000, half_open_requests=2)
 OWN_FAULT = Outcome(error_code="lease_lost", error_phase="connect")
@@ -200,6 +200,21 @@ def test_a_pause_while_it_is_open_holds_its_jobs() -> None:
     cluster.set_route(_route(version=3))
     _answer_all(cluster, 1)
     assert sorted(f"job-{number}" for number in range(20)) == sorted(_sent(cluster, 1)[4:])
+
+
+def test_a_job_that_is_run_while_it_comes_to_be_held_is_found_when_its_route_opens_again() -> None:
+    """It had left the waiting index, and was moved back where everything had been read."""
+    cluster = _tripped()
+    cluster.run(500)
+    cluster.commit_ms = 100.0
+    cluster.propose(RunJob(now_ms=cluster.world.wall_ms(), job_id="job-9"))
+    cluster.set_route(_route(version=2, paused=True))
+    cluster.run(20)
+    cluster.set_route(_route(version=3))
+    cluster.run(20)
+    cluster.commit_ms = 1.0
+    _answer_all(cluster, 1)
+    assert "job-9" in _sent(cluster, 1)
 
 
 def test_a_next_leader_goes_on_with_holding_and_releasing() -> None:

@@ -11,6 +11,7 @@ from tests.unit.node.cluster import ERROR, OK, ROUTE, Cluster
 from tests.unit.node.delivery.test_leading import no_row_is_passed
 from timemachine import limits
 from timemachine.model import Breaker, JobState, Retry
+from timemachine.replica import commands as c
 
 
 class _Changes:
@@ -65,7 +66,7 @@ class _Changes:
         cluster, rng = self.cluster, self.rng
         if self.slow:
             cluster.commit_ms = rng.choice([1.0, 1.0, 20.0, 200.0])
-        match rng.randrange(8):
+        match rng.randrange(9):
             case 0 | 1:
                 cluster.put(f"job-{self.jobs}", in_ms=rng.choice([-500, 0, 9, 30, 1_500]))
                 self.jobs += 1
@@ -81,6 +82,9 @@ class _Changes:
                 self.set_route()
             case 6 if cluster.leader and not self.planned:
                 cluster.begin_again()
+            case 7 if cluster.leader and self.jobs and not self.planned:
+                job_id = f"job-{rng.randrange(self.jobs)}"
+                cluster.propose(c.RunJob(now_ms=cluster.world.wall_ms(), job_id=job_id))
             case _:
                 pass
         cluster.run(rng.choice([0, 1, 2, 5, 40, 700]))

@@ -144,6 +144,11 @@ SETTINGS: Final = (
     Setting(("batch", "max_bytes"), "--batch-max-bytes", {**_NUMBER, "help": "Bytes in it."}),
     Setting(("batch", "max_wait_ms"), "--batch-max-wait-ms", {**_MS, "help": "Wait to fill it."}),
     Setting(
+        ("batch", "format"),
+        "--batch-format",
+        {"type": click.Choice(["jobs", "cloudevents"]), "help": "What its items are. [jobs]"},
+    ),
+    Setting(
         ("ca_pem",),
         "--ca-pem-file",
         {"type": CONTENT, "metavar": "FILE", "help": "Authority to trust for this recipient."},

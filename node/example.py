@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from node.env import World
-from node.webhook import Prepared, build_request
-from timemachine.identifiers import webhook_id
+from node.webhook import Member, Prepared, build_batch_request, build_request
+from timemachine import limits
+from timemachine.identifiers import batch_id, webhook_id
 from timemachine.model import JobRecord, JobState, Queue, Route
 from timemachine.outbound import Outcome, Sender
 
@@ -34,18 +35,37 @@ def send_example(
         queue=int(Queue.NONE),
         retry_reason="example",
     )
-    request = build_request(
-        prepared,
-        route,
-        record,
-        job_id="example",
-        meta=b'{"example":true}',
-        db=route.db,
-        collection="example",
-        attempt=1,
-        fence="0.0",
-        now_ms=now_ms,
-    )
+    meta = b'{"example":true}'
+    identity = webhook_id(record.uid, record.version, record.occurrence)
+    if route.batched:
+        batch = world.random_bytes(limits.BATCH_ID_BYTES)
+        identity = batch_id(batch)
+        request = build_batch_request(
+            prepared,
+            route,
+            [Member("example", record, meta)],
+            batch=batch,
+            format=route.batch.format,
+            body=route.body,
+            db=route.db,
+            collection="example",
+            attempt=1,
+            fence="0.0",
+            now_ms=now_ms,
+        )
+    else:
+        request = build_request(
+            prepared,
+            route,
+            record,
+            job_id="example",
+            meta=meta,
+            db=route.db,
+            collection="example",
+            attempt=1,
+            fence="0.0",
+            now_ms=now_ms,
+        )
 
     def answered(outcome: Outcome) -> None:
         good = outcome.status is not None and 200 <= outcome.status <= 299
@@ -55,7 +75,7 @@ def send_example(
                 "response_status": outcome.status,
                 "error_code": outcome.error_code,
                 "error_message": outcome.error_message,
-                "webhook_id": webhook_id(record.uid, record.version, record.occurrence),
+                "webhook_id": identity,
                 "duration_ms": round(outcome.total_ms, 3),
             }
         )

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from timemachine.identifiers import batch_id
 from timemachine.model import (
     PENDING_STATES,
     AttemptRecord,
@@ -48,6 +49,7 @@ HELD_UP_BY: Final[dict[str, str]] = {
     "recipient": "while its route waited because its recipient was overloaded",
     "route": "while its route was paused, disabled, failing or far behind",
     "node": "while its node had as many attempts in flight as it may",
+    "batch": "while its batch waited for other jobs",
     "missing": "while there was no such route",
     "restore": "while it was held by a restore",
 }
@@ -170,7 +172,7 @@ def _steps(facts: Facts) -> Iterator[Step]:
         by = each.attempt, each.term, each.node or _node_of(leaders, each.term)
         if each.due_ms != _due_ms(record):
             yield Step("due", each.due_ms, each.attempt, None, None, _why(each))
-        yield Step("claimed", each.claimed_ms, *by)
+        yield Step("claimed", each.claimed_ms, *by, _in_batch(each.batch, each.batch_size))
         if each.status == _UNKNOWN:
             yield Step("given up", each.ended_ms, *by, each.error_message)
         else:
@@ -184,10 +186,12 @@ def _steps(facts: Facts) -> Iterator[Step]:
     claim = record.claim
     if claim is not None:
         handed = "handed over by a leader" if claim.handed_over else None
+        detail = _joined(_in_batch(claim.batch), handed)
         number = _node_of(leaders, claim.term)
-        yield Step("claimed", claim.claimed_ms, claim.attempt, claim.term, number, handed)
+        yield Step("claimed", claim.claimed_ms, claim.attempt, claim.term, number, detail)
     elif record.state in PENDING_STATES and record.attempts and record.queue:
-        yield Step("due", record.due_ms, record.attempts + 1, None, None, record.retry_reason)
+        detail = _joined(record.retry_reason, _in_batch(record.batch))
+        yield Step("due", record.due_ms, record.attempts + 1, None, None, detail)
     elif record.state == JobState.CANCELLED:
         yield Step("cancelled", record.finished_ms)
     elif record.state == JobState.DEAD:
@@ -196,6 +200,18 @@ def _steps(facts: Facts) -> Iterator[Step]:
 
 def _why(attempt: AttemptRecord) -> str | None:
     return None if attempt.trigger == "scheduled" else attempt.trigger
+
+
+def _in_batch(batch: bytes, size: int = 0) -> str | None:
+    """With which request for several jobs."""
+    if not batch:
+        return None
+    of = f" of {size}" if size else ""
+    return f"in batch {batch_id(batch)}{of}"
+
+
+def _joined(*parts: str | None) -> str | None:
+    return ", ".join(each for each in parts if each) or None
 
 
 def _outcome(attempt: AttemptRecord) -> str:

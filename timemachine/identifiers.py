@@ -3,6 +3,7 @@
 All of them are functions of what they are made from; time and chance are arguments.
 """
 
+import base64
 import hashlib
 from struct import Struct
 from typing import Final
@@ -45,6 +46,11 @@ def webhook_id(uid: bytes, version: int, occurrence: int) -> str:
         f"{two[b >> 48 & 1023]}{two[b >> 38 & 1023]}{two[b >> 28 & 1023]}"
         f"{two[b >> 18 & 1023]}{two[b >> 8 & 1023]}{two[(b & 255) << 2]}"
     )
+
+
+def batch_id(batch: bytes) -> str:
+    """The `webhook-id` of a batch, from the random bytes that name it: 26 characters `[A-Z2-7]`."""
+    return base64.b32encode(batch).decode("ascii").rstrip("=")
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> str:

@@ -44,6 +44,11 @@ RETRY_AFTER_MS_MAX = 24 * 3_600_000
 ROUTE_TIMEOUT_MS_MIN = 1_000
 ROUTE_TIMEOUT_MS_MAX = 60_000
 ROUTE_IN_FLIGHT_MAX = 10_000
+BATCH_ID_BYTES = 16  # hard: recipients see it as the webhook-id
+ROUTE_BATCH_JOBS_MAX = 250  # the settles of one batch fit an entry, each with a long URL
+ROUTE_BATCH_BYTES_MIN = 1_024
+ROUTE_BATCH_BYTES_MAX = 4 * 1024 * 1024
+ROUTE_BATCH_WAIT_MS_MAX = 60_000
 ROUTE_RATE_COUNT_MAX = 1_000_000
 ROUTE_RATE_PERIOD_MS_MAX = 86_400_000
 BREAKER_REQUESTS_MAX = 10_000
@@ -123,6 +128,8 @@ TASK_ORDER_MS = 5_000  # a node goes on with a task for so long without hearing 
 
 assert TASKS_RUNNING_MAX < TASKS_KEPT_MAX
 # All sends that end while nobody leads find room, and are told of for longer than is waited.
+assert ROUTE_BATCH_JOBS_MAX <= CLAIMS_PER_COMMAND_MAX < ROUTE_WINDOW_JOBS_MAX
+assert ROUTE_BATCH_JOBS_MAX * (URL_BYTES_MAX + 1_024) < ENTRY_BYTES_MAX
 assert SENDS_PER_NODE_MAX < FORWARDS_MAX
 assert FORWARDS_RETRY_MS < HANDOVER_MARGIN_MS < FORWARDS_KEPT_MS
 assert SHARE_BLOCKED_MS >= ROUTE_TIMEOUT_MS_MAX + HANDOVER_MARGIN_MS + CREDIT_MS
@@ -149,6 +156,7 @@ DEDUPE_TTL_S = 8 * 86_400  # since a webhook was last seen; longer than its job 
 DEDUPE_TTL_S_MIN = 86_400  # the tolerance of signatures is no measure: retries come for days
 DEDUPE_TTL_S_MAX = 3650 * 86_400
 DEDUPE_LEASE_S = 120  # of a claim, twice what any sender of ours waits for an answer
+RECEIVER_ITEMS_MAX = 10_000  # of a webhook that is a batch
 DEDUPE_ID_BYTES_MAX = 255
 DEDUPE_FINGERPRINT_BYTES_MAX = 255
 DEDUPE_RESULT_BYTES_MAX = 64 * 1024

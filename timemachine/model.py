@@ -128,6 +128,8 @@ class HeldUp(IntEnum):
     """It stood apart: its route was paused or disabled, or far behind."""
     NODE = 5
     """The node had as many attempts in flight as it may."""
+    BATCH = 6
+    """Its batch waited for others."""
 
     @property
     def text(self) -> str | None:
@@ -154,7 +156,8 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rises over all leaders. `deadline_ms` bounds the send on the leader's wall clock.
     `handed_over` says that this leader gave its leadership away while the send was open, and tells
     its outcome to the next. `delivered` says that an earlier attempt, given up as unknown, turned
-    out to have succeeded: after this one there is none.
+    out to have succeeded: after this one there is none. `batch` is the id of the batch in which it
+    is sent, empty where it is sent alone.
     """
 
     term: int
@@ -166,6 +169,7 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prior: int
     handed_over: bool = False
     delivered: bool = False
+    batch: bytes = b""
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -200,6 +204,9 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     smear_ms        how long after `trigger_ms` its first attempt is due: its part of its route's
                     `smear_ms`, as that was when the job was made or was last given a route
     accepted_term   the term in which this version was taken (0: in another cluster)
+    batch           the id of the batch in which it was sent and will be sent again: one with the
+                    same members in the same order, whose row says which. Empty where its next
+                    attempt is not bound to any
     """
 
     uid: bytes
@@ -231,6 +238,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     restored: int = 0
     smear_ms: int = 0
     accepted_term: int = 0
+    batch: bytes = b""
 
 
 class AttemptStatus(StrEnum):
@@ -245,6 +253,8 @@ class AttemptStatus(StrEnum):
 class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One HTTP request for a job: what was sent where, what came back, how long each phase took.
 
+    A request for several jobs leaves a record with each of them.
+
     uid             of the job's life; empty where the attempt is kept in the job's row: then this,
                     `trigger_ms`, `route`, the settle's time and term are as in there, and so is a
                     `due_ms` of 0 (`replica.records.whole`)
@@ -258,6 +268,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     queue_ms        how long it waited for a connection to be free; not in `total_ms`
     key_ids         which keys signed it (`signing.key_id`)
     held_up         what it waited for before it was claimed (`HeldUp`)
+    batch           the id of the batch, `batch_size` how many jobs that had (0: not known)
+    answer_in       the job whose attempt has what was answered to the batch; None where it is this
     """
 
     attempt: int
@@ -296,6 +308,9 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     queue_ms: float = 0.0
     key_ids: tuple[int, ...] = ()
     held_up: int = 0
+    batch: bytes = b""
+    batch_size: int = 0
+    answer_in: str | None = None
 
 
 class Leadership(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -365,6 +380,19 @@ class Failing(msgspec.Struct, frozen=True, array_like=True):
     cleared_ms: int = 0
 
 
+class Batching(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one request takes several jobs, and how many at most; with `max_jobs` 1 it does not.
+
+    A batch that is not full waits until `max_wait_ms` after its first job was due. `format` is
+    `jobs` or `cloudevents`.
+    """
+
+    max_jobs: int = 1
+    max_bytes: int = 262_144
+    max_wait_ms: int = 0
+    format: str = "jobs"
+
+
 class SealedKey(msgspec.Struct, frozen=True, kw_only=True):
     """A signing secret, sealed; the current one has no `expires_ms`."""
 
@@ -401,6 +429,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate = Rate()
     breaker: Breaker | None = Breaker()
     disable_after_ms: int = 432_000_000
+    batch: Batching = Batching()
     ca_pem: str | None = None
     client_cert_pem: str | None = None
     client_key_pem: bytes | None = None
@@ -422,6 +451,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         """All that is sealed of it."""
         more = [each for each in (self.basic_auth, self.client_key_pem) if each is not None]
         return [*(each.sealed for each in self.secrets), *self.headers.values(), *more]
+
+    @property
+    def batched(self) -> bool:
+        """Whether its requests are arrays of jobs."""
+        return self.batch.max_jobs > 1
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True):

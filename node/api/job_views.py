@@ -10,7 +10,7 @@ from node.api.explanation_views import ExplanationView
 from node.api.schemas import Time, Version, one_of
 from node.engine import Engine
 from node.listing import FoundJob
-from timemachine.identifiers import webhook_id
+from timemachine.identifiers import batch_id, webhook_id
 from timemachine.model import (
     AttemptRecord,
     AttemptStatus,
@@ -59,7 +59,9 @@ class JobView(msgspec.Struct):
     attempts: Annotated[int, Meta(description="Attempts begun for this version.")]
     next_attempt_time: Time | None
     last_error: str | None
-    webhook_id: Annotated[str, Meta(description="The header `webhook-id` of every attempt.")]
+    webhook_id: Annotated[
+        str, Meta(description="The header `webhook-id` of every attempt; in a batch, of its item.")
+    ]
     reason: Annotated[str | None, one_of("Why it is dead.", *DeadReason, None)]
     ordering_key: None = None
     past_due: Annotated[
@@ -134,11 +136,23 @@ _WHY_MADE: Final = {
 """`trigger` by why the attempt was made; all else are reasons of a failure before."""
 
 
+class AttemptBatch(msgspec.Struct, frozen=True):
+    """The request of several jobs that an attempt was."""
+
+    webhook_id: Annotated[str, Meta(description="Names the batch; each item has its own.")]
+    size: Annotated[int, Meta(description="How many jobs it had; 0 where that is not known.")]
+    answer_in: Annotated[
+        str | None, Meta(description="The job whose attempt has the response; null: this one.")
+    ]
+
+
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt as answered: what was sent where, and what came back."""
 
     id: Annotated[str, Meta(description="`webhook_id`, a hyphen and `attempt`.")]
-    webhook_id: Annotated[str, Meta(description="The header `webhook-id` that was sent.")]
+    webhook_id: Annotated[
+        str, Meta(description="The header `webhook-id` that was sent; in a batch, of its item.")
+    ]
     job_id: str
     db: str
     collection: str
@@ -173,7 +187,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
         one_of(
             "What it waited for when it was due, as its leader saw it: `in_flight`, `rate` and"
             " `node` are limits, `recipient` is its 429, `route` a route that was paused, disabled"
-            " or far behind.",
+            " or far behind, `batch` others that its request took along.",
             *(each.text for each in HeldUp),
         ),
     ]
@@ -204,6 +218,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     error_phase: str | None
     retry_after: Annotated[str | None, Meta(description="The header, as the recipient sent it.")]
     next_attempt_time: Time | None
+    batch: AttemptBatch | None
 
 
 def attempt_view(record: AttemptRecord, job_id: str, db: str, collection: str) -> AttemptView:
@@ -259,4 +274,9 @@ def attempt_view(record: AttemptRecord, job_id: str, db: str, collection: str) -
         error_phase=record.error_phase,
         retry_after=record.retry_after,
         next_attempt_time=record.next_attempt_ms,
+        batch=(
+            AttemptBatch(batch_id(record.batch), record.batch_size, record.answer_in)
+            if record.batch
+            else None
+        ),
     )

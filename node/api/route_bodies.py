@@ -7,10 +7,9 @@ import msgspec
 from msgspec import Meta
 
 from node.api.conventions import Ignored
-from node.api.route_views import RouteBatch
 from node.api.schemas import between
 from timemachine import limits
-from timemachine.model import Breaker, Retry, Route
+from timemachine.model import Batching, Breaker, Retry, Route
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 STATUSES_MAX = 300
@@ -109,6 +108,32 @@ class BreakerBody(msgspec.Struct, forbid_unknown_fields=True):
     ] = _UNSET
 
 
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    """How many jobs one webhook takes, as a JSON array; null: one, and no array."""
+
+    max_jobs: Annotated[
+        Annotated[int, between(1, limits.ROUTE_BATCH_JOBS_MAX)] | _Maybe,
+        _about("1: webhooks are no arrays.", default=Batching().max_jobs),
+    ] = _UNSET
+    max_bytes: Annotated[
+        Annotated[int, between(limits.ROUTE_BATCH_BYTES_MIN, limits.ROUTE_BATCH_BYTES_MAX)]
+        | _Maybe,
+        _about("Of the array; one job is sent however large.", default=Batching().max_bytes),
+    ] = _UNSET
+    max_wait_ms: Annotated[
+        Annotated[int, between(0, limits.ROUTE_BATCH_WAIT_MS_MAX)] | _Maybe,
+        _about("How long the first job waits for others.", default=Batching().max_wait_ms),
+    ] = _UNSET
+    format: Annotated[
+        str | _Maybe,
+        _about(
+            "`cloudevents`: each item is a CloudEvent.",
+            default=Batching().format,
+            enum=["jobs", "cloudevents"],
+        ),
+    ] = _UNSET
+
+
 class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The members of a route that PATCH replaces. What GET shows beside them is ignored."""
 
@@ -181,7 +206,7 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             "Disable it when attempts have only failed for so long; 0: never.", "disable_after_ms"
         ),
     ] = _UNSET
-    batch: RouteBatch | None = None
+    batch: BatchBody | _Maybe | None = _UNSET
     ca_pem: Annotated[
         str | _Maybe | None, _about("Authorities that the recipient's certificate may come from.")
     ] = _UNSET

@@ -8,7 +8,6 @@ from cryptography import x509
 
 from node.api.problems import check_range, invalid
 from node.api.route_bodies import STATUSES_MAX, TOKEN, RouteBody
-from node.api.route_views import RouteBatch
 from node.sender.tls import make_context
 from timemachine import limits
 from timemachine.model import Breaker, Route
@@ -50,8 +49,6 @@ def refuse_unsupported(body: RouteBody) -> None:
     """Refuse what a later release will know: only its absence has a meaning yet."""
     if body.type not in ("webhook", "REST"):
         raise invalid("/type", "This is `webhook` (or `REST`, which means the same).")
-    if body.batch is not None and body.batch != RouteBatch():
-        raise invalid("/batch", "Batches are not supported yet; send max_jobs 1.")
 
 
 def check_ranges(route: Route) -> None:
@@ -80,6 +77,7 @@ def check_ranges(route: Route) -> None:
     if route.breaker is not None:
         _check_breaker(route.breaker)
     check_range("/disable_after_ms", route.disable_after_ms, 0, limits.DISABLE_AFTER_MS_MAX)
+    _check_batch(route)
     if len(route.non_retryable_status) > STATUSES_MAX:
         raise invalid("/non_retryable_status", f"There are at most {STATUSES_MAX} entries.")
     for number, status in enumerate(route.non_retryable_status):
@@ -104,6 +102,25 @@ def _check_breaker(breaker: Breaker) -> None:
         1,
         limits.BREAKER_HALF_OPEN_MAX,
     )
+
+
+def _check_batch(route: Route) -> None:
+    batch = route.batch
+    check_range("/batch/max_jobs", batch.max_jobs, 1, limits.ROUTE_BATCH_JOBS_MAX)
+    check_range(
+        "/batch/max_bytes",
+        batch.max_bytes,
+        limits.ROUTE_BATCH_BYTES_MIN,
+        limits.ROUTE_BATCH_BYTES_MAX,
+    )
+    check_range("/batch/max_wait_ms", batch.max_wait_ms, 0, limits.ROUTE_BATCH_WAIT_MS_MAX)
+    if batch.format not in ("jobs", "cloudevents"):
+        raise invalid("/batch/format", "This is `jobs` or `cloudevents`.")
+    if route.batched and batch.format == "jobs" and route.body == "meta":
+        raise invalid(
+            "/batch/format",
+            "A meta alone does not tell its webhook-id: send body `job`, or format `cloudevents`.",
+        )
 
 
 def check_tls(route: Route, open_key: Callable[[bytes], str], now_ms: int) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import msgspec
 
 from node.api.problems import invalid, step
-from node.api.route_bodies import BreakerBody, RateBody, RetryBody, RouteBody
+from node.api.route_bodies import BatchBody, BreakerBody, RateBody, RetryBody, RouteBody
 from node.api.route_checks import (
     check_header_name,
     check_header_value,
@@ -19,7 +19,7 @@ from node.api.route_seals import V1, Seals, check_secret
 from node.api.route_views import MASK
 from node.engine import Engine
 from timemachine import limits
-from timemachine.model import Breaker, Rate, Retry, Route, SealedKey
+from timemachine.model import Batching, Breaker, Rate, Retry, Route, SealedKey
 from timemachine.outbound import Target, parse_target
 
 _UNSET = msgspec.UNSET
@@ -39,7 +39,7 @@ _AS_GIVEN = (
 )
 
 
-def _given(body: RetryBody | BreakerBody) -> dict[str, Any]:
+def _given(body: RetryBody | BreakerBody | BatchBody) -> dict[str, Any]:
     """The members that are given."""
     members = {key: getattr(body, key) for key in body.__struct_fields__}
     return {key: value for key, value in members.items() if value is not _UNSET}
@@ -91,6 +91,11 @@ class Merge:
             fields["breaker"] = msgspec.structs.replace(breaker or Breaker(), **changes)
         elif body.breaker is None:
             fields["breaker"] = None
+        if isinstance(body.batch, BatchBody):
+            batch = Batching() if kept is None else kept.batch
+            fields["batch"] = msgspec.structs.replace(batch, **_given(body.batch))
+        elif body.batch is None:
+            fields["batch"] = Batching()
         if isinstance(body.rate, RateBody):
             fields["rate"] = Rate(count=body.rate.count, period_ms=body.rate.period_ms)
         if isinstance(body.headers, dict):

@@ -7,17 +7,9 @@ from msgspec import Meta
 
 from node.api.schemas import Time, Version, one_of
 from timemachine.delivery.condition import STATES, Condition
-from timemachine.model import Breaker, Rate, Retry, Route
+from timemachine.model import Batching, Breaker, Rate, Retry, Route
 
 MASK = "***"
-
-
-class RouteBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`batch` of a route: only its default has a meaning yet."""
-
-    max_jobs: Annotated[int, Meta(extra_json_schema={"enum": [1]})] = 1
-    max_bytes: Annotated[int, Meta(extra_json_schema={"enum": [262_144]})] = 262_144
-    max_wait_ms: Annotated[int, Meta(extra_json_schema={"enum": [0]})] = 0
 
 
 class PendingVnode(msgspec.Struct, frozen=True):
@@ -56,7 +48,7 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate
     breaker: Annotated[Breaker | None, Meta(description="Null: it has none.")]
     disable_after_ms: int
-    batch: RouteBatch
+    batch: Batching
     ca_pem: str | None
     client_cert_pem: str | None
     client_key_pem: Annotated[str | None, one_of("Whether there is one.", MASK, None)]
@@ -104,7 +96,7 @@ def route_view(route: Route, condition: Condition) -> RouteView:
         rate=route.rate,
         breaker=route.breaker,
         disable_after_ms=route.disable_after_ms,
-        batch=RouteBatch(),
+        batch=route.batch,
         ca_pem=route.ca_pem,
         client_cert_pem=route.client_cert_pem,
         client_key_pem=None if route.client_key_pem is None else MASK,

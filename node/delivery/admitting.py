@@ -6,14 +6,16 @@ from node.delivery.parking import Parking
 from node.env import World
 from timemachine import limits
 from timemachine.delivery.item import Item
+from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
-from timemachine.model import Route
+from timemachine.model import JobRecord, Route
 from timemachine.replica.commands import PendingItem
 from timemachine.replica.meta import MetaMachine
-from timemachine.replica.records import read_job
+from timemachine.replica.records import read_batch, read_job
+from timemachine.replica.states import NO_QUEUE, PARKED, WAITING
 from timemachine.storage.api import Store
-from timemachine.storage.keys import read_due_value, u64
+from timemachine.storage.keys import batch_of_due, read_due_value, u64
 
 
 class Admission:
@@ -41,6 +43,7 @@ class Admission:
                 and known.attempts == attempts
                 and known.uid == uid
                 and known.due_ms == due_ms
+                and (known.queue.forming is None or known.bound == batch_of_due(value))
             ):
                 # Moved here while it was being claimed out of its waiting index: that claim holds,
                 # and until it is settled the offset must not pass the row.
@@ -71,6 +74,8 @@ class Admission:
                 queue.lagging[head] = None
                 return
             item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=False)
+            if queue.forming is not None:
+                self.bind(item, batch_of_due(value))
             head.known[job_id] = item
             queue.push(item)
             return
@@ -99,6 +104,67 @@ class Admission:
             if value is not None:
                 self.admit(head, key, value)
                 self._window.wake()
+
+    def look_again(self, head: VnodeHead, job_id: str, record: JobRecord) -> None:
+        """A pending job was not claimed, and nothing of it has changed: read its row once more."""
+        if record.queue == WAITING:
+            seen = PendingItem(
+                job_id, record.uid, record.version, record.attempts, record.route_uid
+            )
+            self._parking.read_again(head, record.due_ms, seen)
+            return
+        key = head.vnode.keys.due + u64(record.due_ms) + job_id.encode()
+        value = self._store.get(key)
+        if value is not None:
+            self.admit(head, key, value)
+
+    def bind(self, item: Item, batch: bytes) -> None:
+        """A job that was sent in a batch, and is bound to it, goes on in that one."""
+        forming = item.queue.forming
+        if not batch or forming is None:
+            return
+        head = item.head
+        if not forming.knows(head, batch):
+            data = self._store.get(head.vnode.keys.batch + batch)
+            if data is None:
+                return
+            forming.expect(head, batch, read_batch(data))
+        item.bound = batch
+
+    def complete(self, queue: RouteQueue) -> None:
+        """Fetch what is missing of batches that were sent before.
+
+        Their rows may lie where nothing is read for now, because the queue is full of others like
+        them: then all would wait for each other.
+        """
+        forming = queue.forming
+        assert forming is not None
+        for head, batch, job_ids in forming.take_lacking():
+            for job_id in job_ids:
+                data = self._store.get(head.vnode.keys.job + job_id.encode())
+                record = None if data is None else read_job(data)
+                if (
+                    record is None
+                    or record.queue in (NO_QUEUE, PARKED)
+                    or job_id in head.known
+                    or job_id in head.moving
+                ):
+                    continue
+                # Claimed by a leader of before it is no retry yet, and the claim finds that out.
+                settled = record.attempts if record.claim is None else record.attempts - 1
+                item = Item(
+                    head,
+                    queue,
+                    record.due_ms,
+                    job_id,
+                    record.version,
+                    settled,
+                    record.uid,
+                    waiting=record.queue == WAITING,
+                    bound=record.batch if record.batch == batch else b"",
+                )
+                head.known[job_id] = item
+                queue.push(item)
 
     def admit_lag(self, head: VnodeHead, route_uid: int, count: int) -> int:
         """Look again at rows that stayed behind of a route, at most `count`; how many were there.

@@ -152,6 +152,7 @@ class Delivery:
         )
         claims = Claims(
             window,
+            self._admission,
             self._sends,
             orphans,
             world,
@@ -266,9 +267,13 @@ class Delivery:
             # The claim that holds may be of a request that left before this node began to fire
             # again, in the same term, and whose outcome is not committed yet.
             return None
-        if item.stage == SENDING and (item.handle is None or not item.handle.abort_if_unsent()):
+        if item.stage == SENDING and not item.take_unsent():
             return None
         self._window.forget(item)
+        if item.batch is not None:
+            # Its batch is not sent without it. One whose claim is not answered yet is seen to then.
+            for other in item.batch.items:
+                self._sends.withdraw(other)
         claim = None if item.record is None else item.record.claim
         term = vnode.term if claim is None else claim.term
         return Revoked(item.uid, item.version, item.attempts + 1, term)

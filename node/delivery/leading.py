@@ -107,9 +107,7 @@ class Leading:
         if head is None:
             return
         for item in head.sending():
-            if item.handle is not None and item.handle.abort_if_unsent():
-                # It waited for a connection: nothing of it is under way.
-                item.stage = CLAIMED
+            item.take_unsent()  # it may have waited for a connection: nothing is under way then
         window.leave_open(vnode.group, head.sending())
         for item in [*head.known.values(), *head.overtaken]:
             if item.stage == QUEUED:

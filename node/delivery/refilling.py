@@ -6,7 +6,7 @@ from timemachine.delivery.item import Item
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.window import Window
 from timemachine.storage.api import Store
-from timemachine.storage.keys import read_due_value
+from timemachine.storage.keys import batch_of_due, read_due_value
 
 _ROWS_MIN = 64
 """Of one vnode: what a scan costs is mostly its beginning."""
@@ -29,6 +29,8 @@ class Refill:
         budget = limits.SCAN_ROWS_MAX
         queued: int | None = None
         for queue in list(self._window.queues.values()):
+            if queue.forming is not None and queue.route.open and not queue.shut:
+                self._admission.complete(queue)
             if (
                 queue.size > limits.ROUTE_WINDOW_JOBS_MAX // 2
                 or not queue.route.open
@@ -85,6 +87,8 @@ class Refill:
                 _, version, attempts, uid = read_due_value(value)
                 due_ms = int.from_bytes(key[at : at + 8], "big")
                 item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=True)
+                if queue.forming is not None:
+                    self._admission.bind(item, batch_of_due(value))
                 head.known[job_id] = item
                 queue.push(item)
             del queue.waiting[head]

@@ -11,13 +11,14 @@ from node.delivery.settling import Settles
 from node.delivery.walltime import WallTime
 from node.env import World
 from node.runtime import Runtime
-from node.webhook import Prepared, build_request
+from node.webhook import Member, Prepared, build_batch_request, build_request
+from timemachine.delivery.forming import Batch
 from timemachine.delivery.item import CLAIMED, SENDING, Item
 from timemachine.delivery.lateness import Lateness
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.window import Window
 from timemachine.model import Route
-from timemachine.outbound import Sender
+from timemachine.outbound import Request, Sender
 from timemachine.replica.commands import ClaimItem, Unclaim
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.api import Store
@@ -75,17 +76,38 @@ class Sends:
                 self._sequence += 1
                 heappush(self._timed, (item.due_ms, self._sequence, item))
 
+    def hold_batch(self, batch: Batch) -> None:
+        """The jobs of a batch are claimed: send it as soon as the last one is due, or not at all.
+
+        Not if one was taken out meanwhile: under its id nothing else than what was frozen is sent.
+        """
+        items = [item for item in batch.items if item.stage == CLAIMED]
+        if not items:
+            return
+        item = items[0]
+        if len(items) < len(batch.items) or not item.head.fires:
+            self.withdraw(item)
+        elif self._window.stopping:
+            self.unclaim(item)
+        elif batch.due_ms <= (now_ms := self._wall_time.now_ms()):
+            self._send(item, now_ms)
+        else:
+            self._sequence += 1
+            heappush(self._timed, (batch.due_ms, self._sequence, item))
+
     def next_ms(self) -> int | None:
         """When the next claimed job is due, by the wall clock."""
         return self._timed[0][0] if self._timed else None
 
     def unclaim(self, item: Item) -> None:
-        """Take back a claim whose send did not start."""
+        """Take back a claim whose send did not start; of a batch, those of all its jobs."""
         if item.stage != CLAIMED:
             return
-        self._window.forget(item)
-        asked = ClaimItem(item.job_id, item.uid, item.version, item.attempts + 1, 0)
-        command = Unclaim(now_ms=self._world.wall_ms(), items=[asked])
+        asked = []
+        for each in _sent_with(item):
+            self._window.forget(each)
+            asked.append(ClaimItem(each.job_id, each.uid, each.version, each.attempts + 1, 0))
+        command = Unclaim(now_ms=self._world.wall_ms(), items=asked)
         self._runtime.propose(item.head.vnode, command)
 
     def withdraw(self, item: Item) -> None:
@@ -93,7 +115,8 @@ class Sends:
         if item.head.vnode.is_leader():
             self.unclaim(item)
         elif item.stage == CLAIMED:
-            self._window.forget(item)
+            for each in _sent_with(item):
+                self._window.forget(each)
 
     def unclaim_after(self, due_ms: int) -> None:
         """Take back the claims of jobs that are due later than that."""
@@ -105,8 +128,7 @@ class Sends:
         for item in [item for _, _, item in self._timed if item.queue is queue]:
             self.unclaim(item)
         for item in self._window.sending():
-            if item.queue is queue and item.handle is not None and item.handle.abort_if_unsent():
-                item.stage = CLAIMED
+            if item.queue is queue and item.take_unsent():
                 self.withdraw(item)
 
     def stop(self) -> None:
@@ -130,7 +152,8 @@ class Sends:
 
         `near` may hold its meta, where that has a row of its own.
         """
-        assert now_ms >= item.due_ms, "a send before its time"
+        batch = item.batch
+        assert now_ms >= (item.due_ms if batch is None else batch.due_ms), "a send before its time"
         record = item.record
         assert record is not None
         claim = record.claim
@@ -146,6 +169,9 @@ class Sends:
             and firing.claim.index == claim.index
         ):
             # Another version has taken its place since, and its content is not there any more.
+            self.withdraw(item)
+            return
+        if batch is not None and not all(map(_is_as_claimed, batch.items)):
             self.withdraw(item)
             return
         route = self._meta.routes_by_uid.get(item.queue.route.uid)
@@ -171,6 +197,9 @@ class Sends:
         prepared = self._prepared.get(route.uid)
         if prepared is None or not prepared.holds(route, now_ms):
             prepared = self._prepared[route.uid] = self._prepare(route)
+        if batch is not None:
+            self._send_batch(batch, route, prepared, now_ms)
+            return
         meta = record.meta
         if meta is None:
             meta_key = vnode.keys.meta + item.job_id.encode()
@@ -197,6 +226,60 @@ class Sends:
         may_leave = None if vnode.sole else partial(self._may_leave, item)
         item.handle = self._sender.send(request, partial(self._answered, item), may_leave)
 
+    def _send_batch(self, batch: Batch, route: Route, prepared: Prepared, now_ms: int) -> None:
+        items = batch.items
+        first = items[0]
+        head = first.head
+        vnode = head.vnode
+        request = self._batch_request(batch, route, prepared, now_ms)
+        for item in items:
+            item.stage = SENDING
+            item.started_ms = now_ms
+            item.route = route
+            item.key_ids = prepared.key_ids
+            record = item.record
+            assert record is not None
+            if item.attempts == 0 and record.retry_reason is None:
+                self.lateness.note(now_ms - item.due_ms)
+        self.started += 1
+        may_leave = None if vnode.sole else partial(self._may_leave, first)
+        handle = self._sender.send(request, partial(self._answered, first), may_leave)
+        for item in items:
+            item.handle = handle
+
+    def _batch_request(
+        self, batch: Batch, route: Route, prepared: Prepared, now_ms: int
+    ) -> Request:
+        first = batch.items[0]
+        head = first.head
+        vnode = head.vnode
+        meta_rows = vnode.keys.meta
+        members = []
+        for item in batch.items:
+            record = item.record
+            assert record is not None
+            meta = record.meta
+            if meta is None:
+                meta = self._store.get(meta_rows + item.job_id.encode()) or b"null"
+            members.append(Member(item.job_id, record, meta))
+        claim = members[0].record.claim
+        assert claim is not None
+        row = batch.row
+        assert row is not None
+        return build_batch_request(
+            prepared,
+            route,
+            members,
+            batch=batch.id,
+            format=row.format,
+            body=row.body,
+            db=head.db,
+            collection=head.collection,
+            attempt=claim.attempt,
+            fence=f"{self._meta.settings.restore_epoch}.{claim.index}",
+            now_ms=now_ms,
+        )
+
     def _may_leave(self, item: Item) -> bool:
         """Whether the attempt may still begin, when its connection is there at last."""
         record = item.record
@@ -214,3 +297,25 @@ class Sends:
         for item in self._window.sending():
             if item.handle is not None:
                 item.handle.abort()
+
+
+def _sent_with(item: Item) -> list[Item]:
+    """The claimed jobs of one request that was not sent."""
+    batch = item.batch
+    if batch is None:
+        return [item]
+    return [each for each in batch.items if each.stage == CLAIMED]
+
+
+def _is_as_claimed(item: Item) -> bool:
+    """Whether the job is the one that was claimed."""
+    record, firing = item.record, item.head.machine.firing.get(item.job_id)
+    return firing is record or (
+        record is not None
+        and firing is not None
+        and record.claim is not None
+        and firing.claim is not None
+        and firing.version == record.version
+        and firing.uid == record.uid
+        and firing.claim.index == record.claim.index
+    )

@@ -11,14 +11,15 @@ from node.env import World
 from node.runtime import Runtime
 from timemachine import limits
 from timemachine.delivery.breaker import says
+from timemachine.delivery.forming import Batch
 from timemachine.delivery.item import GONE, SENDING, Item
-from timemachine.delivery.settlement import settle_outcome
+from timemachine.delivery.settlement import settle_batch, settle_outcome
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.waits import wait_ms
 from timemachine.delivery.window import Window
 from timemachine.errors import TimeMachineError
 from timemachine.outbound import Outcome
-from timemachine.replica.commands import VERDICT_DELIVERED, Settle, SettleItem
+from timemachine.replica.commands import VERDICT_DELIVERED, Settle, SettleItem, Split
 from timemachine.replica.meta import DisableRoute
 from timemachine.retry import is_success
 from timemachine.vnode import Vnode
@@ -77,14 +78,24 @@ class Settles:
         item.stage = GONE
         item.handle = None
         now_ms = self._world.wall_ms()
-        settle, decision = settle_outcome(
-            item,
-            outcome,
-            node_id=self._node_id,
-            now_ms=now_ms,
-            # Drawn where it is used, for it costs as much as all else that is decided.
-            random=0.0 if is_success(outcome.status) else self._world.random(),
-        )
+        # Drawn where it is used, for it costs as much as all else that is decided.
+        random = 0.0 if is_success(outcome.status) else self._world.random()
+        others: list[SettleItem] = []
+        split: Split | None = None
+        if item.batch is None:
+            settle, decision = settle_outcome(
+                item, outcome, node_id=self._node_id, now_ms=now_ms, random=random
+            )
+        else:
+            self._end(item.batch)
+            (settle, *others), decision, split = settle_batch(
+                item.batch,
+                outcome,
+                node_id=self._node_id,
+                now_ms=now_ms,
+                random=random,
+                draw=partial(self._world.random_bytes, limits.BATCH_ID_BYTES),
+            )
         if settle.verdict == VERDICT_DELIVERED:
             queue.succeeded += 1
             queue.last_success_ms = now_ms
@@ -118,9 +129,27 @@ class Settles:
                     reason=decision.disable_route,
                 )
             )
-        self.add(item.head, settle)
+        if split is not None:
+            self._commit_split(item.head.vnode, [settle, *others], split)
+        else:
+            self.add(item.head, settle)
+            for other in others:
+                self.add(item.head, other)
         if queue.size or queue.waiting or queue.lagging:
             window.wake()
+
+    def _end(self, batch: Batch) -> None:
+        """The request of a batch has ended for all of its jobs but the first."""
+        for item in batch.items[1:]:
+            self._window.free(item)
+            item.stage = GONE
+            item.handle = None
+
+    def _commit_split(self, vnode: Vnode, settles: list[SettleItem], split: Split) -> None:
+        # Alone: its halves are frozen where all of its settles are.
+        done = None if vnode.sole else partial(self._settled, vnode.group, settles)
+        command = Settle(now_ms=self._world.wall_ms(), items=settles, split=split)
+        self._runtime.propose(vnode, command, done)
 
     def add(self, head: VnodeHead, settle: SettleItem) -> None:
         """Commit a settle with the others of this turn."""

@@ -20,9 +20,15 @@ from timemachine.model import (
 )
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine
-from timemachine.replica.records import RouteCounts, read_attempt, read_job
+from timemachine.replica.records import (
+    BatchRow,
+    RouteCounts,
+    read_attempt,
+    read_batch,
+    read_job,
+)
 from timemachine.replica.results import BulkProgress, ClaimResult
-from timemachine.storage.keys import ReplicaKeys, after_prefix, u32, u64
+from timemachine.storage.keys import ReplicaKeys, after_prefix, batch_of_due, u32, u64
 from timemachine.storage.memory import MemoryStore
 from timemachine.storage.overlay import Overlay
 
@@ -61,11 +67,11 @@ class Bench:
         for command, result in zip(batch, results, strict=True):
             if isinstance(command, c.RedriveJob | c.Bulk):
                 self.redriven |= self.jobs().keys()
-            elif isinstance(command, c.Claim):
+            elif isinstance(command, c.Claim | c.ClaimBatch):
                 self.check_claims(command, result)
         return results
 
-    def check_claims(self, command: c.Claim, results: list[ClaimResult]) -> None:
+    def check_claims(self, command: c.Claim | c.ClaimBatch, results: list[ClaimResult]) -> None:
         """Nothing is sent again that has succeeded, whenever that was known, unless redriven."""
         for item, result in zip(command.items, results, strict=True):
             if result.holds and item.job_id not in self.redriven:
@@ -93,9 +99,34 @@ class Bench:
         stop = prefix[:-1] + bytes((prefix[-1] + 1,))
         return {key[len(prefix) :] for key, _ in self.store.scan(prefix, stop, 1000)}
 
+    def batches(self) -> dict[bytes, BatchRow]:
+        """All batches that are kept, by their ids."""
+        start = self.keys.batch
+        rows = self.store.scan(start, after_prefix(start), 1000)
+        return {key[len(start) :]: read_batch(value) for key, value in rows}
+
+    def check_batches(self, jobs: dict[str, Any]) -> None:
+        """Who is bound is a member; a member that is not under way is bound; nobody is twice."""
+        batches = self.batches()
+        for name, job in jobs.items():
+            if job.batch and job.claim is None:
+                assert name in [each.job_id for each in batches[job.batch].members]
+                assert job.queue != Queue.NONE
+            if job.queue == Queue.DUE:
+                value = self.store.get(self.keys.due + u64(job.due_ms) + name.encode())
+                assert value is not None
+                assert batch_of_due(value) == job.batch
+        for batch, row in batches.items():
+            assert row.members
+            for each in row.members:
+                job = jobs[each.job_id]
+                assert (each.uid, each.version) == (job.uid, job.version)
+                assert batch == (job.batch if job.claim is None else job.claim.batch)
+
     def check(self) -> None:
         """Every invariant that the machine's docstring lists."""
         jobs = self.jobs()
+        self.check_batches(jobs)
         due, waiting, states, routes, tags = set(), set(), set(), set(), set()
         counts = [0] * len(JobState)
         per_route: dict[int, RouteCounts] = {}
@@ -157,7 +188,8 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
         " unclaim wait release give_up offset purge_old late orphan handover bulk"
-        " forget_content restore unpark".split()
+        " forget_content restore unpark claim_batch claim_batch claim_again settle_batch split"
+        "".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -230,6 +262,10 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 job_id, job.uid if job else uid, job.version if job else 1, attempt, now
             )
             return c.Claim(now_ms=now, term=1, items=[item])
+        case "claim_batch" | "claim_again":
+            return _claim_batch(bench, action, choice, now)
+        case "settle_batch" | "split":
+            return _settle_batch(bench, action, time, choice, now)
         case "settle_ok" | "settle_retry" | "settle_dead" | "orphan" | "late":
             verdict = {"settle_retry": 1, "settle_dead": 2, "orphan": 1}.get(action, 0)
             back = choice if action == "late" and job and choice < job.attempts else 0
@@ -273,6 +309,67 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             return c.MoveOffset(now_ms=now, due_ms=low, job_id="", seen_index=seen_index)
         case _:
             return c.Purge(now_ms=now, before_ms=now - choice, job_ids=list(IDS))
+
+
+def _claim_batch(bench: Bench, action: str, choice: int, now: int) -> Any:
+    jobs = sorted(bench.jobs().items(), reverse=choice % 2 == 1)
+    known = sorted(bench.batches().items())
+    again = action == "claim_again" and bool(known)
+    batch = b"%016d" % now
+    if again:
+        batch, row = known[choice % len(known)]
+        found = dict(jobs)
+        jobs = [(each.job_id, found[each.job_id]) for each in row.members]
+        if choice == 3:
+            jobs = jobs[1:]  # not as it was: void
+    items = [c.ClaimItem(name, j.uid, j.version, j.attempts + 1, now) for name, j in jobs]
+    return c.ClaimBatch(
+        now_ms=now,
+        term=1,
+        batch=batch,
+        items=items,
+        max_bytes=2 + 11 * (1 + choice % 3),
+        item_bytes=10,
+        again=again,
+    )
+
+
+def _settle_batch(bench: Bench, action: str, time: int, choice: int, now: int) -> Any:
+    """What is under way in one batch comes back, all of it or, with `choice` 3, the first part."""
+    flying: dict[bytes, list[tuple[str, Any]]] = {}
+    for name, job in sorted(bench.jobs().items()):
+        if job.claim is not None and job.claim.batch:
+            flying.setdefault(job.claim.batch, []).append((name, job))
+    if not flying:
+        return c.Settle(now_ms=now, items=[])
+    batch, members = sorted(flying.items())[choice % len(flying)]
+    if choice == 3:
+        members = members[:1]
+    verdict = 0 if action == "settle_batch" and choice == 0 else 1
+    items = [
+        c.SettleItem(
+            name,
+            job.uid,
+            job.version,
+            job.claim.attempt,
+            job.claim.serial,
+            verdict,
+            _record(
+                job.claim.attempt,
+                job.version,
+                "failed" if verdict else "succeeded",
+                fence=bench.index,
+            ),
+            time,
+        )
+        for name, job in members
+    ]
+    split = None
+    if action == "split":
+        ids = [name for name, _ in members]
+        parts = [(b"l%015d" % now, ids[:1]), (b"r%015d" % now, ids[1:])]
+        split = c.Split(batch, "jobs", "job", [part for part in parts if part[1]])
+    return c.Settle(now_ms=now, items=items, split=split)
 
 
 def _restored(job_id: str, before: JobRecord, time: int, choice: int) -> c.RestoreItem:

@@ -163,6 +163,14 @@ def test_phases_leave_nothing_out() -> None:
             ),
         ),
         (
+            [later(60_000, held_up=int(HeldUp.BATCH))],
+            {},
+            (
+                "Delivered 1 min after its trigger time; 59.98 s of it passed while its batch"
+                " waited for other jobs."
+            ),
+        ),
+        (
             [later(7_200_000, held_up=int(HeldUp.ROUTE))],
             {},
             (
@@ -296,6 +304,21 @@ def test_an_open_claim_is_a_step() -> None:
         last.node,
         last.detail,
     )
+
+
+def test_claims_name_the_batch_that_a_job_went_in() -> None:
+    """By the id that its recipient sees, and its size; so do an open claim and what is due again."""
+    batch, name = b"b" * 16, "MJRGEYTCMJRGEYTCMJRGEYTCMI"
+    told_of = {
+        each.step: each.detail for each in told(_replace(SENT, batch=batch, batch_size=3)).steps
+    }
+    assert (f"in batch {name} of 3", "https://x/") == (told_of["claimed"], told_of["sent"])
+    mark = ClaimMark(4, 9, 1, 1, AT + 1, AT + 200_000, 0, handed_over=True, batch=batch)
+    opened = told(**pending(state=int(JobState.FIRING), attempts=1, claim=mark))
+    assert f"in batch {name}, handed over by a leader" == opened.steps[-1].detail
+    again = pending(state=int(JobState.RETRYING), attempts=1, batch=batch, retry_reason="timeout")
+    last = told(FAILED, **{**again, "due_ms": AT + 300_000}).steps[-1]
+    assert ("due", f"timeout, in batch {name}") == (last.step, last.detail)
 
 
 def test_who_settled_what_another_had_sent() -> None:

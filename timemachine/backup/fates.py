@@ -138,4 +138,5 @@ def _unknown(
         trigger_ms=before.trigger_ms,
         route=before.route,
         due_ms=before.due_ms,
+        batch=claim.batch,
     )

@@ -306,6 +306,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error_phase: str | None = None
     retry_after: str | None = None
     next_attempt_time: int | None = None
+    batch: dict[str, Any] | None = None
 
     @property
     def started_at(self) -> datetime | None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from timemachine.delivery.forming import Batch
     from timemachine.delivery.routequeue import RouteQueue
     from timemachine.delivery.vnodehead import VnodeHead
     from timemachine.model import JobRecord
@@ -18,7 +19,9 @@ class Item:
     waiting     whether it came out of its route's waiting index, and not out of the due index
     attempts    those that are settled; the claim asks for the next
     record      the job with its claim, from CLAIMED on
+    bound       the id of the batch in which it was sent before, and is sent again; or nothing
     held_up     what it waited for before its claim, `HeldUp`
+    batch       what it is sent in with others, from CLAIMING on; None where it is sent alone
     handle, route, key_ids, started_ms
                 the request under way, its route as it was then and the keys that signed it, from
                 SENDING on
@@ -27,6 +30,8 @@ class Item:
 
     __slots__ = (
         "attempts",
+        "batch",
+        "bound",
         "due_ms",
         "handle",
         "head",
@@ -55,6 +60,7 @@ class Item:
         uid: bytes,
         *,
         waiting: bool,
+        bound: bytes = b"",
     ) -> None:
         self.head = head
         self.queue = queue
@@ -64,6 +70,8 @@ class Item:
         self.attempts = attempts
         self.uid = uid
         self.waiting = waiting
+        self.bound = bound
+        self.batch: Batch | None = None
         self.stage = QUEUED
         self.record: JobRecord | None = None
         self.handle: Handle | None = None
@@ -72,3 +80,15 @@ class Item:
         self.key_ids: tuple[int, ...] = ()
         self.held_up = 0
         self.route = queue.route
+
+    def take_unsent(self) -> bool:
+        """Whether no byte of its request has left, and none will: it is only claimed then.
+
+        So are all that are in its batch.
+        """
+        if self.stage != SENDING or self.handle is None or not self.handle.abort_if_unsent():
+            return False
+        for item in (self,) if self.batch is None else self.batch.items:
+            if item.stage == SENDING:
+                item.stage = CLAIMED
+        return True

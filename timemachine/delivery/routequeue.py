@@ -7,6 +7,7 @@ from timemachine import limits
 from timemachine.delivery.borrowing import Credit
 from timemachine.delivery.breaker import CircuitBreaker
 from timemachine.delivery.credits import Kind
+from timemachine.delivery.forming import Batch, Forming
 from timemachine.delivery.item import CLAIMING, GONE, QUEUED, Item
 from timemachine.delivery.ratelimit import RateLimit
 from timemachine.delivery.shares import SOLE_SHARE, Share
@@ -22,6 +23,7 @@ _BY_FLIGHT = int(HeldUp.IN_FLIGHT)
 _BY_RATE = int(HeldUp.RATE)
 _BY_RECIPIENT = int(HeldUp.RECIPIENT)
 _BY_NODE = int(HeldUp.NODE)
+_BY_BATCH = int(HeldUp.BATCH)
 
 
 class Standing(NamedTuple):
@@ -57,6 +59,7 @@ class RouteQueue:
     owned      what the node may have in flight of its own share of the route's limit, without what
                it has lent; credits of others come on top
     paced      whether the route has a rate, to which `rate` keeps
+    forming    where the jobs are, if they are sent in batches; None otherwise
 
     failing_since_ms
                when the first attempt failed since which none has succeeded here; None if the last
@@ -79,6 +82,7 @@ class RouteQueue:
         "breaker",
         "failed",
         "failing_since_ms",
+        "forming",
         "in_flight",
         "lagging",
         "lagging_since_ms",
@@ -105,15 +109,16 @@ class RouteQueue:
         self.breaker: CircuitBreaker | None = None
         self.shut = False
         self.route = route
-        self._new_breaker()
-        self.set_limits(route, share)
+        self.forming: Forming | None = None
         self._first: list[tuple[int, int, Item]] = []
         self._retries: list[tuple[int, int, Item]] = []
+        self.size = 0
+        self._new_breaker()
+        self.set_limits(route, share)
         self._sequence = 0
         self._picks = 0
         # What jobs that are due are held up by since the last turn, `HeldUp`.
         self._held_up = 0
-        self.size = 0
         self.in_flight = 0
         self.lagging: dict[VnodeHead, None] = {}
         self.lagging_since_ms = 0.0
@@ -139,6 +144,20 @@ class RouteQueue:
         self._set_in_flight_max()
         self.paced = route.rate.count is not None
         self.rate.set_limit(route.rate, share)
+        if self.forming is not None or route.batched:
+            self._set_batching(route)
+
+    def _set_batching(self, route: Route) -> None:
+        if self.forming is not None and route.batched:
+            self.forming.set_batching(route.batch)
+            return
+        items = self.take_all()
+        self.forming = Forming(route.batch) if route.batched else None
+        for item in items:
+            item.stage = QUEUED
+            if self.forming is None:
+                item.bound = b""
+            self.push(item)
 
     def set_lent(self, kind: Kind, lent: int) -> None:
         """So much of the share is lent to other nodes. 1 is never lent."""
@@ -182,23 +201,31 @@ class RouteQueue:
 
     def push(self, item: Item) -> None:
         """Take in a due job."""
+        self.size += 1
+        if self.forming is not None:
+            self.forming.push(item)
+            return
         self._sequence += 1
         heap = self._retries if item.attempts else self._first
         heappush(heap, (item.due_ms, self._sequence, item))
-        self.size += 1
 
     def drop(self, item: Item) -> None:
         """Forget a job if it is queued; its place in the heap is cleaned when it comes up."""
         if item.stage == QUEUED:
             item.stage = GONE
             self.size -= 1
+            if self.forming is not None:
+                self.forming.drop(item)
 
     def take_all(self) -> list[Item]:
         """Empty the queue, in due order."""
-        rows = sorted(self._first + self._retries, key=lambda row: row[:2])
-        self._first, self._retries = [], []
+        if self.forming is not None:
+            items = self.forming.take_all()
+        else:
+            rows = sorted(self._first + self._retries, key=lambda row: row[:2])
+            self._first, self._retries = [], []
+            items = [item for _, _, item in rows if item.stage == QUEUED]
         self.size = 0
-        items = [item for _, _, item in rows if item.stage == QUEUED]
         for item in items:
             item.stage = GONE
         return items
@@ -256,6 +283,46 @@ class RouteQueue:
         else:
             self._held_up = _BY_RATE
 
+    def grant_batches(self, now_ms: int, mono_ms: float, room: int) -> list[Batch]:
+        """What `grant` does for a route that sends batches: each of them has one slot."""
+        forming = self.forming
+        assert forming is not None
+        free = self._free_slots(now_ms, mono_ms)
+        share = min(free, room, TURN_JOBS)
+        if share <= 0 or self.waits:
+            self._hold(free, room)
+            return []
+        trial = 0 if self.breaker is None else self.breaker.trial
+        lead_ms = self._lead_ms()
+        due_ms = forming.next_ms()
+        if due_ms is None or due_ms > now_ms + lead_ms - lead_ms // 2:
+            self._held_up = 0
+            return []
+        batches: list[Batch] = []
+        held_up = self._held_up
+        while len(batches) < share:
+            batch = forming.pop(now_ms, now_ms + lead_ms)
+            if batch is None:
+                break
+            ready_ms = batch.ready_ms
+            for item in batch.items:
+                item.trial = trial
+                if held_up and ready_ms < now_ms:
+                    item.held_up = held_up
+                elif item.due_ms < ready_ms:
+                    item.held_up = _BY_BATCH
+            batches.append(batch)
+            self.size -= len(batch.items)
+        self.in_flight += len(batches)
+        if len(batches) < share or not self.size:
+            self._held_up = 0
+        elif share < TURN_JOBS:
+            self._hold(free, room)
+        if self.paced and batches:
+            ahead_ms = max(0, max([batch.due_ms for batch in batches]) - now_ms)
+            self.rate.begin(len(batches), now_ms, mono_ms, ahead_ms)
+        return batches
+
     @property
     def is_full(self) -> bool:
         """Whether jobs wait because no more may be in flight, and more could be with credits."""
@@ -271,7 +338,7 @@ class RouteQueue:
         if rate.count is None:
             return Standing(rate.owned, 0, 0, rate.period_ms)
         if used < rate.count and self.in_flight < self._in_flight_max and self._has_due(now_ms):
-            need = min(used + self.size, rate.count)
+            need = min(used + self._requests(), rate.count)
         return Standing(rate.owned, used, need, rate.period_ms)
 
     def need(self, now_ms: int, mono_ms: float) -> int:
@@ -283,7 +350,11 @@ class RouteQueue:
             return self.in_flight
         if self.paced and self.rate.opens_in_ms(now_ms, mono_ms) > 0:
             return self.in_flight
-        return min(self.in_flight + self.size, most)
+        return min(self.in_flight + self._requests(), most)
+
+    def _requests(self) -> int:
+        """How many requests the jobs that are queued make."""
+        return self.size if self.forming is None else -(-self.size // self.route.batch.max_jobs)
 
     def _has_due(self, now_ms: int) -> bool:
         """Whether there are jobs that only limits hold up."""
@@ -328,6 +399,8 @@ class RouteQueue:
         return free
 
     def _next_due_ms(self) -> int | None:
+        if self.forming is not None:
+            return self.forming.next_ms()
         heads = []
         for heap in (self._first, self._retries):
             self._clean(heap)

@@ -4,7 +4,12 @@ The rules are those of `timemachine.retry`; here they become the command's item,
 the attempt that users are shown.
 """
 
+from collections.abc import Callable
+
+import msgspec
+
 from timemachine import codec
+from timemachine.delivery.forming import Batch
 from timemachine.delivery.item import Item
 from timemachine.model import (
     AttemptRecord,
@@ -21,6 +26,7 @@ from timemachine.replica.commands import (
     VERDICT_DELIVERED,
     VERDICT_RETRY,
     SettleItem,
+    Split,
 )
 from timemachine.retry import (
     DELIVERED,
@@ -34,6 +40,8 @@ from timemachine.retry import (
 _SUCCEEDED = AttemptStatus.SUCCEEDED.value
 _FAILED = AttemptStatus.FAILED.value
 _APART = int(HeldUp.ROUTE)
+_TOO_LARGE = 413
+_replace = msgspec.structs.replace
 
 
 def settle_outcome(
@@ -44,10 +52,134 @@ def settle_outcome(
     `item` was sent from `node_id`, and its request ended now. `random` is uniform in
     [0, 1); of a success it is of no account.
     """
+    record, claim = _claimed(item)
+    decision = _decision(item, record, claim, outcome, now_ms=now_ms, random=random)
+    return _settle(item, record, claim, outcome, decision, node_id=node_id, now_ms=now_ms), decision
+
+
+def settle_batch(
+    batch: Batch,
+    outcome: Outcome,
+    *,
+    node_id: str,
+    now_ms: int,
+    random: float,
+    draw: Callable[[], bytes],
+) -> tuple[list[SettleItem], RetryDecision, Split | None]:
+    """What `settle_outcome` does, for each job of a batch; and the decision for the first of them.
+
+    They are tried again together, when the last of them may be. One whose attempts are used up ends
+    alone, and so the batch with it: the others go on in new ones. Too large a batch (413) goes on
+    in two halves, at once; `draw` gives their ids. That is our own affair, and uses up no attempt.
+    """
+    items = batch.items
+    first = items[0]
+    if is_success(outcome.status) and "webhook-delivery" not in outcome.headers:
+        return _settle_delivered(batch, outcome, node_id=node_id, now_ms=now_ms), DELIVERED, None
+    decisions = []
+    for item in items:
+        record, claim = _claimed(item)
+        decisions.append(_decision(item, record, claim, outcome, now_ms=now_ms, random=random))
+    split = None
+    if _is_too_large(batch, outcome, decisions[0]):
+        split = _halves(batch, draw)
+        decisions = [RetryDecision(verdict=Verdict.RETRY, retry_at_ms=now_ms, counts=False)] * len(
+            items
+        )
+    else:
+        retry_at_ms = max([each.retry_at_ms for each in decisions])
+        decisions = [
+            _replace(each, retry_at_ms=retry_at_ms) if each.verdict is Verdict.RETRY else each
+            for each in decisions
+        ]
+    settles = []
+    others = _unanswered(outcome)
+    for item, decision in zip(items, decisions, strict=True):
+        record, claim = _claimed(item)
+        # What was answered is kept once.
+        told = outcome if item is first else others
+        settle = _settle(item, record, claim, told, decision, node_id=node_id, now_ms=now_ms)
+        settles.append(settle)
+    return settles, decisions[0], split
+
+
+def _settle_delivered(
+    batch: Batch, outcome: Outcome, *, node_id: str, now_ms: int
+) -> list[SettleItem]:
+    """As nearly all end. The records of most attempts are the same, and are made once."""
+    settles = []
+    records: dict[object, bytes] = {}
+    told = outcome
+    for item in batch.items:
+        record, claim = _claimed(item)
+        # All that differs between two attempts of a batch, but for the answer in the first one.
+        due_ms, held_up = _due_ms(record), _held_up(item)
+        key = record.version, claim.attempt, record.retry_reason, due_ms, held_up
+        attempt = records.get(key)
+        if attempt is None:
+            settle = _settle(item, record, claim, told, DELIVERED, node_id=node_id, now_ms=now_ms)
+            if told is outcome:
+                told = _unanswered(outcome)
+            else:
+                records[key] = settle.record
+        else:
+            settle = SettleItem(
+                item.job_id,
+                record.uid,
+                record.version,
+                claim.attempt,
+                claim.serial,
+                VERDICT_DELIVERED,
+                attempt,
+                route_uid=item.queue.route.uid,
+            )
+        settles.append(settle)
+    return settles
+
+
+def _claimed(item: Item) -> tuple[JobRecord, ClaimMark]:
+    """The job as it was sent, and its claim."""
     record = item.record
     assert record is not None
     claim = record.claim
     assert claim is not None
+    return record, claim
+
+
+def _is_too_large(batch: Batch, outcome: Outcome, decision: RetryDecision) -> bool:
+    route = batch.items[0].queue.route
+    return (
+        outcome.status == _TOO_LARGE
+        and len(batch.items) > 1
+        and route.delivery == "at_least_once"
+        and _TOO_LARGE not in route.non_retryable_status
+        and decision.reason is not DeadReason.ABORTED
+    )
+
+
+def _halves(batch: Batch, draw: Callable[[], bytes]) -> Split:
+    row = batch.row
+    assert row is not None
+    ids = [item.job_id for item in batch.items]
+    middle = (len(ids) + 1) // 2
+    parts = [(draw(), ids[:middle]), (draw(), ids[middle:])]
+    return Split(batch.id, row.format, row.body, parts)
+
+
+def _unanswered(outcome: Outcome) -> Outcome:
+    """How a request ended, without the answer's headers and body."""
+    return _replace(outcome, headers={}, body=b"", truncated=False)
+
+
+def _decision(
+    item: Item,
+    record: JobRecord,
+    claim: ClaimMark,
+    outcome: Outcome,
+    *,
+    now_ms: int,
+    random: float,
+) -> RetryDecision:
     route = item.queue.route
     headers = outcome.headers
     retry_after = headers.get("retry-after")
@@ -77,6 +209,22 @@ def settle_outcome(
                 else 0
             ),
         )
+    return decision
+
+
+def _settle(
+    item: Item,
+    record: JobRecord,
+    claim: ClaimMark,
+    outcome: Outcome,
+    decision: RetryDecision,
+    *,
+    node_id: str,
+    now_ms: int,
+) -> SettleItem:
+    route = item.queue.route
+    headers = outcome.headers
+    retry_after = headers.get("retry-after")
     delivered = decision is DELIVERED or decision.verdict is Verdict.DELIVERED
     retry = not delivered and decision.verdict is Verdict.RETRY
     error = None
@@ -116,17 +264,26 @@ def settle_outcome(
         b"",
         None,
         "",
-        0 if record.due_ms == record.trigger_ms else record.due_ms,
+        _due_ms(record),
         0,
         0,
         outcome.queue_ms or 0,
         item.key_ids,
-        item.held_up or (_APART if item.waiting else 0),
+        _held_up(item),
     )
+    batch = item.batch
+    if batch is not None:
+        first = batch.items[0]
+        attempt = _replace(
+            attempt,
+            batch=batch.id,
+            batch_size=len(batch.items),
+            answer_in=None if item is first else first.job_id,
+        )
     reason = decision.reason.value if decision.reason is not None else None
     if retry:
         reason = outcome.error_code or f"status_{outcome.status}"
-    settle = SettleItem(
+    return SettleItem(
         item.job_id,
         record.uid,
         record.version,
@@ -140,7 +297,15 @@ def settle_outcome(
         decision.counts,
         route.uid,
     )
-    return settle, decision
+
+
+def _due_ms(record: JobRecord) -> int:
+    """When an attempt was due, as its record has it."""
+    return 0 if record.due_ms == record.trigger_ms else record.due_ms
+
+
+def _held_up(item: Item) -> int:
+    return item.held_up or (_APART if item.waiting else 0)
 
 
 def settle_orphan(
@@ -174,7 +339,8 @@ def settle_orphan(
         error_message="The node stopped while this attempt was open; its outcome is unknown.",
         next_attempt_ms=None if once else now_ms,
         trigger=record.retry_reason or "scheduled",
-        due_ms=0 if record.due_ms == record.trigger_ms else record.due_ms,
+        due_ms=_due_ms(record),
+        batch=claim.batch,
     )
     return SettleItem(
         job_id=job_id,

@@ -72,7 +72,12 @@ class Window:
         return sum([queue.size for queue in self.queues.values()])
 
     def free(self, item: Item) -> None:
-        """Give back the slots of a job that holds them."""
+        """Give back the slots of a job that holds them, or of a batch with the last of its jobs."""
+        batch = item.batch
+        if batch is not None:
+            batch.open -= 1
+            if batch.open:
+                return
         if self.in_flight >= limits.SENDS_PER_NODE_MAX:
             self.wake()  # the slot may be what another route waits for
         self.in_flight -= 1

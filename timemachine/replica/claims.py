@@ -7,11 +7,11 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
-from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.records import BatchMember, BatchRow, read_attempt, read_job
 from timemachine.replica.results import ClaimResult
 from timemachine.replica.rows import JobRows
-from timemachine.replica.states import CLAIMABLE, DELIVERED, DUE, FIRING
-from timemachine.replica.transitions import cancelled, delivered, settled, unclaimed
+from timemachine.replica.states import CLAIMABLE, DELIVERED, DUE, RETRYING
+from timemachine.replica.transitions import cancelled, claimed, delivered, settled, unclaimed
 from timemachine.storage.keys import u32, u64
 
 _encode = codec.encode
@@ -28,6 +28,7 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     At most one claim of a (uid, version, attempt) ever holds.
     """
     results = []
+    left: dict[bytes, None] = {}
     now_ms = command.now_ms
     in_term = command.term == rows.term
     if in_term and command.node:
@@ -49,33 +50,26 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
         ):
             results.append(ClaimResult(False, before))
             continue
-        serial = before.serial + 1
-        record = _replace(
-            before,
-            state=FIRING,
-            attempts=item.attempt,
-            serial=serial,
-            first_claim_ms=before.first_claim_ms or now_ms,
-            claim=ClaimMark(
-                command.term,
-                rows.index,
-                item.attempt,
-                serial,
-                now_ms,
-                item.deadline_ms,
-                before.state,
-            ),
-        )
+        if before.batch:
+            # Its route sends no batches any more.
+            left[before.batch] = None
+        record = claimed(before, item, command.term, rows.index, now_ms)
         rows.store_claimed(item.job_id, raw_id, before, record)
         results.append(ClaimResult(True, record))
+    for batch in left:
+        rows.dissolve(batch)
     return results
 
 
 def settle(rows: JobRows, command: c.Settle) -> None:
     """Commit the outcomes of attempts, and list those that are kept with their routes."""
     by_route: dict[int, list[tuple[str, int]]] = {}
+    if command.split is not None:
+        rows.dissolve(command.split.batch)
     for item in command.items:
         _settle_one(rows, item, command.now_ms, by_route)
+    if command.split is not None:
+        _freeze_parts(rows, command.split)
     # One row for all of them: a row for each would be paid by each job that is fired.
     number = u64(command.now_ms) + u64(rows.index) + u32(rows.settles)
     rows.settles += 1
@@ -118,7 +112,27 @@ def _settle_one(
             return
         attempt = _with_place(rows, before, item, now_ms)
         rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), attempt)
-    rows.store(job_id, raw_id, before, settled(before, item, now_ms))
+    # What was sent in a batch is sent again in the same one, as long as that is what it was.
+    batch = claim.batch
+    if batch and rows.batch(batch) is None:
+        batch = b""
+    rows.store(job_id, raw_id, before, settled(before, item, now_ms, batch))
+
+
+def _freeze_parts(rows: JobRows, split: c.Split) -> None:
+    """Bind the jobs of a batch that was split to its parts; not to one that has lost a job."""
+    for batch, job_ids in split.parts:
+        jobs = [rows.read(job_id) for job_id in job_ids]
+        free = [job for job in jobs if job is not None and job.state == RETRYING and not job.batch]
+        if len(free) < len(job_ids):
+            continue
+        members = [
+            BatchMember(job_id, job.uid, job.version)
+            for job_id, job in zip(job_ids, free, strict=True)
+        ]
+        rows.freeze(batch, BatchRow(split.format, split.body, members))
+        for job_id, job in zip(job_ids, free, strict=True):
+            rows.store(job_id, job_id.encode(), job, _replace(job, batch=batch))
 
 
 def _settle_late(
@@ -214,6 +228,8 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
         after = cancelled(before, before.outcome, now_ms)
     else:
         after = unclaimed(before, mark)
+        if after.batch and rows.batch(after.batch) is None:
+            after = _replace(after, batch=b"")
     rows.store(job_id, job_id.encode(), before, after)
 
 

@@ -159,10 +159,23 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     route_uid: int = 0
 
 
+class Split(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A batch was too large for its recipient: its jobs go on in others, each with a new id."""
+
+    batch: bytes
+    format: str
+    body: str
+    parts: list[tuple[bytes, list[str]]]
+
+
 class Settle(Command, frozen=True, tag=7):
-    """Commit the outcomes of attempts. Matched by (uid, version, attempt), whatever the term."""
+    """Commit the outcomes of attempts. Matched by (uid, version, attempt), whatever the term.
+
+    `split` is of a batch whose items are all here.
+    """
 
     items: list[SettleItem]
+    split: Split | None = None
 
 
 class Unclaim(Command, frozen=True, tag=8):
@@ -339,6 +352,27 @@ class Unpark(Command, frozen=True, tag=21):
     drop: bool
 
 
+class ClaimBatch(Command, frozen=True, tag=22):
+    """Commit the intent of one request that takes all of these jobs, in this order.
+
+    A batch that is new is frozen: of its jobs those belong to it that are exactly as the leader saw
+    them, as many as stay within `max_bytes` with `item_bytes` for each beside its meta, one at
+    least. With `again` it is one that was frozen before, and claimed as a whole or not at all.
+    `node` and `since_ms` are as in `Claim`.
+    """
+
+    term: int
+    batch: bytes
+    items: list[ClaimItem]
+    format: str = "jobs"
+    body: str = "job"
+    max_bytes: int = 0
+    item_bytes: int = 0
+    again: bool = False
+    node: int = 0
+    since_ms: int = 0
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -361,6 +395,7 @@ AnyCommand = (
     | Seal
     | RestoreJobs
     | Unpark
+    | ClaimBatch
 )
 
 VERDICT_DELIVERED = 0

@@ -265,7 +265,8 @@ def run_job(rows: JobRows, command: c.RunJob) -> JobResult:
     if before.state == FIRING:
         return JobResult(kind="unchanged", record=before, meta=meta)
     due_ms = min(before.due_ms, command.now_ms)
-    record = _replace(before, due_ms=due_ms, queue=DUE, retry_reason="manual")
+    # Whatever batch it was in: it is sent now, and the others when they are due.
+    record = _replace(before, due_ms=due_ms, queue=DUE, retry_reason="manual", batch=b"")
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="moved", record=record, meta=meta)
 

@@ -14,7 +14,9 @@ Invariants, each asserted here or held by a property test against a dumb twin:
   claimed from), in the listing by route, and in the listing by tag for each of its tags;
 * no row of the due index lies below the offset;
 * the counters equal what a count of the rows would give, those of due jobs as far as they cover;
-* at most one claim of a (uid, version, attempt) ever holds.
+* at most one claim of a (uid, version, attempt) ever holds;
+* a job that is bound to a batch is a member of its row, and every member that is pending and not
+  under way is bound to it: whoever changes one of them sets the others free.
 
 What a command does stands in the module of its role, which the table below names. All of them
 write jobs and their indexes through `rows` alone, where the offset is kept too.
@@ -25,7 +27,7 @@ from typing import Any, Final, get_args
 
 from timemachine import codec
 from timemachine.errors import ReplicaStopped
-from timemachine.replica import bulk, claims, creators, expiry, restoring, waiting
+from timemachine.replica import batches, bulk, claims, creators, expiry, restoring, waiting
 from timemachine.replica import commands as c
 from timemachine.replica.results import Effect
 from timemachine.replica.rows import JobRows
@@ -54,6 +56,7 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.Forget: expiry.forget,
     c.RestoreJobs: restoring.restore_jobs,
     c.Unpark: restoring.unpark,
+    c.ClaimBatch: batches.claim_batch,
 }
 _QUIET: Final = frozenset({c.MoveOffset, c.Forget, c.Seal, c.BulkForget})
 """Commands that change no job."""

@@ -42,12 +42,33 @@ class RouteCounts(msgspec.Struct, array_like=True):
     waiting: int = 0
 
 
+class BatchMember(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One job of a batch, as it was when that was frozen."""
+
+    job_id: str
+    uid: bytes
+    version: int
+
+
+class BatchRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is sent under the id of a batch, whenever it is: the members in their order.
+
+    `format` and `body` are the route's as they were. With the jobs, of just these versions, they
+    determine every byte of the body.
+    """
+
+    format: str
+    body: str
+    members: list[BatchMember]
+
+
 read_job: Callable[[bytes], JobRecord] = codec.decoder(JobRecord)
 read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
 read_leaders: Callable[[bytes], list[Leadership]] = codec.decoder(list[Leadership])
+read_batch: Callable[[bytes], BatchRow] = codec.decoder(BatchRow)
 read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])
 
 

@@ -28,7 +28,8 @@ def restore_jobs(rows: JobRows, command: c.RestoreJobs) -> JobResult:
         raw_id = item.job_id.encode()
         if (rows.ids.add(raw_id) or not rows.ids.complete) and rows.read(item.job_id) is not None:
             continue
-        record = _replace(item.record, born_index=rows.index, accepted_term=0)
+        # Whom it was batched with is not in the backup.
+        record = _replace(item.record, born_index=rows.index, accepted_term=0, batch=b"")
         rows.restore(item.job_id, raw_id, record, item.meta, item.attempts)
     rows.overlay.put(key, u64(command.number))
     return JobResult(kind="restored")

@@ -70,7 +70,10 @@ class DueInserted(msgspec.Struct, frozen=True, gc=False):
 
 
 class WaitingFreed(msgspec.Struct, frozen=True, gc=False):
-    """Effect: a claim was taken back from a job of a waiting index, where its row had stayed."""
+    """Effect: a job of a waiting index is to be read again, where its row had stayed.
+
+    A claim of it was taken back, or it was set free of its batch.
+    """
 
     due_ms: int
     job_id: str

@@ -13,11 +13,13 @@ from timemachine.replica.duecounts import DueCounts
 from timemachine.replica.idfilter import IdFilter
 from timemachine.replica.records import (
     NEVER_MS,
+    BatchRow,
     MachineState,
     RouteCounts,
     find_attempt,
     find_leaders,
     read_attempt,
+    read_batch,
     read_job,
     read_meta,
     read_route_counts,
@@ -50,7 +52,12 @@ def _queue_value(record: JobRecord) -> bytes:
     # While a claim is open the row keeps the number of attempts that are settled, so that
     # neither the claim nor its withdrawal touches the index.
     attempts = record.attempts if record.claim is None else record.attempts - 1
-    return due_value(record.route_uid, record.version, attempts, record.uid)
+    return due_value(record.route_uid, record.version, attempts, record.uid, record.batch)
+
+
+def _batch_of(record: JobRecord) -> bytes:
+    """The id of the batch in which a job is under way, or will be sent again; or nothing."""
+    return record.batch if record.claim is None else record.claim.batch
 
 
 class JobRows:
@@ -275,11 +282,18 @@ class JobRows:
         if state == FIRING:
             self.firing[job_id] = after
         self._queue(job_id, raw_id, before, after)
+        batch = _batch_of(before)
+        if batch and batch != _batch_of(after):
+            self.dissolve(batch)
 
     def store_claimed(
         self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
     ) -> None:
-        """What `store` does for a claim: it leaves every index as it was."""
+        """What `store` does for a claim: it leaves every index as it was.
+
+        But that its row names no batch any more to which it is not bound. Who leaves one like that
+        calls `dissolve` for it, after all that is claimed with this job.
+        """
         state = before.state
         assert (state, FIRING) in MOVES, f"a job cannot move {state} -> {FIRING}"
         counts = self.state.counts
@@ -287,6 +301,8 @@ class JobRows:
         counts[FIRING] += 1
         self.firing[job_id] = after
         self.overlay.put(self.keys.job + raw_id, _encode(after))
+        if before.batch != after.batch:
+            self.overlay.put(self._queue_key(raw_id, after), _queue_value(after))
 
     def store_delivered(
         self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
@@ -316,6 +332,8 @@ class JobRows:
         self._count_route(before.route_uid, -1, 0)
         self.due_counts.remove(before.due_ms, raw_id)
         self.effects.append(JobTouched(job_id))
+        if claim.batch:
+            self.dissolve(claim.batch)
 
     def store_mark(self, job_id: str, raw_id: bytes, after: JobRecord) -> None:
         """What `store` does where only the mark of an open claim has changed: no index tells."""
@@ -345,6 +363,9 @@ class JobRows:
         self.state.counts[record.state] -= 1
         self.firing.pop(job_id, None)
         self.effects.append(JobTouched(job_id))
+        batch = _batch_of(record)
+        if batch:
+            self.dissolve(batch)
 
     def _list_tags(self, raw_id: bytes, record: JobRecord) -> None:
         for tag in record.tags:
@@ -363,6 +384,32 @@ class JobRows:
         counts.pending += pending
         counts.waiting += waiting
         self._touched_routes.add(route_uid)
+
+    # --- batches ---------------------------------------------------------------------------
+
+    def batch(self, batch: bytes) -> BatchRow | None:
+        """The members of a batch; None where it is dissolved, or never was."""
+        data = self.overlay.get(self.keys.batch + batch)
+        return None if data is None else read_batch(data)
+
+    def freeze(self, batch: bytes, row: BatchRow) -> None:
+        """These jobs are sent together from now on, under that id, or not under it at all."""
+        self.overlay.put(self.keys.batch + batch, _encode(row))
+
+    def dissolve(self, batch: bytes) -> None:
+        """One of its members is not what it was: the others are bound to it no more.
+
+        Those under way go on, and are not bound to it when they have ended.
+        """
+        row = self.batch(batch)
+        if row is None:
+            return
+        self.overlay.delete(self.keys.batch + batch)
+        for member in row.members:
+            before = self.firing.get(member.job_id) or self.read(member.job_id)
+            if before is not None and before.claim is None and before.batch == batch:
+                after = msgspec.structs.replace(before, batch=b"")
+                self.store(member.job_id, member.job_id.encode(), before, after)
 
     # --- the due and the waiting index -----------------------------------------------------
 
@@ -392,6 +439,9 @@ class JobRows:
         self.effects.append(JobTouched(job_id))
         self.overlay.put(new_key, new_value)
         self._announce(job_id, after, new_value)
+        if after.queue == WAITING and before.queue == WAITING:
+            # Its row is another one, where rows of before may have been read.
+            self.effects.append(WaitingFreed(after.due_ms, job_id, new_value))
 
     def _queue_key(self, raw_id: bytes, record: JobRecord) -> bytes:
         if record.queue == DUE:

@@ -119,6 +119,7 @@ def cancelled(before: JobRecord, outcome: str, now_ms: int) -> JobRecord:
         updated_ms=now_ms,
         finished_ms=now_ms,
         retry_reason=None,
+        batch=b"",
     )
 
 
@@ -143,6 +144,41 @@ def redriven(before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
 # --- by its attempts -----------------------------------------------------------------------
 
 
+def claimed(
+    before: JobRecord,
+    item: c.ClaimItem,
+    term: int,
+    index: int,
+    now_ms: int,
+    batch: bytes = b"",
+    *,
+    again: bool = False,
+) -> JobRecord:
+    """Its next attempt is about to be made, in that `batch`; claimed by the entry at `index`.
+
+    `again`: in the one that it is bound to. It is bound to none otherwise.
+    """
+    serial = before.serial + 1
+    return _replace(
+        before,
+        state=FIRING,
+        attempts=item.attempt,
+        serial=serial,
+        first_claim_ms=before.first_claim_ms or now_ms,
+        claim=ClaimMark(
+            term,
+            index,
+            item.attempt,
+            serial,
+            now_ms,
+            item.deadline_ms,
+            before.state,
+            batch=batch,
+        ),
+        batch=before.batch if again else b"",
+    )
+
+
 def unclaimed(before: JobRecord, claim: ClaimMark) -> JobRecord:
     """As it was before the claim, which is its own."""
     first = claim.attempt == 1 or before.tries == 0
@@ -156,8 +192,8 @@ def unclaimed(before: JobRecord, claim: ClaimMark) -> JobRecord:
     )
 
 
-def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
-    """What follows from how its open attempt ended."""
+def settled(before: JobRecord, item: c.SettleItem, now_ms: int, batch: bytes = b"") -> JobRecord:
+    """What follows from how its open attempt ended; a retry is made in that `batch`."""
     claim = before.claim
     if item.verdict == c.VERDICT_DELIVERED or (claim is not None and claim.delivered):
         return delivered(before, now_ms)
@@ -181,6 +217,7 @@ def settled(before: JobRecord, item: c.SettleItem, now_ms: int) -> JobRecord:
         tries=tries,
         last_error=item.error,
         retry_reason=item.reason,
+        batch=batch,
     )
 
 
@@ -197,6 +234,7 @@ def delivered(before: JobRecord, now_ms: int, delivering: bytes = b"") -> JobRec
         retry_reason=None,
         finished_ms=now_ms,
         delivering=delivering,
+        batch=b"",
     )
 
 
@@ -213,4 +251,5 @@ def dead(before: JobRecord, tries: int, reason: str, error: str | None, now_ms: 
         last_error=error,
         retry_reason=None,
         finished_ms=now_ms,
+        batch=b"",
     )

@@ -13,7 +13,8 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     c  meta record       kind (1) + its key                      database, collection, route, ...
     j  job               job id                                  JobRecord
     m  meta              job id                                  the creator's bytes, if many
-    d  due index         due_ms (8) + job id                     route uid, version, attempts, uid
+    d  due index         due_ms (8) + job id                     route uid, version, attempts, uid,
+                                                                 and the id of its batch, if any
     w  waiting index     route uid (8) + due_ms (8) + job id     the same
     i  listing by state  state (1) + trigger_ms (8) + job id     -
     r  listing by route  route uid (8) + trigger_ms (8) + job id -
@@ -30,6 +31,7 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     n  route counters    route uid (8)                           pending, waiting
     p  leaders           -                                       Leadership of the last ones
     o  restores          restore id + NUL + part (4)             how far a part is restored here
+    v  batches           batch id (16)                           BatchRow: its members, frozen
     e, g, u, ff fences   -                                       -
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
@@ -118,15 +120,20 @@ def read_u64(data: bytes) -> int:
     return number
 
 
-def due_value(route_uid: int, version: int, attempts: int, uid: bytes) -> bytes:
+def due_value(route_uid: int, version: int, attempts: int, uid: bytes, batch: bytes = b"") -> bytes:
     """What a claim needs to know, kept in the index itself so that no job is read for it."""
-    return _DUE.pack(route_uid, version, attempts, uid)
+    return _DUE.pack(route_uid, version, attempts, uid) + batch
 
 
 def read_due_value(data: bytes) -> tuple[int, int, int, bytes]:
     """(route uid, version, attempts, uid) of a due or waiting row."""
-    route_uid, version, attempts, uid = _DUE.unpack(data)
+    route_uid, version, attempts, uid = _DUE.unpack_from(data)
     return route_uid, version, attempts, uid
+
+
+def batch_of_due(data: bytes) -> bytes:
+    """The id of the batch in which the job of a due or waiting row was sent before; or nothing."""
+    return data[_DUE.size :]
 
 
 class ReplicaKeys:
@@ -134,6 +141,7 @@ class ReplicaKeys:
 
     __slots__ = (
         "attempts",
+        "batch",
         "due",
         "due_stop",
         "fence",
@@ -174,6 +182,7 @@ class ReplicaKeys:
         self.job = prefix + b"j"
         self.leaders = prefix + b"p"
         self.meta = prefix + b"m"
+        self.batch = prefix + b"v"
         self.due = prefix + b"d"
         self.due_stop = prefix + b"e"
         self.waiting = prefix + b"w"

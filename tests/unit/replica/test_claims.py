@@ -158,19 +158,19 @@ def test_handover_of_what_is_not_open_changes_nothing() -> None:
 
 
 def test_claims_of_before_are_read() -> None:
-    """A job that was stored while a claim had neither of its two last fields, byte for byte."""
+    """A job that was stored while a claim had none of its three last fields, byte for byte."""
     log = Driven()
     log.put("a")
     log.claim("a")
     now = log.job("a")
     claim = now.claim
     assert claim is not None
-    assert (False, False) == (claim.handed_over, claim.delivered)
+    assert (False, False, b"") == (claim.handed_over, claim.delivered, claim.batch)
     fields = list(msgspec.to_builtins(claim))
-    assert [1, 2, 1, 1, 2, 100, 0, False, False] == fields
-    assert bytes.fromhex("9901020101026400c2c2") in codec.encode(now)
+    assert [1, 2, 1, 1, 2, 100, 0, False, False, ""] == fields
+    assert bytes.fromhex("9a01020101026400c2c2c400") in codec.encode(now)
     stored = codec.encode(now).replace(
-        bytes.fromhex("9901020101026400c2c2"), bytes.fromhex("9701020101026400")
+        bytes.fromhex("9a01020101026400c2c2c400"), bytes.fromhex("9701020101026400")
     )
     assert now == read_job(stored)
 

@@ -7,7 +7,7 @@ import pytest
 from timemachine.storage import keys as k
 from timemachine.storage.keys import ReplicaKeys
 
-TABLES = "hlsbcjmdwirtaykfqxnop"
+TABLES = "hlsbcjmdwirtaykfqxnopv"
 
 
 def test_every_table_has_its_own_letter() -> None:
@@ -69,7 +69,13 @@ def test_ranges_of_an_index_hold_their_own_rows_only() -> None:
 def test_a_due_value_is_read_as_it_was_written() -> None:
     """What a claim needs to know."""
     uid = bytes(range(16))
-    assert (1 << 63, 7, 12, uid) == k.read_due_value(k.due_value(1 << 63, 7, 12, uid))
+    alone = k.due_value(1 << 63, 7, 12, uid)
+    assert ((1 << 63, 7, 12, uid), b"") == (k.read_due_value(alone), k.batch_of_due(alone))
+    batched = k.due_value(1 << 63, 7, 12, uid, b"b" * 16)
+    assert ((1 << 63, 7, 12, uid), b"b" * 16) == (
+        k.read_due_value(batched),
+        k.batch_of_due(batched),
+    )
 
 
 def test_node_rows_lie_outside_of_every_replica() -> None:

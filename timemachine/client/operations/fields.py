@@ -58,6 +58,7 @@ class BatchFields(TypedDict, total=False):
     max_jobs: int
     max_bytes: int
     max_wait_ms: int
+    format: Literal["jobs", "cloudevents"]
 
 
 class RouteFields(TypedDict, total=False):

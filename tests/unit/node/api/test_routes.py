@@ -71,7 +71,7 @@ async def test_defaults_are_shown(api: Api) -> None:
             "half_open_requests": 3,
         },
         "disable_after_ms": 432000000,
-        "batch": {"max_jobs": 1, "max_bytes": 262144, "max_wait_ms": 0},
+        "batch": {"max_jobs": 1, "max_bytes": 262144, "max_wait_ms": 0, "format": "jobs"},
         "ca_pem": None,
         "client_cert_pem": None,
         "client_key_pem": None,
@@ -141,6 +141,15 @@ async def test_put_takes_defaults_and_patch_keeps(api: Api) -> None:
         replaced["retry"]["max_attempts"],
         replaced["retry"]["jitter"],
     )
+    await api.ask("PATCH", ROUTE, {"batch": {"max_jobs": 100, "max_wait_ms": 50}})
+    merged = (await api.ask("PATCH", ROUTE, {"batch": {"format": "cloudevents"}})).json["batch"]
+    assert {
+        "max_jobs": 100,
+        "max_bytes": 262144,
+        "max_wait_ms": 50,
+        "format": "cloudevents",
+    } == merged
+    assert 1 == (await api.ask("PUT", ROUTE, URL)).json["batch"]["max_jobs"]
     unknown = await api.ask("PATCH", f"{ROUTE}x", {"timeout_ms": 2000})
     assert (404, "route_not_found") == (unknown.status, unknown.code)
     missing = await api.ask("PUT", ROUTE, {})
@@ -297,7 +306,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"smear_ms": -1}, "/smear_ms"),
     ({"smear_ms": 86_400_001}, "/smear_ms"),
     ({"smear_ms": 1.5}, "/smear_ms"),
-    ({"batch": {"max_jobs": 2}}, "/batch"),
+    ({"batch": {"max_jobs": 0}}, "/batch/max_jobs"),
+    ({"batch": {"max_jobs": 251}}, "/batch/max_jobs"),
+    ({"batch": {"max_bytes": 1023}}, "/batch/max_bytes"),
+    ({"batch": {"max_wait_ms": 60001}}, "/batch/max_wait_ms"),
+    ({"batch": {"format": "xml"}}, "/batch/format"),
+    ({"batch": {"max_jobs": 2}, "body": "meta"}, "/batch/format"),
+    ({"batch": {"jobs": 2}}, "/batch/jobs"),
     ({"headers": {"Webhook-Id": "x"}}, "/headers/Webhook-Id"),
     ({"headers": {"TimeMachine-Attempt": "x"}}, "/headers/TimeMachine-Attempt"),
     ({"headers": {"Proxy-Authorization": "x"}}, "/headers/Proxy-Authorization"),
@@ -546,6 +561,11 @@ async def test_send_example(api: Api) -> None:
     assert 1 == len(api.recipient.received)
     counts = (await api.ask("GET", JOBS.removesuffix("/jobs"))).json["counts"]
     assert {0} == set(counts.values())
+    await api.ask("PATCH", ROUTE, {"batch": {"max_jobs": 2}})
+    await api.ask("POST", f"{ROUTE}/send-example")
+    request = api.recipient.received[-1]
+    assert b"\r\nTimeMachine-Batch-Size: 1\r\n" in request.head
+    assert request.body.startswith(b'[{"webhook_id":"')
 
 
 @pytest.mark.parametrize("name", ["_x", "-x", ".x", "a%20b", "x" * 64, "%C3%A4"])

@@ -1,0 +1,165 @@
+"""Claims of batches in the machine: what they freeze, and what sets their jobs free."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.replica.machines import UID, Driven
+from timemachine.model import AttemptStatus, JobState
+from timemachine.replica import commands as c
+from timemachine.replica.records import BatchMember
+
+BATCH = b"b" * 16
+
+
+def claimed(log: Driven, names: str, *, batch: bytes = BATCH, **fields: Any) -> list[bool]:
+    """Ask for one batch of these jobs; which claims hold."""
+    items = [
+        c.ClaimItem(name, UID, log.job(name).version, log.job(name).attempts + 1, 100)
+        for name in names
+    ]
+    settings = {"max_bytes": 1_000, "item_bytes": 10, **fields}
+    (results,) = log.apply(
+        c.ClaimBatch(now_ms=2, term=log.term, batch=batch, items=items, **settings)
+    )
+    return [result.holds for result in results]
+
+
+def bound(names: str = "abc") -> Driven:
+    """Jobs that were sent in a batch, and are to be sent again."""
+    log = Driven()
+    for name in names:
+        log.put(name)
+    assert all(claimed(log, names))
+    for name in names:
+        mark = log.job(name).claim
+        assert mark is not None
+        log.settle(name, mark, AttemptStatus.FAILED)
+    assert {BATCH} == {log.job(name).batch for name in names}
+    return log
+
+
+def members(log: Driven, batch: bytes = BATCH) -> list[str]:
+    """The jobs of a batch; none where it is not kept."""
+    row = log.machine.batch(batch)
+    return [] if row is None else [each.job_id for each in row.members]
+
+
+def test_frozen_are_the_jobs_that_are_as_they_were_seen() -> None:
+    """In the order in which they were asked for."""
+    log = Driven()
+    for name in "abcd":
+        log.put(name)
+    log.claim("c")
+    assert [True, True, False, True] == claimed(log, "dbca")
+    row = log.machine.batch(BATCH)
+    assert row is not None
+    assert [BatchMember(name, UID, 1) for name in "dba"] == row.members
+
+
+def test_what_does_not_fit_is_left_out() -> None:
+    """From the first on that does not; one job is taken however large it is."""
+    log = Driven()
+    for name in "abcd":
+        log.put(name)
+    meta = len(b"null")
+    assert [True, True, False, False] == claimed(log, "abcd", max_bytes=2 + 2 * (10 + meta))
+    assert [True, False] == claimed(log, "cd", batch=b"c" * 16, max_bytes=1)
+
+
+def test_a_batch_is_claimed_again_as_it_was_or_not_at_all() -> None:
+    """Not in another order, not with one less or more, not by an old leader."""
+    log = bound()
+    log.put("d")
+    for names in ("ab", "acb", "abcd", "abd"):
+        assert not any(claimed(log, names, again=True))
+    log.term = 2
+    items = [c.ClaimItem(name, UID, 1, 2, 100) for name in "abc"]
+    stale = c.ClaimBatch(now_ms=2, term=1, batch=BATCH, items=items, again=True)
+    assert not any(result.holds for result in log.apply(stale)[0])
+    assert [True] * 3 == claimed(log, "abc", again=True, max_bytes=1)
+    assert list("abc") == members(log)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        c.DeleteJob(now_ms=5, job_id="b"),
+        c.DeleteJob(now_ms=5, job_id="b", purge=True),
+        c.PatchJob(now_ms=5, job_id="b", tags=("t",)),
+        c.RunJob(now_ms=5, job_id="b"),
+        c.Claim(now_ms=5, term=1, items=[c.ClaimItem("b", UID, 1, 2, 100)]),
+        c.GiveUp(now_ms=5, items=[c.PendingItem("b", UID, 1, 1)], reason="gone", error="e"),
+        c.Bulk(
+            now_ms=5,
+            task="t",
+            kind=c.BULK_CANCEL,
+            items=[c.BulkItem("b", UID, 1)],
+            after=b"",
+            cursor=b"1",
+        ),
+        c.Settle(
+            now_ms=5, items=[c.SettleItem("b", UID, 1, 1, 1, c.VERDICT_DELIVERED, b"")]
+        ),
+    ],
+    ids=lambda command: type(command).__name__,
+)  # fmt: skip
+def test_whatever_becomes_of_one_job_sets_the_others_free(command: Any) -> None:
+    """And no claim of the batch holds any more."""
+    log = bound()
+    log.apply(command)
+    assert [] == members(log)
+    assert {b""} == {log.job(name).batch for name in "ac"}
+    assert not any(claimed(log, "ac", again=True))
+    assert [True, True] == claimed(log, "ac", batch=b"n" * 16)
+
+
+def test_a_job_is_never_in_two_batches() -> None:
+    """Claimed for another one it leaves the first, which is not sent again."""
+    log = bound()
+    log.put("d")
+    assert [True, True] == claimed(log, "cd", batch=b"n" * 16)
+    assert ([], list("cd")) == (members(log), members(log, b"n" * 16))
+
+
+def test_waiting_and_being_held_changes_nothing() -> None:
+    """A route that is paused and resumed sends the same batch."""
+    log = bound()
+    seen = [c.PendingItem(name, UID, 1, 1) for name in "abc"]
+    log.apply(c.Wait(now_ms=5, items=seen, held=True))
+    log.apply(c.Release(now_ms=6, items=seen))
+    assert list("abc") == members(log)
+    assert [True] * 3 == claimed(log, "abc", again=True)
+
+
+def test_a_claim_that_is_taken_back_leaves_what_was_before() -> None:
+    """Never sent: nothing is frozen. Sent before: it is as it was."""
+    log = Driven()
+    for name in "ab":
+        log.put(name)
+    claimed(log, "ab")
+    log.apply(c.Unclaim(now_ms=3, items=[c.ClaimItem(name, UID, 1, 1, 0) for name in "ab"]))
+    assert ([], b"") == (members(log), log.job("a").batch)
+    log = bound("ab")
+    claimed(log, "ab", again=True)
+    log.apply(c.Unclaim(now_ms=3, items=[c.ClaimItem(name, UID, 1, 2, 0) for name in "ab"]))
+    assert (list("ab"), BATCH) == (members(log), log.job("a").batch)
+    claimed(log, "ab", again=True)
+    log.put("b", 99)
+    log.apply(c.Unclaim(now_ms=3, items=[c.ClaimItem(name, UID, 1, 2, 0) for name in "ab"]))
+    assert ([], b"", JobState.RETRYING) == (members(log), log.job("a").batch, log.job("a").state)
+
+
+def test_a_part_that_has_lost_a_job_is_not_frozen() -> None:
+    """The other one is."""
+    log = Driven()
+    for name in "abcd":
+        log.put(name)
+    claimed(log, "abcd")
+    log.put("d", 99)
+    items = [c.SettleItem(name, UID, 1, 1, 1, c.VERDICT_RETRY, b"", 50) for name in "abcd"]
+    parts = [(b"l" * 16, ["a", "b"]), (b"r" * 16, ["c", "d"])]
+    split = c.Split(BATCH, "jobs", "job", parts)
+    log.apply(c.Settle(now_ms=4, items=items, split=split))
+    assert ([], ["a", "b"], []) == tuple(members(log, each) for each in (BATCH, *dict(parts)))
+    assert b"" == log.job("c").batch

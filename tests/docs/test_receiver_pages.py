@@ -59,7 +59,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_reference_runs(played: dict[str, Any]) -> None:
     """All code of the reference runs as it stands, and its assertions hold."""
     rows = played["connection"].execute("SELECT * FROM payments").fetchall()
-    assert [("p-17", "timed_out")] == rows
+    assert [(name, "timed_out") for name in ("p-17", "p-b1", "p-b2")] == rows
 
 
 def test_long_work_of_the_reference(played: dict[str, Any]) -> None:

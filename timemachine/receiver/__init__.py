@@ -31,6 +31,8 @@ Dedupe remembers ids in the database where the effect happens, in the same trans
 effect happens once whatever crashes when. `dedupe.py` tells how. `postgres.py` keeps the ids in
 PostgreSQL; `redis.py` keeps them in Redis, for effects that are in no database.
 
+A route may send several jobs in one webhook: `verify_items` gives each with an id of its own.
+
 Each WebhookError has the `http_status` to answer with. Needs nothing but the standard library; with
 PostgreSQL, Redis or public keys of senders one package more.
 """
@@ -46,6 +48,7 @@ from timemachine.errors import (
     WebhookTooLarge,
     WebhookVerificationError,
 )
+from timemachine.receiver.batch import Item, verify_items
 from timemachine.receiver.dedupe import (
     Dedupe,
     Done,
@@ -63,6 +66,7 @@ __all__ = [
     "Headers",
     "InProgress",
     "InvalidSecret",
+    "Item",
     "Mark",
     "New",
     "Store",
@@ -76,4 +80,5 @@ __all__ = [
     "WebhookTooLarge",
     "WebhookVerificationError",
     "fingerprint",
+    "verify_items",
 ]

@@ -53,6 +53,8 @@ class Webhook(NamedTuple):
     sent_ms      when the node began to send it, where that is known
     answered_ms  when the recipient's answer was at the sender, or was given up; `at_ms` at least
     status       the answer, as far as the sender got it; None: a time-out, a broken connection
+    batch        the webhook-id of the request and what its body is recognised by, where it had
+                 several jobs
     """
 
     at_ms: float
@@ -67,6 +69,7 @@ class Webhook(NamedTuple):
     sent_ms: float | None = None
     answered_ms: float = 0.0
     status: int | None = 200
+    batch: tuple[str, str] | None = None
 
     @property
     def failed(self) -> bool:

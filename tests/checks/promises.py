@@ -181,7 +181,10 @@ def _purged(calls: list[Call]) -> bool:
 
 
 def one_decision(history: History, rules: Rules) -> Iterator[str]:
-    """C2: all sends of one version are one webhook: one id, one body; and an id names no other."""
+    """C2: all sends of one version are one webhook: one id, one body; and an id names no other.
+
+    Nor does the id of a batch name two arrays.
+    """
     purged = {job for job, calls in history.jobs() if _purged(calls)}
     for (job, version), sent in sorted(history.deliveries().items()):
         ids = sorted({each.webhook_id for each in sent})
@@ -194,6 +197,13 @@ def one_decision(history: History, rules: Rules) -> Iterator[str]:
         bodies = len({each.body_hash for each in sent})
         if bodies > 1:
             yield f"webhook {webhook_id} ({_name(sent[0])}) came with {bodies} bodies"
+    batches = defaultdict(set)
+    for each in history.webhooks:
+        if each.batch is not None:
+            batches[each.batch[0]].add(each.batch[1])
+    for batch, arrays in sorted(batches.items()):
+        if len(arrays) > 1:
+            yield f"batch {batch} came as {len(arrays)} arrays"
 
 
 def repeats_excused(history: History, rules: Rules) -> Iterator[str]:

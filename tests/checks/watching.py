@@ -25,6 +25,7 @@ from timemachine.model import Collection
 from timemachine.outbound import Handle, Outcome, Request, Sender
 from timemachine.raft import ConfState, Entry, HardState, Message, RawNode, Role, Snapshot
 from timemachine.raft.core import Raft
+from timemachine.receiver.batch import Item, read_items
 from timemachine.replica import commands as c
 from timemachine.replica.machine import JobMachine, read_commands
 from timemachine.storage.keys import ReplicaKeys, group_key, u64
@@ -420,8 +421,7 @@ class NodeWatch:
 
     def send_begins(self, request: Request) -> None:
         """The engine wants a request to be sent."""
-        identity, number, index = _named(request)
-        if number:
+        for identity, number, index in _named(request):
             self.invariants.firing.sent(
                 self.number,
                 identity,
@@ -433,32 +433,45 @@ class NodeWatch:
 
     def send_is_withdrawn(self, request: Request) -> None:
         """Before its first byte."""
-        identity, number, _ = _named(request)
-        if number:
+        for identity, number, _ in _named(request):
             self.invariants.firing.unsent(identity, number)
 
 
 def leaves(firing: Firing, request: Request) -> None:
     """The first byte of a request of any node goes onto the wire."""
-    identity, number, _ = _named(request)
-    if number:
+    for identity, number, _ in _named(request):
         firing.left(identity, number)
 
 
 _NAMES: Final = (b"\r\nwebhook-id: ", b"\r\nTimeMachine-Attempt: ", b"\r\nTimeMachine-Fence: ")
 
 
-def _named(request: Request) -> tuple[str, int, int]:
-    """(webhook-id, attempt, log index of the claim); 0 for an example, which has no claim."""
+def _named(request: Request) -> list[tuple[str, int, int]]:
+    """(webhook-id, attempt, log index of the claim) of each job; not of an example."""
     found = []
     for name in _NAMES:
         start = request.head.find(name)
         if start < 0:
-            return "", 0, 0
+            return []
         start += len(name)
         found.append(request.head[start : request.head.index(b"\r\n", start)])
     identity, number, fence = found
-    return identity.decode(), int(number), int(fence.rpartition(b".")[2])
+    claim = int(number), int(fence.rpartition(b".")[2])
+    if not claim[0]:
+        return []
+    if not is_batch(request):
+        return [(identity.decode(), *claim)]
+    return [(item.webhook_id, *claim) for item in items_of(request)]
+
+
+def is_batch(request: Request) -> bool:
+    """Whether a request is an array of jobs."""
+    return b"\r\nTimeMachine-Batch-Size: " in request.head
+
+
+def items_of(request: Request) -> list[Item]:
+    """The jobs of a batch, as its recipient reads them."""
+    return read_items(request.body)
 
 
 def core_of(node: RawNode) -> Raft:
@@ -593,7 +606,7 @@ def judge_commands(
     """Tell what the commands of the entry at `index`, of `term`, have done."""
     for command, result in zip(commands, results, strict=True):
         match command:
-            case c.Claim():
+            case c.Claim() | c.ClaimBatch():
                 for item, claim in zip(command.items, result, strict=True):
                     if not claim.holds:
                         continue

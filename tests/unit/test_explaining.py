@@ -307,7 +307,7 @@ def test_an_open_claim_is_a_step() -> None:
 
 
 def test_claims_name_the_batch_that_a_job_went_in() -> None:
-    """By the id that its recipient sees, and its size; so do an open claim and what is due again."""
+    """By the id that its recipient sees; so do an open claim and what is due again."""
     batch, name = b"b" * 16, "MJRGEYTCMJRGEYTCMJRGEYTCMI"
     told_of = {
         each.step: each.detail for each in told(_replace(SENT, batch=batch, batch_size=3)).steps

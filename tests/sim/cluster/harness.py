@@ -28,7 +28,7 @@ from tests.sim.cluster.recipients import MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
 from timemachine.group import META_GROUP
-from timemachine.model import Breaker, Collection, Rate, Retry, Route, SealedKey
+from timemachine.model import Batching, Breaker, Collection, Rate, Retry, Route, SealedKey
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
 from timemachine.signing import format_secret
@@ -337,12 +337,19 @@ def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
             max_in_flight=knobs.max_in_flight,
             breaker=_breaker(knobs),
             smear_ms=knobs.smear_ms,
+            batch=Batching(
+                max_jobs=knobs.batch_jobs,
+                max_bytes=knobs.batch_bytes,
+                max_wait_ms=knobs.batch_wait_ms,
+                format=knobs.batch_format,
+            ),
         )
     elif name != ROUTE:
         route = msgspec.structs.replace(existing, timeout_ms=existing.timeout_ms + 1)
     else:
         most = existing.max_in_flight + 1
-        route = msgspec.structs.replace(existing, max_in_flight=most, rate=Rate())
+        batch = Batching() if knobs.batch_ends else existing.batch
+        route = msgspec.structs.replace(existing, max_in_flight=most, rate=Rate(), batch=batch)
     version = 0 if existing is None else existing.version
     command = m.PutRoute(now_ms=engine.now_ms(), route=route, expected_version=version)
     engine.propose_meta(command, answer)

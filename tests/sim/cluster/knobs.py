@@ -34,7 +34,9 @@ class Knobs:
     `drift_bound` (what the lease assumes of monotonic clocks), `claim_lead_ms`.
     The cluster: `nodes`, `num_vnodes`, `max_in_flight`, `rate_count` and `rate_period_ms` (of the
     route while there are faults; 0: no rate), `breaker_open_ms`, `breaker_requests` and
-    `breaker_window_ms` (of its circuit breaker; 0: it has none).
+    `breaker_window_ms` (of its circuit breaker; 0: it has none), `batch_jobs`, `batch_bytes`,
+    `batch_wait_ms` and `batch_format` (of the route; one job: no batches), `batch_ends` (with the
+    faults they end).
     Who belongs to it: `born` (with how many nodes it begins, the others join while there are
     faults; 0: with all), `replicas` (of each vnode; 0: one on each node), `losses` (nodes whose
     disk is lost and that are replaced), `retires` (replicas that are replaced on their own node).
@@ -95,6 +97,11 @@ class Knobs:
     breaker_open_ms: int = 0
     breaker_requests: int = 2
     breaker_window_ms: int = 1_000
+    batch_jobs: int = 1
+    batch_bytes: int = 262_144
+    batch_wait_ms: int = 0
+    batch_format: str = "jobs"
+    batch_ends: bool = False
     drift_bound: float = 0.01
     drift_max: float = 0.0
     wall_offset_ms_max: float = 0.0
@@ -267,6 +274,8 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     knobs = _draw_rate(_draw_flight(_draw_members(knobs)))
     knobs = _draw_compactions(_draw_plans(_draw_overruled(knobs)))
     knobs = _draw_backups(_draw_smear(_draw_breaker(knobs)))
+    if fixed.get("batch_jobs") != 1:
+        knobs = _draw_batches(knobs)
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -377,6 +386,26 @@ def _draw_backups(knobs: Knobs) -> Knobs:
         backup_page_bytes=rng.choice([400, limits.BACKUP_PAGE_BYTES]),
         backup_view_ms=rng.choice([1_000, 10_000]),
         restores=rng.choice([0, 1]),
+    )
+
+
+def _draw_batches(knobs: Knobs) -> Knobs:
+    """In some seeds a request has several jobs; `batch_jobs` 1 says that it was not drawn."""
+    rng = random.Random(f"{knobs.seed}/batches")
+    if rng.random() < 0.65:
+        return knobs
+    failing = knobs.fault_kinds and rng.random() < 0.5
+    return knobs.changed(
+        # Few places and many jobs, so that they meet, and recipients that have them sent again.
+        num_vnodes=min(knobs.num_vnodes, rng.choice([1, 2])),
+        jobs=max(knobs.jobs, 20),
+        client_pace_ms=min(knobs.client_pace_ms, 30.0 * knobs.clients),
+        mood=rng.choice(["flaky", "failing", "overloaded"]) if failing else knobs.mood,
+        batch_jobs=rng.choice([2, 3, 20]),
+        batch_bytes=rng.choice([2_000, 262_144]),
+        batch_wait_ms=rng.choice([0, 100, 500, 1_000]),
+        batch_format=rng.choice(["jobs", "jobs", "cloudevents"]),
+        batch_ends=rng.random() < 0.2,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tests.checks.watching import is_batch
 from tests.sim.cluster.clockwork import HTTP, SOON, Clockwork
 from tests.sim.cluster.nodeworld import NodeWorld
 from timemachine.outbound import Outcome, Request
@@ -52,6 +53,7 @@ _ANSWERS: Final = {
     "redirect": Outcome(status=302, headers={"location": "elsewhere.test"}, bytes_sent=True),
     "broken_body": Outcome(status=200, body=b"{", truncated=True, bytes_sent=True),
     "slow": Outcome(status=200, bytes_sent=True),
+    "too_large": Outcome(status=413, bytes_sent=True),
 }
 _NO_ANSWERS: Final = {
     "refuse": Outcome(error_code="connection_refused", error_phase="connect"),
@@ -59,6 +61,8 @@ _NO_ANSWERS: Final = {
     "reset_unread": Outcome(error_code="connection_reset", error_phase="send", bytes_sent=True),
     "reset_read": Outcome(error_code="connection_reset", error_phase="headers", bytes_sent=True),
 }
+_TOO_LARGE_SHARE: Final = 0.05
+"""Of batches, which are taken for too large."""
 _NEVER_CONNECTS: Final = ("refuse", "unknown_host")
 
 
@@ -246,6 +250,7 @@ class SimRecipients:
     def __init__(self, clock: Clockwork) -> None:
         self._clock = clock
         self._rng = clock.child("recipients")
+        self._sizes = clock.child("sizes")
         self.fair = MOODS["healthy"]
         self.moods: dict[str, Mood] = {}
         self.sendings: list[Sending] = []
@@ -282,6 +287,8 @@ class SimRecipients:
         clock.work += 1
         mood = self.moods.get(request.target.host, self.fair)
         action = _pick(mood.answers, rng.random())
+        if action == "ok" and is_batch(request) and self._sizes.random() < _TOO_LARGE_SHARE:
+            action = "too_large"
         sending = Sending(sender, request, done, may_leave, action)
         clock.note(sending.identity)
         clock.note(request.body)

@@ -8,6 +8,7 @@ import msgspec
 
 from tests.checks.history import NEVER, Ending, Fault, History, Image, Reading, Webhook
 from tests.checks.promises import Rules
+from tests.checks.watching import is_batch, items_of
 from tests.sim.cluster.clients import ROUTE
 from tests.sim.cluster.clockwork import START_MS
 from tests.sim.cluster.knobs import Knobs
@@ -19,6 +20,7 @@ from timemachine import codec
 from timemachine.group import META_GROUP
 from timemachine.logrows import LogState
 from timemachine.model import JobState
+from timemachine.receiver import fingerprint
 from timemachine.replica.records import read_job, read_state
 from timemachine.replica.snapshot import applied_in
 from timemachine.storage.memory import MemoryStore
@@ -130,7 +132,8 @@ class Reckoning:
         """Complete the history: what arrived, how jobs ended, and what the replicas hold."""
         history = self.history
         history.ended_ms = self.now_ms()
-        history.webhooks = [_webhook(sending) for sending in self._members.recipients.arrivals]
+        arrivals = self._members.recipients.arrivals
+        history.webhooks = [webhook for sending in arrivals for webhook in _webhooks(sending)]
         history.groups = set(self._members.groups())
         history.members = self._members.memberships()
         for member in self._members.members.values():
@@ -159,24 +162,46 @@ class Reckoning:
         return Ending(record.version, JobState(record.state).text)
 
 
+def _webhooks(sending: Sending) -> list[Webhook]:
+    """What arrived, for each of its jobs."""
+    request = sending.request
+    if not is_batch(request):
+        return [_webhook(sending)]
+    batch = sending.identity.decode(), fingerprint(request.body)
+    found = []
+    for item in items_of(request):
+        job = item.event.get("data", item.event)
+        found.append(
+            _told(sending, job["id"], job["version"], job["trigger_time"])._replace(
+                webhook_id=item.webhook_id, body_hash=item.fingerprint, batch=batch
+            )
+        )
+    return found
+
+
 def _webhook(sending: Sending) -> Webhook:
-    request, outcome = sending.request, sending.outcome
+    request = sending.request
     body = msgspec.json.decode(request.body)
-    assert sending.arrived_ms is not None
-    assert sending.left_ms is not None
     trigger = _TRIGGER.search(request.head)
     job = _JOB_ID.search(request.head)
     assert trigger is not None
     assert job is not None
+    return _told(sending, job[1].decode(), body["version"], int(trigger[1]))
+
+
+def _told(sending: Sending, job: str, version: int, due_ms: int) -> Webhook:
+    outcome = sending.outcome
+    assert sending.arrived_ms is not None
+    assert sending.left_ms is not None
     heard_ms = sending.ended_ms or sending.orphaned_ms or sending.arrived_ms
     return Webhook(
         at_ms=START_MS + sending.arrived_ms,
         webhook_id=sending.identity.decode(),
-        job=job[1].decode(),
-        version=body["version"],
+        job=job,
+        version=version,
         attempt=sending.attempt,
-        body_hash=blake2b(request.body, digest_size=8).hexdigest(),
-        due_ms=int(trigger[1]),
+        body_hash=fingerprint(sending.request.body),
+        due_ms=due_ms,
         node=sending.node,
         route=ROUTE,
         sent_ms=START_MS + sending.left_ms,

@@ -46,6 +46,11 @@ _OF_ROUTE: Final = (
     "breaker_requests",
     "breaker_window_ms",
     "smear_ms",
+    "batch_jobs",
+    "batch_bytes",
+    "batch_wait_ms",
+    "batch_format",
+    "batch_ends",
 )
 _OTHER: Final = 1 << 48
 """Added to the seed of the first cluster, it is that of the other one."""

@@ -39,6 +39,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "offset-not-moved-back": 1,
     "offset-passes-inserts": 36,
     "read-past-overlay": 0,
+    "batch-changed-on-retry": 2,
     "applied-written-late": 0,
     "repeat-done-again": 55,
     "snapshot-half-installed": 0,

@@ -144,6 +144,27 @@ def _writes_state_late(original: Any) -> Any:
     return flush
 
 
+def _goes_on_without_it(_: Any) -> Any:
+    """The others stay bound, to a batch of the same id."""
+
+    def dissolve(self: JobRows, batch: bytes) -> None:
+        row = self.batch(batch)
+        if row is None:
+            return
+        left = []
+        for member in row.members:
+            job = self.read(member.job_id)
+            bound = b"" if job is None else job.batch if job.claim is None else job.claim.batch
+            if bound == batch:
+                left.append(member)
+        if left:
+            self.freeze(batch, msgspec.structs.replace(row, members=left))
+        else:
+            self.overlay.delete(self.keys.batch + batch)
+
+    return dissolve
+
+
 MUTATIONS = {
     "fire-without-claim": Mutation(
         "A job is sent though its claim is not committed.",
@@ -194,6 +215,11 @@ MUTATIONS = {
         "Applying reads the store, and not what is on its way to it.",
         ("S8", "S9", "C1", "C2", "C3", "C5", "C6", "C8", "crash"),
         swap(Overlay, "get", _reads_the_store),
+    ),
+    "batch-changed-on-retry": Mutation(
+        "A batch that has lost a job is sent again without it, under the same id.",
+        ("C2",),
+        swap(JobRows, "dissolve", _goes_on_without_it),
     ),
     "applied-written-late": Mutation(
         "The applied index is written in a later batch than the rows that it stands for.",

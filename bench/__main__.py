@@ -5,6 +5,7 @@ import os
 
 from bench import (
     backup,
+    batch,
     bulk,
     cluster,
     compaction,
@@ -24,6 +25,7 @@ _WORKLOADS = {
     "ingest": ingest.run,
     "sender": sender.run,
     "fire": fire.run,
+    "batch": batch.run,
     "hosts": hosts.run,
     "lateness": lateness.run,
     "memory": memory.run,

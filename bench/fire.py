@@ -58,7 +58,7 @@ def run(*, quick: bool) -> None:
             for number in range(rounds):
                 base_us = _bare_us(receiver.port, count)
                 sender_us, aiohttp_us = own.run(), aiohttp.run()
-                ours_us, rate = _fire(measured, count, number)
+                ours_us, rate = fire(measured, count, number)
                 print(
                     f"  round: bare client {base_us:.1f} us/job, sender alone {sender_us:.1f},"
                     f" aiohttp's client alone {aiohttp_us:.1f}, node {ours_us:.1f}"
@@ -93,8 +93,8 @@ def _parts(port: int, count: int) -> list[tuple[str, float]]:
     """Where the CPU time of a fired job goes, in us, the most first: of a node that is sampled."""
     with node(module="bench.sampled") as measured:
         set_up(measured, {"hook": port}, max_in_flight=_UNDER_WAY)
-        _fire(measured, count, 0)
-        each_us, _ = _fire(
+        fire(measured, count, 0)
+        each_us, _ = fire(
             measured, count, 1, switch=lambda: measured.popen.send_signal(signal.SIGUSR2)
         )
         assert measured.popen.stdout is not None
@@ -104,7 +104,7 @@ def _parts(port: int, count: int) -> list[tuple[str, float]]:
     return sorted(found, key=lambda each: each[1], reverse=True)
 
 
-def _fire(
+def fire(
     measured: Process, count: int, number: int, switch: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
     """Let so many jobs become due at once; returns CPU time of each in us, and jobs per second.

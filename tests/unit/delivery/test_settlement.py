@@ -190,6 +190,9 @@ def test_a_record_fits_whatever_the_recipient_answers() -> None:
         due_ms=limits.TIME_MS_MAX,
         settled_ms=limits.TIME_MS_MAX,
         settled_term=2**64 - 1,
+        batch=b"b" * limits.BATCH_ID_BYTES,
+        batch_size=limits.ROUTE_BATCH_JOBS_MAX,
+        answer_in="j" * limits.JOB_ID_BYTES_MAX,
     )
     assert len(codec.encode(stored)) < limits.ATTEMPT_RECORD_BYTES_MAX
     assert len(codec.encode(settle)) < limits.ATTEMPT_RECORD_BYTES_MAX

@@ -7,7 +7,9 @@ import pytest
 from tests.unit.replica.machines import UID, Driven
 from timemachine.model import AttemptStatus, JobState
 from timemachine.replica import commands as c
-from timemachine.replica.records import BatchMember
+from timemachine.replica.records import BatchMember, find_leaders
+from timemachine.replica.results import DueInserted, WaitingFreed
+from timemachine.storage.keys import batch_of_due
 
 BATCH = b"b" * 16
 
@@ -120,6 +122,49 @@ def test_a_job_is_never_in_two_batches() -> None:
     log.put("d")
     assert [True, True] == claimed(log, "cd", batch=b"n" * 16)
     assert ([], list("cd")) == (members(log), members(log, b"n" * 16))
+
+
+def test_a_job_that_is_claimed_apart_from_its_batch_is_not_announced() -> None:
+    """Its leader has it already, and would claim it twice; the others are, with their new rows."""
+    for claim in (
+        lambda log: log.claim("a"),
+        lambda log: claimed(log, "ab", batch=b"n" * 16),
+    ):
+        log = bound()
+        log.machine.take_effects()
+        claim(log)
+        told = {
+            each.job_id: batch_of_due(each.value)
+            for each in log.machine.take_effects()
+            if isinstance(each, DueInserted)
+        }
+        left = {name for name in "abc" if log.job(name).claim is None}
+        assert dict.fromkeys(left, b"") == told
+        rows = log.store.scan(log.keys.due, log.keys.due_stop, 10)
+        assert [b""] * 3 == [batch_of_due(value) for _, value in rows]
+        assert [] == members(log)
+
+
+def test_a_job_of_a_waiting_index_that_is_set_free_is_read_again() -> None:
+    """Whoever has read its row has one that is gone (named: it was never sent again)."""
+    log = bound()
+    log.apply(
+        c.Wait(now_ms=5, items=[c.PendingItem(name, UID, 1, 1) for name in "abc"], held=False)
+    )
+    log.machine.take_effects()
+    log.apply(c.DeleteJob(now_ms=6, job_id="b"))
+    freed = [each for each in log.machine.take_effects() if isinstance(each, WaitingFreed)]
+    assert [("a", b""), ("c", b"")] == [(each.job_id, batch_of_due(each.value)) for each in freed]
+
+
+def test_the_leader_of_a_batch_is_noted() -> None:
+    """As that of any claim: attempts tell whose they were."""
+    log = Driven()
+    log.put("a")
+    claimed(log, "a", node=7, since_ms=1)
+    assert [(log.term, 7, 1)] == [
+        (each.term, each.node, each.since_ms) for each in find_leaders(log.store, log.keys)
+    ]
 
 
 def test_waiting_and_being_held_changes_nothing() -> None:

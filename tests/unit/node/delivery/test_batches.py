@@ -10,7 +10,7 @@ from tests.unit.node.cluster import ERROR, ROUTE, Cluster
 from tests.unit.replica.machines import UID
 from timemachine import limits
 from timemachine.identifiers import webhook_id
-from timemachine.model import Batching, JobState, Rate, Retry
+from timemachine.model import AttemptStatus, Batching, Breaker, HeldUp, JobState, Queue, Rate, Retry
 from timemachine.outbound import Outcome, Request
 from timemachine.replica import commands as c
 from timemachine.replica.records import read_attempt, read_batch
@@ -334,6 +334,131 @@ def test_a_paused_route_keeps_its_batches() -> None:
     run(cluster, 500)
     first, again = requests(cluster)
     assert (first.body, identity(first)) == (again.body, identity(again))
+
+
+def test_jobs_of_a_waiting_batch_are_sent_though_one_of_them_is_deleted() -> None:
+    """They are read from the waiting index anew (named: nobody looked for them any more)."""
+    cluster = led()
+    route = msgspec.structs.replace(batched(), version=3, max_in_flight=1)
+    cluster.set_route(route)
+    for name in "abc":
+        cluster.put(name)
+    run(cluster)
+    cluster.nodes[1].sender.answer(0, ERROR)
+    cluster.put("slow")
+    run(cluster, 1_500)
+    assert [list("abc"), ["slow"]] == [ids(each) for each in requests(cluster)]
+    cluster.set_route(msgspec.structs.replace(route, version=4, paused=True))
+    run(cluster)
+    cluster.set_route(msgspec.structs.replace(route, version=5))
+    run(cluster)
+    assert {Queue.WAITING} == {cluster.job(name).queue for name in "abc"}
+    apply(cluster, c.DeleteJob(now_ms=0, job_id="b"))
+    cluster.nodes[1].sender.answer(1)
+    run(cluster)
+    assert ["a", "c"] == ids(requests(cluster)[-1])
+
+
+def test_a_batch_that_was_settled_in_part_goes_on_as_it_was() -> None:
+    """Its leader was lost between two commands (named: the part that was settled left it)."""
+    cluster = led()
+    node = cluster.nodes[1]
+    for name in "ab":
+        cluster.put(name)
+    run(cluster)
+    node.sender.answer(0, ERROR)
+    run(cluster, 1_500)
+    mark = cluster.job("a").claim
+    assert mark is not None
+    assert 2 == mark.attempt
+    cluster.log.settle("a", mark, AttemptStatus.FAILED)
+    cluster.log.hand_over("b", mark, cluster.world.wall_ms())
+    cluster.log.machine.take_effects()  # the next leader reads rows
+    cluster.elect(2)
+    run(cluster, limits.HANDOVER_MARGIN_MS - 100)
+    assert [] == requests(cluster, 2), "it waits for what may still be told of the other one"
+    run(cluster, 500)
+    (first, again), (last,) = requests(cluster), requests(cluster, 2)
+    assert (first.body, identity(first)) == (again.body, identity(again))
+    assert (first.body, identity(first)) == (last.body, identity(last))
+
+
+def test_what_is_left_out_of_a_batch_is_held_where_its_route_has_closed() -> None:
+    """It is treated as its row is, and not queued where nobody looks."""
+    cluster = led(max_bytes=1)
+    for name in "ab":
+        cluster.put(name)
+    cluster.world.run_for(0.5)
+    cluster.set_route(msgspec.structs.replace(batched(max_bytes=1), version=3, paused=True))
+    run(cluster)
+    assert {JobState.HELD} == {cluster.job(name).state for name in "ab"}
+    assert 0 == cluster.nodes[1].delivery.backlog(cluster.nodes[1].vnode)
+
+
+def test_a_job_that_goes_alone_again_can_be_taken_back() -> None:
+    """It is in the window once (named: it seemed to be under way twice)."""
+    cluster = led()
+    node = cluster.nodes[1]
+    for name in "ab":
+        cluster.put(name)
+    run(cluster)
+    node.sender.answer(0, ERROR)
+    run(cluster)
+    cluster.set_route(msgspec.structs.replace(batched(max_jobs=1), version=3))
+    node.sender.connecting = True
+    run(cluster, 1_500)
+    assert 3 == len(requests(cluster))
+    claims = len([each for each in cluster.committed if isinstance(each, c.Claim)])
+    assert node.delivery.revoke(node.vnode, "a") is not None
+    assert 1 == claims
+
+
+def test_a_batch_is_one_sample_of_the_breaker_and_one_trial() -> None:
+    """However many jobs it has: what fails is a request."""
+    cluster = led()
+    node = cluster.nodes[1]
+    settings = Breaker(min_requests=2, open_ms=1_000, half_open_requests=1)
+    route = msgspec.structs.replace(
+        batched(), version=3, breaker=settings, retry=Retry(schedule_ms=(100,), jitter=0.0)
+    )
+    cluster.set_route(route)
+    for name in "abcd":
+        cluster.put(name)
+    run(cluster)
+    node.sender.answer(0, ERROR)
+    run(cluster, 200)
+    assert (2, 0) == (len(requests(cluster)), node.delivery.breaker_trips)
+    node.sender.answer(1, ERROR)
+    assert 1 == node.delivery.breaker_trips
+    run(cluster, 500)
+    assert {Queue.WAITING} == {cluster.job(name).queue for name in "abcd"}
+    run(cluster, 1_000)
+    first, _, trial = requests(cluster)
+    assert (first.body, identity(first)) == (trial.body, identity(trial))
+    assert 1 == node.delivery.in_flight
+    node.sender.answer(2)
+    run(cluster)
+    assert {JobState.DELIVERED} == {cluster.job(name).state for name in "abcd"}
+    assert 0 == node.delivery.in_flight
+
+
+def test_attempts_tell_what_their_batch_waited_for_and_what_they_did() -> None:
+    """Each its own: for the others that its request took along, or for a slot."""
+    cluster = led(max_wait_ms=200)
+    node = cluster.nodes[1]
+    cluster.set_route(msgspec.structs.replace(batched(max_wait_ms=200), version=3, max_in_flight=1))
+    for name, in_ms in (("a", 0), ("b", 199), ("c", 500)):
+        cluster.put(name, in_ms=in_ms)
+    run(cluster, 1_000)
+    node.sender.answer(0)
+    run(cluster)
+    node.sender.answer(1)
+    run(cluster)
+    told = {name: read_attempt(cluster.job(name).delivering) for name in "abc"}
+    assert [HeldUp.BATCH, HeldUp.BATCH, HeldUp.IN_FLIGHT] == [
+        HeldUp(told[name].held_up) for name in "abc"
+    ]
+    assert told["a"].key_ids == told["b"].key_ids != ()
 
 
 def test_cloudevents() -> None:

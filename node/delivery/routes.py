@@ -10,7 +10,6 @@ from node.env import World
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
-from timemachine.model import Route
 from timemachine.replica.commands import PendingItem
 from timemachine.replica.meta import MetaMachine
 from timemachine.replica.states import HELD
@@ -43,14 +42,15 @@ class RouteChanges:
 
     def take_up(self, head: VnodeHead) -> None:
         """A vnode is led from now on: routes may have changed while it was not."""
-        waiting: list[tuple[Route, int]] = []
+        routes = self._meta.routes_by_uid
         for uid, counts in head.machine.routes.items():
-            route = self._meta.routes_by_uid.get(uid)
-            if route is None:
-                if (uid or counts.waiting) and not self._meta.may_come(uid):
-                    self._sweeps.give_up(head, uid)
-            elif counts.waiting:
-                waiting.append((route, counts.waiting))
+            if uid not in routes and (uid or counts.waiting) and not self._meta.may_come(uid):
+                self._sweeps.give_up(head, uid)
+        waiting = [
+            (routes[uid], counts.waiting)
+            for uid, counts in head.machine.routes.items()
+            if counts.waiting and uid in routes
+        ]
         # What the leader before was about when it went is seen by the numbers: to look at each
         # job would cost too much for what is only shown.
         held = head.machine.state.counts[HELD]

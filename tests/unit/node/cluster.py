@@ -138,18 +138,19 @@ class FiringNode:
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self.vnode: Any = _Vnode(cluster, number)
         self.sender = _Sender()
-        self.runtime: Any = _Runtime(cluster, self)
+        runtime: Any = _Runtime(cluster, self)
+        self.runtime = runtime
         self.dropped: list[int] = []
         self.late = Forwarding(
             cluster.world,
-            self.runtime,
+            runtime,
             forward=lambda *told: cluster.forward(self, *told),
             on_dropped=self.dropped.append,
         )
         self.delivery = Delivery(
             cluster.world,
             cluster.log.store,
-            self.runtime,
+            runtime,
             cluster.meta,
             self.sender,
             node_id=f"n{number}",

@@ -6,7 +6,6 @@ import pytest
 from tests.unit.node.cluster import OK, ROUTE, Cluster
 from tests.unit.replica.machines import UID
 from timemachine import limits
-from timemachine.model import Route
 from timemachine.replica import commands as c
 
 _ROUTES = 6
@@ -14,7 +13,7 @@ _JOBS = 150
 
 
 def _write(cluster: Cluster, uid: int, *, version: int, paused: bool) -> None:
-    route: Route = msgspec.structs.replace(
+    route = msgspec.structs.replace(
         ROUTE, uid=uid, name=f"r{uid}", version=version, paused=paused, max_in_flight=8
     )
     cluster.meta.routes["d", route.name] = route

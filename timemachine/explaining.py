@@ -330,7 +330,11 @@ def _held_up(facts: Facts) -> str | None:
         return "restore"
     if facts.closed == "missing":
         return facts.closed
-    if facts.closed is not None or facts.record.state == JobState.HELD:
+    if (
+        facts.closed is not None
+        or facts.record.state == JobState.HELD
+        or facts.record.queue == Queue.WAITING
+    ):
         return "route"
     return None
 

@@ -249,6 +249,15 @@ def test_phases_leave_nothing_out() -> None:
             ),
         ),
         (
+            # For its route's breaker, say.
+            [],
+            pending(queue=int(Queue.WAITING)),
+            (
+                "Not delivered 2 min after its trigger time; 2 min of it passed while its route was"
+                " paused, disabled, failing or far behind."
+            ),
+        ),
+        (
             [],
             pending(closed="missing"),
             (

@@ -94,8 +94,8 @@ def serve(config_file: str | None, print_config: bool, **flags: Any) -> None:
     Exit codes: 0 stopped as asked, 2 wrong usage or configuration, 3 the data directory cannot
     be used, 1 anything else.
 
-    The files of --api-token-file, --egress-*, --http-tls-* and --rpc-tls-* are read again on
-    SIGHUP.
+    The files of --api-token-file, --egress-*, --http-tls-*, --rpc-tls-* and --secret-key-file are
+    read again on SIGHUP.
 
     A new data directory begins a cluster of its own, or joins one with --join and --join-token.
     A token on the command line is seen by other users of the machine; TIMEMACHINE_JOIN_TOKEN

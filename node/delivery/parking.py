@@ -3,6 +3,7 @@
 Otherwise one route would hold up the window, and the offset, for all others.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +20,10 @@ from timemachine.storage.keys import u64
 
 
 class Parking:
-    """Commits that due jobs wait for their route, or that their route is gone for good."""
+    """Commits that due jobs wait for their route, or that their route is gone for good.
+
+    `under_way` counts by vnode those that are on their way to a waiting index.
+    """
 
     def __init__(
         self,
@@ -34,11 +38,13 @@ class Parking:
         self._world = world
         self._runtime = runtime
         self._meta = meta
+        self.under_way: Counter[VnodeHead] = Counter()
 
     def park(self, head: VnodeHead, due_ms: int, seen: PendingItem, *, held: bool) -> None:
         """Move a due job to the waiting index of the route that `seen` names."""
         head.known.pop(seen.job_id, None)
         head.moving[seen.job_id] = due_ms
+        self.under_way[head] += 1
         command = Wait(now_ms=self._world.wall_ms(), items=[seen], held=held)
         self._runtime.propose(
             head.vnode, command, partial(self._parked, head, due_ms, seen, held=held)
@@ -47,6 +53,9 @@ class Parking:
     def _parked(
         self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any, *, held: bool
     ) -> None:
+        self.under_way[head] -= 1
+        if not self.under_way[head]:
+            del self.under_way[head]
         head.moving.pop(seen.job_id, None)
         # Fired for again, in the same term: what its new head has read may not have shown the row.
         now = self._window.heads.get(head.vnode)

@@ -1,5 +1,6 @@
 """Walks over indexes in the background, some rows at a time, after a change of a route."""
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,6 +24,8 @@ from timemachine.vnode import Vnode
 
 _ROWS = 500
 _WALKS_A_STEP = 4
+_MOVING_MAX = 1_000
+"""Of one vnode at a time: what else is asked of it stands behind these."""
 
 
 class Sweeps:
@@ -49,7 +52,7 @@ class Sweeps:
         self._store = store
         self._runtime = runtime
         self._meta = meta
-        self._walks: list[Iterator[None]] = []
+        self._walks: deque[Iterator[None]] = deque()
 
     @property
     def idle(self) -> bool:
@@ -57,12 +60,17 @@ class Sweeps:
         return not self._walks
 
     def step(self) -> None:
-        """Give the first walks one step each."""
-        for walk in self._walks[:_WALKS_A_STEP]:
+        """Give the first walks one step each; their next turn comes after that of all others.
+
+        One that waits for its vnode does not hold up those of other vnodes.
+        """
+        for _ in range(min(_WALKS_A_STEP, len(self._walks))):
+            walk = self._walks.popleft()
             try:
                 next(walk)
             except StopIteration:
-                self._walks.remove(walk)
+                continue
+            self._walks.append(walk)
 
     def release(self, head: VnodeHead, route_uid: int) -> None:
         """Held jobs of a route that is open again are scheduled or retrying once more."""
@@ -110,16 +118,28 @@ class Sweeps:
                 _, version, attempts, uid = read_due_value(value)
                 items.append(PendingItem(key[at + 8 :].decode(), uid, version, attempts, route_uid))
             now_ms = self._world.wall_ms()
-            if opened:
-                self._runtime.propose(head.vnode, Release(now_ms=now_ms, items=items))
-            else:
-                command = Wait(now_ms=now_ms, items=items, held=True)
-                held = partial(self._held, head.vnode, route_uid)
-                self._runtime.propose(head.vnode, command, held)
+            command = (
+                Release(now_ms=now_ms, items=items)
+                if opened
+                else Wait(now_ms=now_ms, items=items, held=True)
+            )
+            open_ones = [command]
+            done = partial(self._walked, open_ones, head.vnode, route_uid, held=not opened)
+            self._runtime.propose(head.vnode, command, done)
             cursor = rows[-1][0] + b"\0"
             yield
+            while open_ones and head.fires:
+                yield
 
-    def _held(self, vnode: Vnode, route_uid: int, _: Any) -> None:
+    def _walked(
+        self, open_ones: list[Any], vnode: Vnode, route_uid: int, _: Any, *, held: bool
+    ) -> None:
+        """A step of a walk is committed, or will not be: the next one may be made."""
+        open_ones.clear()
+        if held:
+            self._held(vnode, route_uid)
+
+    def _held(self, vnode: Vnode, route_uid: int) -> None:
         """Jobs were held. One that had been run meanwhile was due, and has been moved back by that.
 
         Where the route is open again by now, nobody else reads it.
@@ -135,6 +155,9 @@ class Sweeps:
         while head.fires:
             if route_uid not in self._meta.routes_by_uid:
                 return  # `_give_up` ends what is left
+            if self._parking.under_way[head] >= _MOVING_MAX:
+                yield
+                continue
             # Asked anew at each step: an insert meanwhile may have lowered it.
             cursor = head.lag.get(route_uid)
             if cursor is None or cursor >= head.cursor:

@@ -1,6 +1,7 @@
 """Routes whose recipient fails: what is sent, what waits, and what users are told."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -9,11 +10,11 @@ import pytest
 from node.delivery.breakers import KIND, Told
 from tests.unit.node.cluster import ERROR, OK, ROUTE, Cluster
 from tests.unit.node.delivery.test_credits import Lending
-from timemachine import codec
+from timemachine import codec, limits
 from timemachine.delivery.breaker import Phase
 from timemachine.model import Breaker, JobRecord, JobState, Retry, Route
 from timemachine.outbound import Outcome
-from timemachine.replica.commands import Release, RunJob
+from timemachine.replica.commands import Release, RunJob, Wait
 
 SETTINGS = Breaker(min_requests=4, open_ms=5_000, half_open_requests=2)
 OWN_FAULT = Outcome(error_code="lease_lost", error_phase="connect")
@@ -235,6 +236,51 @@ def test_a_next_leader_goes_on_with_holding_and_releasing() -> None:
     cluster.commit_ms = 1.0
     cluster.run(200)
     assert JobState.HELD not in _states(cluster)
+
+
+def test_a_large_backlog_is_moved_and_held_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else is asked of the vnode does not wait for all of it."""
+    monkeypatch.setattr(limits, "ROUTE_WINDOW_JOBS_MAX", 50)
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.set_route(_route())
+    for number in range(3_000):
+        cluster.put(f"job-{number}")
+    cluster.run(50)
+    cluster.commit_ms = 200.0
+    runtime = cluster.nodes[1].runtime
+    open_ones: Counter[type] = Counter()
+    most: Counter[type] = Counter()
+    propose = runtime.propose
+
+    def counted(vnode: Any, command: Any, done: Any = None) -> None:
+        kind = type(command)
+
+        def answered(result: Any) -> None:
+            open_ones[kind] -= 1
+            if done is not None:
+                done(result)
+
+        open_ones[kind] += 1
+        most[kind] = max(most[kind], open_ones[kind])
+        propose(vnode, command, answered)
+
+    runtime.propose = counted
+    for number in range(4):
+        cluster.nodes[1].sender.answer(number, ERROR)
+    waiting = cluster.log.machine.routes[ROUTE.uid]
+    for _ in range(200):
+        cluster.run(50)
+        if waiting.waiting >= 2_990:
+            break
+    # A part of the walk, and what was in memory.
+    assert 500 < most[Wait] <= 1_000 + 500 + 50
+    most.clear()
+    cluster.set_route(_route(version=2, paused=True))
+    cluster.run(10_000)
+    assert {JobState.HELD} == {JobState(cluster.job(f"job-{n}").state) for n in range(3_000)}
+    # One of the walk; retries that fall due are held by themselves.
+    assert most[Wait] <= 1 + 4
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -18,7 +18,7 @@ from timemachine.backup.fates import Outcome, fate
 from timemachine.backup.pages import Page
 from timemachine.errors import CodecError
 from timemachine.identifiers import UID_BYTES
-from timemachine.model import ClaimMark, JobRecord, Restore, Route
+from timemachine.model import ClaimMark, HeldUp, JobRecord, Restore, Route
 from timemachine.replica import commands as c
 from timemachine.replica.records import read_attempt, read_job
 from timemachine.replica.states import CANCELLED, FIRING, TERMINAL
@@ -231,7 +231,11 @@ def _is_sound_claim(claim: ClaimMark, record: JobRecord) -> bool:
 
 def _is_attempt(row: bytes) -> bool:
     try:
-        read_attempt(row)
+        attempt = read_attempt(row)
     except CodecError:
         return False
-    return True
+    return (
+        0 < attempt.version < _COUNT_MAX
+        and len(attempt.uid) in (0, UID_BYTES)
+        and 0 <= attempt.held_up < len(HeldUp)
+    )

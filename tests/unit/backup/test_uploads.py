@@ -15,8 +15,20 @@ from timemachine.backup.uploads import (
     written_upload,
 )
 from timemachine.errors import CodecError
-from timemachine.model import JobRecord, JobState, PastDue, Restore
+from timemachine.model import AttemptRecord, JobRecord, JobState, PastDue, Restore
 
+ATTEMPT = AttemptRecord(
+    attempt=1,
+    version=1,
+    status="failed",
+    node="n",
+    term=1,
+    fence=1,
+    url="https://x/",
+    claimed_ms=1,
+    started_ms=1,
+    ended_ms=1,
+)
 RESTORE = Restore("r", "b", 9, 1_000, PastDue.HOLD)
 
 
@@ -122,10 +134,21 @@ def test_what_cannot_be_applied_does_not_get_into_a_log(record: JobRecord) -> No
         commands_of(upload, RESTORE, 3, lambda _: None, 7)
 
 
-def test_attempts_are_read_before_they_are_restored() -> None:
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        b"none",
+        codec.encode(replace(ATTEMPT, held_up=99)),
+        codec.encode(replace(ATTEMPT, version=1 << 40)),
+        codec.encode(replace(ATTEMPT, uid=b"short")),
+    ],
+)
+def test_attempts_are_read_before_they_are_restored(attempt: bytes) -> None:
     """Named regression: whoever asked for the job's attempts would have got an error for ever."""
-    row = codec.encode(job(JobState.DEAD))
-    upload = Upload(0, 0, {}, [UploadedJob(b"a", row, b"", [(1, b"none")])])
+    row = codec.encode(job(JobState.DEAD, serial=1))
+    sound = Upload(0, 0, {}, [UploadedJob(b"a", row, b"", [(1, codec.encode(ATTEMPT))])])
+    commands_of(sound, RESTORE, 3, lambda _: None, 7)
+    upload = Upload(0, 0, {}, [UploadedJob(b"a", row, b"", [(1, attempt)])])
     with pytest.raises(CodecError):
         commands_of(upload, RESTORE, 3, lambda _: None, 7)
 

@@ -93,7 +93,7 @@ class Delivery:
             world,
             runtime,
             node_id=node_id,
-            disable_route=tell_meta,
+            disable_route=failures.refused,
             flushed=self._check_drained,
             late=late,
             waits=self._waits,

@@ -10,7 +10,7 @@ from timemachine import limits
 from timemachine.delivery.item import Item
 from timemachine.failing import failure_is_news, succeeded
 from timemachine.model import Failing
-from timemachine.replica.meta import MetaMachine, RouteFailed, RouteSucceeded
+from timemachine.replica.meta import DisableRoute, MetaMachine, RouteFailed, RouteSucceeded
 
 
 class Failures:
@@ -20,13 +20,15 @@ class Failures:
         self,
         world: World,
         meta: MetaMachine,
-        tell: Callable[[RouteFailed | RouteSucceeded], None],
+        tell: Callable[[DisableRoute | RouteFailed | RouteSucceeded], None],
     ) -> None:
         self._world = world
         self._meta = meta
         self._tell = tell
         # By route, and whether it was a success: with which knowledge of meta, and when.
         self._told: dict[int, dict[bool, tuple[Failing, float]]] = {}
+        # By route: of which version it was said that its recipient wants no more, and when.
+        self._refused: dict[int, tuple[int, float]] = {}
 
     def failed(self, item: Item, now_ms: int) -> None:
         """An attempt failed, and that says something of its recipient."""
@@ -58,6 +60,14 @@ class Failures:
         ):
             self._tell(RouteSucceeded(now_ms=now_ms, uid=uid, at_ms=now_ms))
 
+    def refused(self, command: DisableRoute) -> None:
+        """A recipient wants no more of a route. So do all requests that are under way to it."""
+        mono_ms = self._world.mono_ms()
+        version, told_ms = self._refused.get(command.uid, (0, 0.0))
+        if version != command.version or mono_ms >= told_ms + limits.FAILING_TOLD_MS:
+            self._refused[command.uid] = command.version, mono_ms
+            self._tell(command)
+
     def _may_tell(self, uid: int, known: Failing, *, good: bool) -> bool:
         mono_ms = self._world.mono_ms()
         told = self._told.setdefault(uid, {})
@@ -72,3 +82,6 @@ class Failures:
     def changed(self, route_uid: int) -> None:
         """A route was written anew, or deleted."""
         self._told.pop(route_uid, None)
+        route = self._meta.routes_by_uid.get(route_uid)
+        if route is None or self._refused.get(route_uid, (0, 0.0))[0] != route.version:
+            self._refused.pop(route_uid, None)

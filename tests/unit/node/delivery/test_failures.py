@@ -10,8 +10,9 @@ from timemachine import limits
 from timemachine.failing import failed, succeeded
 from timemachine.model import Failing, JobState, Retry
 from timemachine.outbound import Outcome
-from timemachine.replica.meta import RouteFailed, RouteSucceeded
+from timemachine.replica.meta import DisableRoute, RouteFailed, RouteSucceeded
 
+GONE = Outcome(status=410, bytes_sent=True)
 AFTER_MS = 600_000
 """The clock begins with failures a minute apart, and a row is told after five seconds."""
 
@@ -37,9 +38,9 @@ class _Told:
         cluster.put("a")
         self._answered = 0
 
-    def tell(self, command: RouteFailed | RouteSucceeded) -> None:
+    def tell(self, command: DisableRoute | RouteFailed | RouteSucceeded) -> None:
         self.commands.append(command)
-        if not self.hears:
+        if not self.hears or isinstance(command, DisableRoute):
             return
         route = self.cluster.meta.routes_by_uid[ROUTE.uid]
         if isinstance(command, RouteFailed):
@@ -115,6 +116,26 @@ def test_who_is_not_heard_does_not_tell_each_change() -> None:
         told.live(1)
     assert {RouteFailed, RouteSucceeded} == {type(each) for each in told.commands[1:]}
     assert len(told.commands) <= 1 + 2 * 3
+
+
+def test_that_a_recipient_wants_no_more_is_told_once() -> None:
+    """And again after a while, or of another version: what is told waits with outcomes."""
+    told = _Told()
+    told.hears = False
+    for number in range(30):
+        told.cluster.put(f"b{number}")
+    told.live(1, GONE)
+    (command,) = told.commands
+    assert DisableRoute(now_ms=command.now_ms, uid=1, version=1, reason="gone") == command
+    told.cluster.put("c")
+    told.live(limits.FAILING_TOLD_MS // 1_000 + 1, OK)
+    told.cluster.put("d")
+    told.live(1, GONE)
+    before = told.cluster.meta.routes_by_uid[ROUTE.uid]
+    told.cluster.set_route(msgspec.structs.replace(before, version=2))
+    told.cluster.put("e")
+    told.live(1, GONE)
+    assert [1, 1, 2] == [each.version for each in told.commands]
 
 
 def test_what_was_sent_by_a_version_before_says_nothing_of_this_one() -> None:

@@ -141,14 +141,13 @@ class Admission:
         assert forming is not None
         for head, batch, job_ids in forming.take_lacking():
             for job_id in job_ids:
+                if job_id in head.known or job_id in head.moving:
+                    # On its way: when it comes back there may be no room for its row.
+                    forming.lack(head, batch)
+                    continue
                 data = self._store.get(head.vnode.keys.job + job_id.encode())
                 record = None if data is None else read_job(data)
-                if (
-                    record is None
-                    or record.queue in (NO_QUEUE, PARKED)
-                    or job_id in head.known
-                    or job_id in head.moving
-                ):
+                if record is None or record.queue in (NO_QUEUE, PARKED):
                     continue
                 # Claimed by a leader of before it is no retry yet, and the claim finds that out.
                 settled = record.attempts if record.claim is None else record.attempts - 1

@@ -226,6 +226,11 @@ class Forming:
         self._lacking.clear()
         return found
 
+    def lack(self, head: "VnodeHead", batch: bytes) -> None:
+        """What is missing of a batch could not be had yet: it is to be asked for again."""
+        if (head, batch) in self._bound:
+            self._lacking[head, batch] = None
+
     # --- whose turn it is ------------------------------------------------------------------
 
     def next_ms(self) -> int | None:

@@ -383,6 +383,32 @@ def test_a_batch_that_was_settled_in_part_goes_on_as_it_was() -> None:
     assert (first.body, identity(first)) == (last.body, identity(last))
 
 
+def test_batches_settled_in_part_fill_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each lacks comes back when there is no room (named: it was looked for once only)."""
+    cluster = led()
+    for names in ("ab", "cd"):
+        for name in names:
+            cluster.put(name)
+        run(cluster)
+    for number in range(2):
+        cluster.nodes[1].sender.answer(number, ERROR)
+    run(cluster, 1_500)
+    assert 4 == len(requests(cluster))
+    for settled, left in ("ab", "cd"):
+        mark, other = cluster.job(settled).claim, cluster.job(left).claim
+        assert mark is not None
+        assert other is not None
+        cluster.log.settle(settled, mark, AttemptStatus.FAILED)
+        cluster.log.hand_over(left, other, cluster.world.wall_ms())
+    cluster.log.machine.take_effects()  # the next leader reads rows
+    monkeypatch.setattr(limits, "ROUTE_WINDOW_JOBS_MAX", 2)
+    cluster.elect(2)
+    run(cluster, limits.HANDOVER_MARGIN_MS + 1_000)
+    assert {(identity(each), each.body) for each in requests(cluster)} == {
+        (identity(each), each.body) for each in requests(cluster, 2)
+    }
+
+
 def test_what_is_left_out_of_a_batch_is_held_where_its_route_has_closed() -> None:
     """It is treated as its row is, and not queued where nobody looks."""
     cluster = led(max_bytes=1)

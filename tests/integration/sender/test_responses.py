@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from tests.faults.certificates import Certificates
 from tests.faults.receiver import INVALID, RETRY_AFTER, FaultReceiver
 from tests.integration.sender.harness import SHORT_MS, Lab, request, until
 from timemachine import limits
@@ -227,12 +228,31 @@ async def test_two_responses(lab: Lab, receiver: FaultReceiver) -> None:
     assert 2 == receiver.connections
 
 
-async def test_a_response_that_nobody_asked_for(lab: Lab, receiver: FaultReceiver) -> None:
-    """Bytes on an idle connection end it; they do not answer the next request."""
-    outcome = await lab.send(receiver.url("/extra/late?after=50"))
-    assert (200, b"asked") == (outcome.status, outcome.body)
-    await until(lambda: lab.default.connections == 0)
-    assert (200, b"ok") == ((again := await lab.send(receiver.url("/"))).status, again.body)
+@pytest.mark.parametrize("kind", ["http", "https"])
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
+async def test_a_response_that_nobody_asked_for(
+    lab: Lab, certificates: Certificates, kind: str, *, seen: bool
+) -> None:
+    """Bytes on an idle connection end it; they do not answer the next request.
+
+    Whether the event loop has come to read them before that request is made, or not.
+    """
+    secure = kind == "https"
+    tls = certificates.trusting() if secure else None
+    context = certificates.server("right") if secure else None
+    with FaultReceiver(context=context) as receiver:
+        outcome = await lab.send(receiver.url("/extra/late?after=50"), tls=tls)
+        assert (200, b"asked") == (outcome.status, outcome.body)
+        if seen:
+            await until(lambda: lab.default.connections == 0)
+        else:
+            # The loop stands still while they arrive.
+            receiver.stopping.wait(0.3)
+            assert 1 == lab.default.idle
+        again = await lab.send(receiver.url("/"), tls=tls)
+        assert (200, b"ok") == (again.status, again.body)
+        assert ["/extra/late?after=50", "/"] == [each.path for each in receiver.requests]
+        assert 2 == receiver.connections
 
 
 async def test_an_answer_before_the_request_is_read(lab: Lab, receiver: FaultReceiver) -> None:

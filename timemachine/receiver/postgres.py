@@ -60,6 +60,10 @@ class PostgresStore:
 
     `lock_timeout_ms` is for how long a statement in a transaction of the store waits for a lock,
     unless the connection has a `lock_timeout` already.
+
+    `joins` says that whoever turned autocommit off has begun a transaction with that, and ends it,
+    though PostgreSQL hears of it with the first statement only. So is Django's `atomic()`. Then
+    what the store does is a part of that transaction, be it the first statement in it or not.
     """
 
     transactional: Final = True
@@ -69,11 +73,13 @@ class PostgresStore:
         connection: psycopg.Connection[Any],
         *,
         lock_timeout_ms: int = limits.POSTGRES_LOCK_TIMEOUT_MS,
+        joins: bool = False,
     ) -> None:
         if lock_timeout_ms < 1:
             raise ValueError("lock_timeout_ms must be at least 1: for PostgreSQL 0 is for ever")
         self._connection = connection
         self._lock_timeout = f"{lock_timeout_ms}ms"
+        self._joins = joins
 
     def create_table(self) -> None:
         """Make the table if it is not there. Once, when the application starts."""
@@ -97,8 +103,8 @@ class PostgresStore:
         """A transaction of its own, or a part of the one that is open, by a savepoint.
 
         As with psycopg's own `connection.transaction()`, a connection that is not in autocommit
-        has one open from its first statement on, and inside the block its commit() and rollback()
-        are refused.
+        has one open from its first statement on, unless the store joins; and inside the block its
+        commit() and rollback() are refused.
 
         RuntimeError when a statement inside has ended the transaction nevertheless. What it did
         since then is committed: its first half is already.
@@ -106,6 +112,8 @@ class PostgresStore:
         thrown: BaseException | None = None
         whole = True
         try:
+            if self._joins and not self._connection.autocommit and not self.in_transaction:
+                self._execute("SELECT 1")  # begins what is to be joined
             own = not self.in_transaction
             with self._begun() as block:
                 transaction_id, bounded = self._enter()

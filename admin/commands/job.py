@@ -338,10 +338,16 @@ def run(given: Given, collection: str, id: str) -> None:
 @collection_argument
 @id_argument
 @click.option("--force", is_flag=True, help="Also a job that was delivered.")
+@click.option(
+    "--new-id",
+    is_flag=True,
+    help="Under another webhook id: a recipient that has done it does it once more.",
+)
 @click.pass_obj
-def redrive(given: Given, collection: str, id: str, force: bool) -> None:
+def redrive(given: Given, collection: str, id: str, force: bool, new_id: bool) -> None:
     """Send a dead job again, with the same webhook id."""
-    _show(given, operations.redrive_job(given.database, collection, id, force=force))
+    call = operations.redrive_job(given.database, collection, id, force=force, new_id=new_id)
+    _show(given, call)
 
 
 @job.command(

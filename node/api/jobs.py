@@ -53,7 +53,7 @@ from node.api.operations import (
 from node.api.problems import invalid, refusal
 from node.engine import Engine
 from timemachine.errors import Conflict
-from timemachine.identifiers import uuid7, uuid8
+from timemachine.identifiers import UID_BYTES, uuid7, uuid8
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
@@ -472,7 +472,10 @@ class JobHandlers:
         "POST",
         f"{JOB}/redrive",
         tag=_TAG,
-        query=[flag("force", "Send a delivered job once more, too.")],
+        query=[
+            flag("force", "Send a delivered job once more, too."),
+            flag("new_id", "Send it under another `webhook_id`, as a new version."),
+        ],
         headers=_KEYED,
         body=Nothing,
         body_required=False,
@@ -489,17 +492,20 @@ class JobHandlers:
     async def redrive_job(self, call: Call) -> Answer:
         """Send a dead job again.
 
-        With the same `webhook_id`, so that the recipient knows it by that.
+        With the same `webhook_id`, so that the recipient knows it by that. With `new_id` under
+        another one: a recipient that has done it already does it once more.
         """
         call.no_members()
         collection, job_id = job_named(self._engine, *call.names)
         record, _ = find_job(self._engine, collection, job_id)
-        force = call.flag("force")
+        force, new_id = call.flag("force"), call.flag("new_id")
+        content = ("redrive", force, new_id) if new_id else ("redrive", force)
         command = c.RedriveJob(
             now_ms=self._engine.now_ms(),
             job_id=job_id,
             route_uid=self._bound(collection, job_id, record.route, allow_missing=False)[0],
             force=force,
-            request=job_request(call, collection, job_id, ("redrive", force)),
+            request=job_request(call, collection, job_id, content),
+            uid=self._engine.random_bytes(UID_BYTES) if new_id else b"",
         )
         return await self._propose(collection, job_id, command)

@@ -255,7 +255,9 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
         case "run":
             return c.RunJob(now_ms=now, job_id=job_id)
         case "redrive":
-            return c.RedriveJob(now_ms=now, job_id=job_id, route_uid=choice, force=choice > 1)
+            new = uid if choice == 3 else b""
+            force = choice > 1
+            return c.RedriveJob(now_ms=now, job_id=job_id, route_uid=choice, force=force, uid=new)
         case "claim":
             attempt = 1 if job is None else job.attempts + 1
             item = c.ClaimItem(

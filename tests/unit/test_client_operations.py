@@ -128,6 +128,12 @@ PLANS = "/v1/cluster/plans"
             None,
         ),
         (
+            operations.redrive_job("d", "c", "j", new_id=True),
+            "POST",
+            JOB_PATH + "/redrive?new_id=true",
+            None,
+        ),
+        (
             operations.list_jobs(
                 "d",
                 "c",

@@ -107,12 +107,16 @@ class RunJob(Command, frozen=True, tag=4):
 
 
 class RedriveJob(Command, frozen=True, tag=5):
-    """Fire a dead job (or, with `force`, a delivered one) again, under the same webhook id."""
+    """Fire a dead job (or, with `force`, a delivered one) again, under the same webhook id.
+
+    With a `uid` as a new life with that, and so under another one.
+    """
 
     job_id: str
     route_uid: int
     force: bool = False
     request: Request | None = None
+    uid: bytes = b""
 
 
 class ClaimItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -15,7 +15,7 @@ from timemachine.replica.records import read_attempt, read_job
 from timemachine.replica.results import JobResult, refused
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import DEAD, DELIVERED, DUE, FIRING, SCHEDULED, TERMINAL
-from timemachine.replica.transitions import deleted, next_version, redriven
+from timemachine.replica.transitions import deleted, next_version, reborn, redriven
 from timemachine.smearing import first_due_ms
 
 _STORED_META_BYTES_MAX: Final = 4096
@@ -284,9 +284,12 @@ def redrive_job(rows: JobRows, command: c.RedriveJob) -> JobResult:
     if before.state not in (DEAD, DELIVERED):
         return refused("job_not_dead", before)
     meta = rows.read_meta(raw_id, before)
-    record = redriven(before, command.route_uid, command.now_ms)
+    if command.uid:
+        record, previous = reborn(before, command.uid, command.route_uid, command.now_ms, rows.term)
+    else:
+        record, previous = redriven(before, command.route_uid, command.now_ms), None
     rows.store(job_id, raw_id, before, record)
-    return JobResult(kind="redriven", record=record, meta=meta)
+    return JobResult(kind="redriven", record=record, meta=meta, previous=previous)
 
 
 @_once

@@ -141,6 +141,29 @@ def redriven(before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
     )
 
 
+def reborn(
+    before: JobRecord, uid: bytes, route_uid: int, now_ms: int, term: int
+) -> tuple[JobRecord, tuple[int, str]]:
+    """To be sent once more as if for the first time; and what became of the version before.
+
+    The same job in a new life, so its webhook id is another one.
+    """
+    after, previous = next_version(
+        before,
+        uid,
+        now_ms,
+        trigger_ms=before.trigger_ms,
+        delay_ms=before.delay_ms,
+        smear_ms=before.smear_ms,
+        route=before.route,
+        route_uid=route_uid,
+        tags=before.tags,
+        meta=before.meta,
+        term=term,
+    )
+    return _replace(after, due_ms=now_ms, retry_reason="redrive"), previous
+
+
 # --- by its attempts -----------------------------------------------------------------------
 
 

@@ -203,11 +203,15 @@ def redrive_job(
     id: str,
     *,
     force: bool = False,
+    new_id: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[Job]:
-    """Deliver a dead job again under the same webhook id; with `force` also a delivered one."""
+    """Deliver a dead job again under the same webhook id; with `force` also a delivered one.
+
+    With `new_id` under another one: a recipient that has done it already does it once more.
+    """
     path = job_path(db, collection, id, "redrive")
-    query = query_of(force=force)
+    query = query_of(force=force, new_id=new_id)
     return Call("POST", path, Job, query=query, idempotency_key=idempotency_key)
 
 

@@ -282,6 +282,38 @@ async def test_run_and_redrive(api: Api) -> None:
     assert (404, "job_not_found") == (unknown.status, unknown.code)
 
 
+async def test_redriven_under_another_id(api: Api) -> None:
+    """R62: on demand, as a new version that is the same but for its id; the old one is kept."""
+    await post(api, {"id": "n", "trigger_time": 0, "route": "hello", "meta": {"n": 1}})
+    before = await settled(api, "n", "delivered")
+    refused = await api.ask("POST", f"{JOBS}/n/redrive?new_id=true")
+    assert (409, "job_delivered") == (refused.status, refused.code)
+    key = {"Idempotency-Key": "k"}
+    told = [
+        await api.ask("POST", f"{JOBS}/n/redrive?force=true&new_id=true", headers=key)
+        for _ in range(2)
+    ]
+    assert [202, 202] == [each.status for each in told]
+    again = told[0].json
+    assert again["webhook_id"] == told[1].json["webhook_id"] != before["webhook_id"]
+    assert (2, {"version": 1, "outcome": "already_delivered"}) == (
+        again["version"],
+        again["previous"],
+    )
+    after = await settled(api, "n", "delivered")
+    same = ("id", "trigger_time", "meta", "route", "tags")
+    assert [before[name] for name in same] == [after[name] for name in same]
+    seen = [request.head for request in api.recipient.received]
+    assert [1, 1] == [
+        sum(b"webhook-id: " + each["webhook_id"].encode() in head for head in seen)
+        for each in (before, after)
+    ]
+    attempts = (await api.ask("GET", f"{JOBS}/n/attempts")).json["items"]
+    assert [("scheduled", 1), ("redrive", 2)] == [
+        (each["trigger"], each["version"]) for each in attempts
+    ]
+
+
 STRANGE = [
     "_",
     "/",

@@ -1,4 +1,7 @@
-"""Forgets what is kept only for a time: ended jobs, attempts, stored answers, ended tasks."""
+"""Forgets what is kept only for a time.
+
+Ended jobs, attempts and what was answered to them, stored answers, ended tasks.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +11,7 @@ from node.replicas import job_machine
 from node.runtime import Runtime
 from node.tasks import Tasks
 from timemachine import limits
+from timemachine.contents import Contents
 from timemachine.errors import StoreDamaged, TimeMachineError
 from timemachine.forgetting import Ended, Requests
 from timemachine.model import Collection
@@ -24,11 +28,12 @@ _VNODES_A_ROUND = 32
 class _Kept:
     """What is remembered of the replica with these keys, as long as this node has it."""
 
-    __slots__ = ("ended", "keys", "requests", "tidied", "tidied_ms")
+    __slots__ = ("contents", "ended", "keys", "requests", "tidied", "tidied_ms")
 
     def __init__(self, keys: ReplicaKeys) -> None:
         self.keys = keys
         self.ended = Ended(keys)
+        self.contents = Contents(keys)
         self.requests = Requests(keys)
         # When nothing was there of any task, and of which state of the meta group that was true.
         self.tidied = -1
@@ -97,6 +102,7 @@ class Expiry:
             return
         try:
             self._purge(vnode)
+            self._forget_contents(vnode)
             self._forget_requests(vnode, job_machine(vnode).state.requests, c.Forget)
             self._tidy(vnode)
         except StoreDamaged as error:
@@ -130,6 +136,27 @@ class Expiry:
             )
             self._runtime.propose(vnode, command, partial(_done, ended))
 
+    def _forget_contents(self, vnode: Vnode) -> None:
+        """Forget what recipients answered, where that goes before the attempts."""
+        collection = self._collections[vnode.group[0]]
+        kept_ms = collection.content_retention_ms
+        if kept_ms is None or kept_ms >= collection.history_retention_ms:
+            return
+        kept = self._of(vnode)
+        contents, known = kept.contents, kept.ended.routes
+        if contents.busy or known is None:
+            return
+        now_ms = self._world.wall_ms()
+        before_ms = now_ms - kept_ms
+        # Those that were made since these were looked for, too.
+        routes = {each.uid for each in self._meta.routes.values() if each.db == collection.db}
+        found = contents.look(self._store, sorted(routes.union(known)), now_ms, before_ms)
+        if found is not None:
+            command = c.ForgetContents(
+                now_ms=now_ms, before_ms=before_ms, items=found.items, until_ms=found.until_ms
+            )
+            self._runtime.propose(vnode, command, partial(_done, contents))
+
     def _forget_requests(
         self, vnode: Vnode, count: int, command: type[c.Forget | ForgetRequests]
     ) -> None:
@@ -157,5 +184,5 @@ class Expiry:
             kept.tidied, kept.tidied_ms = known, mono_ms
 
 
-def _done(looked: Ended | Requests, result: object) -> None:
+def _done(looked: Contents | Ended | Requests, result: object) -> None:
     looked.done(committed=not isinstance(result, TimeMachineError))

@@ -85,6 +85,11 @@ class Ended:
         self._attempts = _Attempts(keys)
         self.busy = False
 
+    @property
+    def routes(self) -> list[int] | None:
+        """The routes that have attempts, as far as is known; None before that was looked for."""
+        return self._attempts.routes
+
     def look(self, store: Reading, now_ms: int, before_ms: int, mono_ms: float) -> Found:
         """Some of what ended before a time. `done` is to say whether it was purged."""
         assert not self.busy
@@ -143,6 +148,11 @@ class _Attempts:
         # All routes with rows that were written before a time.
         self._routes: array[int] | None = None
         self._known_ms = 0
+
+    @property
+    def routes(self) -> list[int] | None:
+        """See Ended."""
+        return None if self._routes is None else list(self._routes)
 
     def look(
         self, store: Reading, now_ms: int, before_ms: int, mono_ms: float

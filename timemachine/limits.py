@@ -248,6 +248,7 @@ LEARNER_BEHIND_MAX = 100  # entries that a replica may lack when it is made a vo
 FORGET_MARGIN_MS = 10_000  # how far behind the clock a time may be when it is written
 # What comes with an older one is kept that much longer: little of a retention of days. And to walk
 # over all that LevelDB has kept of deleted keys takes up to a tenth of a second.
+CONTENT_PASS_MS = 60_000  # between two looks for answers of recipients that are to be forgotten
 FORGET_SWEEP_MS = 3_600_000  # until a replica is looked through from the beginning, at most
 
 assert 2 * CLOCK_OFFSET_MAX_MS < FORGET_MARGIN_MS < REQUESTS_MADE_KEPT_MS

@@ -467,7 +467,11 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs that share vnodes, replicas and retention."""
+    """Jobs that share vnodes, replicas and retention.
+
+    `content_retention_ms` is for how long what recipients answered is kept; None as long as the
+    attempts themselves.
+    """
 
     uid: int
     db: str
@@ -477,6 +481,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     history_retention_ms: int
     created_ms: int
     version: int = 1
+    content_retention_ms: int | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ class DescribedCollection(msgspec.Struct, frozen=True):
     num_vnodes: int
     replicas: int
     history_retention_ms: int
+    content_retention_ms: int | None = None
 
 
 class DescribedRoute(msgspec.Struct, frozen=True):
@@ -119,6 +120,7 @@ def begin(
                 "num_vnodes": each.num_vnodes,
                 "replicas": each.replicas,
                 "history_retention_ms": each.history_retention_ms,
+                "content_retention_ms": each.content_retention_ms,
             }
             for each in collections
         ],

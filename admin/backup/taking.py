@@ -106,6 +106,7 @@ class Taking:
                 num_vnodes=each.num_vnodes,
                 replicas=each.replicas,
                 history_retention_ms=each.history_retention_ms,
+                content_retention_ms=each.content_retention_ms,
                 parts=[part for part in found if part is not None],
             )
             for each, found in zip(begun.collections, parts, strict=True)

@@ -50,6 +50,12 @@ def get(given: Given, collection: str) -> None:
     metavar="MS",
     help="How long ended jobs can be read: milliseconds, or 12h, 30d. [7d]",
 )
+@click.option(
+    "--content-retention-ms",
+    type=times.DURATION,
+    metavar="MS",
+    help="How long what recipients answered is kept. [as long as the attempts]",
+)
 @click.pass_obj
 def put(
     given: Given,
@@ -57,6 +63,7 @@ def put(
     num_vnodes: int | None,
     replicas: int | None,
     history_retention_ms: int | None,
+    content_retention_ms: int | None,
 ) -> None:
     """Create a collection, or change one.
 
@@ -68,6 +75,7 @@ def put(
         num_vnodes=num_vnodes,
         replicas=replicas,
         history_retention_ms=history_retention_ms,
+        content_retention_ms=content_retention_ms,
     )
     answers.show(given, call)
 

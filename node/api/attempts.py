@@ -64,10 +64,8 @@ class AttemptHandlers:
             following = write_cursor((stop, stop + limit), scope)
         if start:
             previous = write_cursor((max(0, start - limit), start), scope)
-        items = [
-            attempt_view(each, job_id, collection.db, collection.name)
-            for each in attempts[start:stop]
-        ]
+        now_ms = self._engine.now_ms()
+        items = [attempt_view(each, job_id, collection, now_ms) for each in attempts[start:stop]]
         return json_answer(AttemptPage(items, following, previous))
 
     @operation(

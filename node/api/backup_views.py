@@ -27,6 +27,7 @@ class BackupCollectionView(msgspec.Struct, frozen=True, kw_only=True):
     num_vnodes: int
     replicas: int
     history_retention_ms: int
+    content_retention_ms: int | None
 
 
 class BackupRouteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,7 @@ class RestoredCollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only
     num_vnodes: Annotated[int, Meta(ge=1, le=limits.VNODES_PER_COLLECTION_MAX)]
     replicas: Annotated[int, Meta(ge=1, le=limits.REPLICAS_MAX)]
     history_retention_ms: Annotated[int, Meta(ge=0, le=limits.RETENTION_MS_MAX)]
+    content_retention_ms: Annotated[int, Meta(ge=0, le=limits.RETENTION_MS_MAX)] | None = None
 
 
 class RouteNameBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -63,6 +63,7 @@ class BackupHandlers:
                     num_vnodes=each.num_vnodes,
                     replicas=each.replicas,
                     history_retention_ms=each.history_retention_ms,
+                    content_retention_ms=each.content_retention_ms,
                 )
                 for _, each in sorted(meta.collections.items())
             ],

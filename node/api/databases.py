@@ -74,6 +74,13 @@ class CollectionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             f" {limits.HISTORY_RETENTION_MS_DEFAULT} when absent."
         ),
     ] = None
+    content_retention_ms: Annotated[
+        Annotated[int, between(0, limits.RETENTION_MS_MAX)] | None,
+        Meta(
+            description="How long the headers and bodies that recipients answered are kept with"
+            " their attempts; as long as the attempts when absent or null."
+        ),
+    ] = None
     db: Ignored = msgspec.UNSET
     name: Ignored = msgspec.UNSET
     under_replicated: Ignored = msgspec.UNSET
@@ -222,11 +229,15 @@ class DatabaseHandlers:
         check_range("/num_vnodes", body.num_vnodes, 1, limits.VNODES_PER_COLLECTION_MAX)
         check_range("/replicas", body.replicas, 1, limits.REPLICAS_MAX)
         check_range("/history_retention_ms", body.history_retention_ms, 0, limits.RETENTION_MS_MAX)
+        check_range("/content_retention_ms", body.content_retention_ms, 0, limits.RETENTION_MS_MAX)
+        contents_ms = body.content_retention_ms
+        if contents_ms is None:
+            contents_ms = m.AS_ATTEMPTS
         retention_ms = body.history_retention_ms
         if retention_ms is None:
             retention_ms = limits.HISTORY_RETENTION_MS_DEFAULT
         replicas = limits.REPLICAS_DEFAULT if body.replicas is None else body.replicas
-        content = encode_content(("put", body.num_vnodes, replicas, retention_ms))
+        content = encode_content(("put", body.num_vnodes, replicas, retention_ms, contents_ms))
         command = m.PutCollection(
             now_ms=self._engine.now_ms(),
             db=db,
@@ -235,6 +246,7 @@ class DatabaseHandlers:
             num_vnodes=body.num_vnodes,
             replicas=replicas,
             history_retention_ms=retention_ms,
+            content_retention_ms=contents_ms,
             request=request_of(idempotency_key(call), f"collection/{db}/{name}", content),
         )
         result = await ask_meta(

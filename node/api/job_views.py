@@ -20,6 +20,7 @@ from timemachine.model import (
     JobRecord,
     JobState,
 )
+from timemachine.replica.records import without_content
 from timemachine.signing import key_id_text
 
 _OUTCOMES = ("cancelled", "in_flight", "already_delivered", "already_dead")
@@ -221,8 +222,17 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     batch: AttemptBatch | None
 
 
-def attempt_view(record: AttemptRecord, job_id: str, db: str, collection: str) -> AttemptView:
-    """An attempt of a job as answered. A body that is not UTF-8 is given as base64."""
+def attempt_view(
+    record: AttemptRecord, job_id: str, collection: Collection, now_ms: int
+) -> AttemptView:
+    """An attempt of a job as answered. A body that is not UTF-8 is given as base64.
+
+    What the recipient answered is not shown when its time is over, whether it is forgotten yet or
+    not.
+    """
+    kept_ms = collection.content_retention_ms
+    if kept_ms is not None and (record.settled_ms or record.ended_ms) < now_ms - kept_ms:
+        record = without_content(record)
     try:
         body, encoding = record.response_body.decode(), "utf-8"
     except UnicodeDecodeError:
@@ -233,8 +243,8 @@ def attempt_view(record: AttemptRecord, job_id: str, db: str, collection: str) -
         id=f"{sent_as}-{record.attempt}",
         webhook_id=sent_as,
         job_id=job_id,
-        db=db,
-        collection=collection,
+        db=collection.db,
+        collection=collection.name,
         route=record.route or None,
         attempt=record.attempt,
         version=record.version,

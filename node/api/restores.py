@@ -152,7 +152,12 @@ class RestoreHandlers:
             databases=list(body.databases),
             collections=[
                 m.RestoredCollection(
-                    each.db, each.name, each.num_vnodes, each.replicas, each.history_retention_ms
+                    each.db,
+                    each.name,
+                    each.num_vnodes,
+                    each.replicas,
+                    each.history_retention_ms,
+                    each.content_retention_ms,
                 )
                 for each in body.collections
             ],

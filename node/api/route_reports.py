@@ -87,12 +87,14 @@ class RouteReportHandlers:
             ),
         )
         found = await gathered(self._engine, question, places, call)
-        names = {each.uid: each.name for each in places}
+        collections = {each.uid: each for each in places}
         rows = found.attempts[::-1] if newer else found.attempts
         items = await viewed(
             # What is of a collection that was deleted meanwhile is gone.
-            [each for each in rows if each.position[1] in names],
-            lambda each: attempt_view(each.attempt, each.job_id, route.db, names[each.position[1]]),
+            [each for each in rows if each.position[1] in collections],
+            lambda each: attempt_view(
+                each.attempt, each.job_id, collections[each.position[1]], now_ms
+            ),
         )
         following, previous = _cursors(rows, found.position, behind, newer=newer)
         return json_answer(

@@ -78,6 +78,7 @@ class CollectionView(msgspec.Struct, kw_only=True):
     num_vnodes: int
     replicas: int
     history_retention_ms: int
+    content_retention_ms: int | None
     under_replicated: Annotated[
         bool,
         Meta(description="Whether some vnode has fewer replicas than `replicas` asks for."),
@@ -103,6 +104,7 @@ def collection_view(collection: Collection, meta: MetaMachine) -> CollectionView
         num_vnodes=collection.num_vnodes,
         replicas=collection.replicas,
         history_retention_ms=collection.history_retention_ms,
+        content_retention_ms=collection.content_retention_ms,
         under_replicated=under_replicated(collection, placements, there) > 0,
         no_fault_tolerance=no_fault_tolerance(placements, there),
         created_time=collection.created_ms,

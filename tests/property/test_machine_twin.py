@@ -188,8 +188,8 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
         " unclaim wait release give_up offset purge_old late orphan handover bulk"
-        " forget_content restore unpark claim_batch claim_batch claim_again settle_batch split"
-        "".split()
+        " forget_content forget_contents restore unpark claim_batch claim_batch claim_again"
+        " settle_batch split".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -250,6 +250,9 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             return c.Unpark(now_ms=now, items=seen, drop=choice > 1)
         case "forget_content":
             return c.ForgetContent(now_ms=now, job_id=job_id, attempt=1 + choice % 2)
+        case "forget_contents":
+            both = [(job_id, 1), (job_id, 2)]
+            return c.ForgetContents(now_ms=now, before_ms=time, items=both, until_ms=choice)
         case "delete" | "purge":
             return c.DeleteJob(now_ms=now, job_id=job_id, purge=action == "purge")
         case "run":

@@ -25,10 +25,17 @@ PLANS = "/v1/cluster/plans"
         (operations.delete_database("d", force=True), "DELETE", "/v1/dbs/d?force=true", None),
         (operations.put_collection("d", "c"), "PUT", "/v1/dbs/d/collections/c", {}),
         (
-            operations.put_collection("d", "c", num_vnodes=3, replicas=1, history_retention_ms=0),
+            operations.put_collection(
+                "d", "c", num_vnodes=3, replicas=1, history_retention_ms=0, content_retention_ms=0
+            ),
             "PUT",
             "/v1/dbs/d/collections/c",
-            {"num_vnodes": 3, "replicas": 1, "history_retention_ms": 0},
+            {
+                "num_vnodes": 3,
+                "replicas": 1,
+                "history_retention_ms": 0,
+                "content_retention_ms": 0,
+            },
         ),
         (operations.get_collection("d", "c"), "GET", "/v1/dbs/d/collections/c", None),
         (operations.list_collections("d"), "GET", "/v1/dbs/d/collections", None),

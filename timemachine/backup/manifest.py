@@ -48,6 +48,7 @@ class BackupCollection(msgspec.Struct, frozen=True, kw_only=True):
     num_vnodes: Annotated[int, Meta(ge=1, le=limits.VNODES_PER_COLLECTION_MAX)]
     replicas: Annotated[int, Meta(ge=1, le=limits.REPLICAS_MAX)]
     history_retention_ms: Annotated[int, Meta(ge=0)]
+    content_retention_ms: Annotated[int, Meta(ge=0)] | None = None
     parts: list[Part] = []
 
 

@@ -49,6 +49,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     num_vnodes: int = 0
     replicas: int = 0
     history_retention_ms: int = 0
+    content_retention_ms: int | None = None
     version: int = 0
     created_time: int = 0
     counts: dict[str, int] = {}

@@ -7,12 +7,19 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
-from timemachine.replica.records import BatchMember, BatchRow, read_attempt, read_job
+from timemachine.replica.records import (
+    BatchMember,
+    BatchRow,
+    read_attempt,
+    read_job,
+    whole,
+    without_content,
+)
 from timemachine.replica.results import ClaimResult
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import CLAIMABLE, DELIVERED, DUE, RETRYING
 from timemachine.replica.transitions import cancelled, claimed, delivered, settled, unclaimed
-from timemachine.storage.keys import u32, u64
+from timemachine.storage.keys import read_u64, u32, u64
 
 _encode = codec.encode
 _replace = msgspec.structs.replace
@@ -156,6 +163,14 @@ def _settle_late(
             # Told already. Since then the job may have been redriven, and must be sent once more.
             return
         attempt = _with_place(rows, before, item, now_ms)
+        forgotten = rows.overlay.get(rows.keys.contents)
+        if (
+            known is not None
+            and forgotten is not None
+            and whole(before, read_attempt(known)).settled_ms < read_u64(forgotten)
+        ):
+            # It stands where it was given up, and nobody comes there any more.
+            attempt = _encode(without_content(read_attempt(attempt)))
         rows.store_attempt(raw_id, before, item.serial, attempt)
     if (
         before.uid != item.uid

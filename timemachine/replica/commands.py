@@ -377,6 +377,17 @@ class ClaimBatch(Command, frozen=True, tag=22):
     since_ms: int = 0
 
 
+class ForgetContents(Command, frozen=True, tag=23):
+    """Remove what recipients answered to attempts, (job id, serial), settled before `before_ms`.
+
+    With `until_ms`, nothing of before that is left in this vnode.
+    """
+
+    before_ms: int
+    items: list[tuple[str, int]]
+    until_ms: int = 0
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -395,6 +406,7 @@ AnyCommand = (
     | Bulk
     | BulkForget
     | ForgetContent
+    | ForgetContents
     | Handover
     | Seal
     | RestoreJobs

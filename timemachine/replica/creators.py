@@ -11,7 +11,7 @@ from timemachine.model import JobRecord
 from timemachine.replica import commands as c
 from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.claims import take_back
-from timemachine.replica.records import read_attempt, read_job
+from timemachine.replica.records import read_attempt, read_job, without_content
 from timemachine.replica.results import JobResult, refused
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import DEAD, DELIVERED, DUE, FIRING, SCHEDULED, TERMINAL
@@ -309,12 +309,6 @@ def forget_content(rows: JobRows, command: c.ForgetContent) -> JobResult:
             and command.version in (None, attempt.version)
         ):
             found = True
-            emptied = _replace(
-                attempt,
-                response_headers=(),
-                response_body=b"",
-                retry_after=None,
-                content_removed=True,
-            )
+            emptied = _replace(without_content(attempt), content_removed=True)
             rows.store_attempt(raw_id, record, serial, codec.encode(emptied))
     return JobResult(kind="changed") if found else refused("attempt_not_found")

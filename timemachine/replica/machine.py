@@ -54,6 +54,7 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.BulkForget: bulk.bulk_forget,
     c.Purge: expiry.purge,
     c.Forget: expiry.forget,
+    c.ForgetContents: expiry.forget_contents,
     c.RestoreJobs: restoring.restore_jobs,
     c.Unpark: restoring.unpark,
     c.ClaimBatch: batches.claim_batch,

@@ -98,6 +98,19 @@ def find_leaders(store: Getting, keys: ReplicaKeys) -> list[Leadership]:
     return [] if data is None else read_leaders(data)
 
 
+def without_content(attempt: AttemptRecord) -> AttemptRecord:
+    """An attempt whose recipient's answer is forgotten; itself where nothing was answered."""
+    if not (attempt.response_headers or attempt.response_body or attempt.retry_after):
+        return attempt
+    return msgspec.structs.replace(
+        attempt,
+        response_headers=(),
+        response_body=b"",
+        retry_after=None,
+        content_removed=True,
+    )
+
+
 def whole(record: JobRecord, attempt: AttemptRecord) -> AttemptRecord:
     """An attempt of this job with all of its fields.
 

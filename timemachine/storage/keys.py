@@ -142,6 +142,7 @@ class ReplicaKeys:
     __slots__ = (
         "attempts",
         "batch",
+        "contents",
         "due",
         "due_stop",
         "fence",
@@ -197,6 +198,7 @@ class ReplicaKeys:
         self.route_attempts = prefix + b"y"
         self.tag = prefix + b"t"
         self.task = prefix + b"k"
+        self.contents = prefix + b"z"
 
     @property
     def incarnation(self) -> int:

@@ -44,6 +44,7 @@ def put_collection(
     num_vnodes: int | None = None,
     replicas: int | None = None,
     history_retention_ms: int | None = None,
+    content_retention_ms: int | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Collection]:
     """Create a collection, or change one. `num_vnodes` cannot be changed later."""
@@ -51,6 +52,7 @@ def put_collection(
         "num_vnodes": num_vnodes,
         "replicas": replicas,
         "history_retention_ms": history_retention_ms,
+        "content_retention_ms": content_retention_ms,
     }
     return Call(
         "PUT",

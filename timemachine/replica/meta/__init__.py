@@ -21,6 +21,7 @@ predecessor, a re-created collection not its vnodes. The numbers of nodes are su
 """
 
 from timemachine.replica.meta.commands import (
+    AS_ATTEMPTS,
     AdvanceCompaction,
     AdvancePlan,
     AnyMetaCommand,
@@ -65,6 +66,7 @@ from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
 from timemachine.replica.meta.sealing import sealed_by, with_seals
 
 __all__ = [
+    "AS_ATTEMPTS",
     "DEFAULT_DATABASE",
     "AdvanceCompaction",
     "AdvancePlan",

@@ -3,6 +3,8 @@
 As in `timemachine.replica.commands`: the tags are stored, a number is never reused.
 """
 
+from typing import Final
+
 import msgspec
 
 from timemachine.model import Node, Plan, PlanState, Restore, Route, Settings, Task, TaskState
@@ -42,6 +44,10 @@ class DeleteDatabase(Command, frozen=True, tag=102):
     request: Request | None = None
 
 
+AS_ATTEMPTS: Final = -1
+"""For a `content_retention_ms`: what recipients answered is kept as long as the attempts."""
+
+
 class PutCollection(Command, frozen=True, tag=103):
     """Create a collection or change what may change; None keeps the stored or default value."""
 
@@ -51,6 +57,7 @@ class PutCollection(Command, frozen=True, tag=103):
     replicas: int | None = None
     history_retention_ms: int | None = None
     request: Request | None = None
+    content_retention_ms: int | None = None
 
 
 class DeleteCollection(Command, frozen=True, tag=104):
@@ -256,6 +263,7 @@ class RestoredCollection(msgspec.Struct, frozen=True, array_like=True):
     num_vnodes: int
     replicas: int
     history_retention_ms: int
+    content_retention_ms: int | None = None
 
 
 class BeginRestore(Command, frozen=True, tag=126):

@@ -56,6 +56,11 @@ def put_collection(tables: Tables, command: c.PutCollection) -> MetaResult:
             if command.history_retention_ms is None
             else command.history_retention_ms
         ),
+        content_retention_ms=(
+            existing.content_retention_ms
+            if command.content_retention_ms is None
+            else _content_retention_ms(command)
+        ),
     )
     if changed == existing:
         return MetaResult(kind="unchanged", collection=existing)
@@ -84,10 +89,16 @@ def _create_collection(tables: Tables, command: c.PutCollection) -> MetaResult:
             else command.history_retention_ms
         ),
         created_ms=command.now_ms,
+        content_retention_ms=_content_retention_ms(command),
     )
     tables.keep(collection)
     place_new(tables, collection)
     return MetaResult(kind="created", collection=collection)
+
+
+def _content_retention_ms(command: c.PutCollection) -> int | None:
+    wanted_ms = command.content_retention_ms
+    return None if wanted_ms == c.AS_ATTEMPTS else wanted_ms
 
 
 def delete_collection(tables: Tables, command: c.DeleteCollection) -> MetaResult:

@@ -51,6 +51,7 @@ def begin_restore(tables: Tables, command: c.BeginRestore) -> MetaResult:
                 num_vnodes=each.num_vnodes,
                 replicas=each.replicas,
                 history_retention_ms=each.history_retention_ms,
+                content_retention_ms=each.content_retention_ms,
             ),
         )
         assert made.kind == "created", "what could refuse it was looked at before"

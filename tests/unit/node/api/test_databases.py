@@ -55,7 +55,12 @@ async def test_collection(api: Api) -> None:
         changed.json["under_replicated"],
         changed.json["version"],
     )
-    assert 3 == (await api.ask("PUT", CARTS)).json["replicas"]
+    assert None is changed.json["content_retention_ms"]
+    brief = await api.ask("PUT", CARTS, {"content_retention_ms": 0})
+    assert (0, 3) == (brief.json["content_retention_ms"], brief.json["version"])
+    assert 200 == (await api.ask("PUT", CARTS, brief.json)).status
+    plain = (await api.ask("PUT", CARTS)).json
+    assert (3, None) == (plain["replicas"], plain["content_retention_ms"])
     plain = await api.ask("PUT", "/v1/dbs/default/collections/plain")
     assert (201, limits.VNODES_DEFAULT) == (plain.status, plain.json["num_vnodes"])
     items = (await api.ask("GET", "/v1/dbs/default/collections")).json["items"]
@@ -72,6 +77,7 @@ async def test_collection(api: Api) -> None:
         ({"replicas": 0}, "/replicas"),
         ({"replicas": 8}, "/replicas"),
         ({"history_retention_ms": -1}, "/history_retention_ms"),
+        ({"content_retention_ms": -1}, "/content_retention_ms"),
         ({"vnodes": 3}, "/vnodes"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from node.api.paging import write_cursor
 from tests.unit.node.api.harness import JOBS, ROUTE, Api
 from tests.unit.node.api.test_jobs import settled
+from timemachine import limits
 from timemachine.outbound import Outcome
 
 FAILURE = Outcome(status=500, body=b"no", headers={"x-why": "db"}, bytes_sent=True)
@@ -109,6 +110,41 @@ async def test_attempts_are_forgotten_with_their_time(api: Api) -> None:
     while rows():
         await asyncio.sleep(0.05)
     assert [] == (await api.ask("GET", f"{ROUTE}/attempts")).json["items"]
+
+
+async def test_what_was_answered_is_not_shown_when_its_time_is_over(api: Api) -> None:
+    """R97: from that moment on, in both lists; the attempts are."""
+    await _fire(api, "bad", FAILURE, "retrying")
+    for place in (f"{JOBS}/bad/attempts", f"{ROUTE}/attempts"):
+        (shown,) = (await api.ask("GET", place)).json["items"]
+        assert ("no", False) == (shown["response_body"], shown["content_removed"])
+    await asyncio.sleep(0.01)
+    retention = {"content_retention_ms": 0}
+    assert 200 == (await api.ask("PUT", JOBS.removesuffix("/jobs"), retention)).status
+    for place in (f"{JOBS}/bad/attempts", f"{ROUTE}/attempts"):
+        (hidden,) = (await api.ask("GET", place)).json["items"]
+        assert ("", {}, True, 500) == tuple(
+            hidden[name]
+            for name in ("response_body", "response_headers", "content_removed", "response_status")
+        )
+
+
+async def test_what_was_answered_is_forgotten_with_its_time(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R97: on the disk, too, while the attempt is kept."""
+    monkeypatch.setattr(limits, "CONTENT_PASS_MS", 1)
+    monkeypatch.setattr(limits, "FORGET_MARGIN_MS", 1)
+    await _fire(api, "bad", FAILURE, "retrying")
+    assert [key for key, row in api.store.scan(b"", b"\xff", 9_999) if b"x-why" in row]
+    await api.ask("PUT", JOBS.removesuffix("/jobs"), {"content_retention_ms": 0})
+    vnode = api.engine.vnode_of(api.engine.meta.collections["default", "carts"], "bad")
+    keys = api.engine._vnodes[api.engine.meta.collections["default", "carts"].uid][vnode].keys
+    rows = keys.attempts, keys.job
+    while any(b"x-why" in row for start in rows for _, row in api.store.scan(start, start + b"~")):
+        await asyncio.sleep(0.05)
+    (kept,) = (await api.ask("GET", f"{JOBS}/bad/attempts")).json["items"]
+    assert (500, True) == (kept["response_status"], kept["content_removed"])
 
 
 async def test_what_was_answered_can_be_removed(api: Api) -> None:

@@ -158,6 +158,6 @@ def test_the_bytes_of_the_commands() -> None:
     restore = Restore("r", "b", 5, 6, PastDue.HOLD)
     carts = RestoredCollection("d", "c", 2, 3, 4)
     begin = BeginRestore(now_ms=1, restore=restore, databases=["d"], collections=[carts])
-    expected = "0191967e97a172a1620506a4686f6c64c0a091a1649195a164a163020304c001"
+    expected = "0191967e97a172a1620506a4686f6c64c0a091a1649196a164a163020304c0c001"
     assert bytes.fromhex(expected) == codec.encode([begin])
     assert bytes.fromhex("019194cc80a172c001") == codec.encode([EndRestore(now_ms=1, id="r")])

@@ -227,6 +227,7 @@ class Engine(Reader):
             self._meta_vnode,
             self.meta,
             revoke=self.delivery.revoke,
+            queued=self.delivery.queued,
             space_low=lambda: self.space_low,
             propose_meta=self.propose_meta,
         )

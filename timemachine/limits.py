@@ -89,6 +89,7 @@ CLAIM_LEAD_MS = 20
 CLAIMS_PER_COMMAND_MAX = 500
 SENDS_PER_NODE_MAX = 2_000
 ROUTE_WINDOW_JOBS_MAX = 2_000  # due jobs of one route held in memory; the rest stays in the index
+REDRIVE_BACKLOG_JOBS = 1_000  # of them, until no more are redriven: new jobs need room beside them
 WINDOW_JOBS_MAX = 100_000
 SCAN_ROWS_MAX = 1_000  # rows read from the store before the loop gets its turn
 SCAN_AHEAD_MS = 100

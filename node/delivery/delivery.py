@@ -253,6 +253,11 @@ class Delivery:
                 self._parking.read_again(head, effect.due_ms, seen)
         head.seen_index = applied_index
 
+    def queued(self, route_uid: int) -> int:
+        """How many due jobs of a route are queued here."""
+        queue = self._window.queues.get(route_uid)
+        return 0 if queue is None else queue.size
+
     def revoke(self, vnode: Vnode, job_id: str) -> Revoked | None:
         """Remove a claimed send before its first byte, if that is still possible."""
         head = self._window.heads.get(vnode)

@@ -17,6 +17,8 @@ from timemachine.vnode import Vnode
 
 _LOOK_PAUSE_MS = 1.0
 _RETRY_MS = 200.0
+_BACKLOG_PAUSE_MS = 50.0
+_QUEUED_MS = 10.0
 _COMMAND_BYTES = 64
 _VNODES_BETWEEN_YIELDS = 64
 _OF_ROUTES = (TaskKind.REDRIVE, TaskKind.REPLAY_MISSING)
@@ -25,9 +27,9 @@ _OF_ROUTES = (TaskKind.REDRIVE, TaskKind.REPLAY_MISSING)
 class Crew:
     """What runs need of their node.
 
-    `revoke` takes a claimed send back, if that is still possible; `space_low` is whether the disk
-    is nearly full; `stopping` whether no further step may begin; `idle` hears of a run that has
-    nothing left to do.
+    `revoke` takes a claimed send back, if that is still possible; `queued` is how many due jobs of
+    a route wait on this node; `space_low` is whether the disk is nearly full; `stopping` whether no
+    further step may begin; `idle` hears of a run that has nothing left to do.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Crew:
         meta: MetaMachine,
         *,
         revoke: Callable[[Vnode, str], c.Revoked | None],
+        queued: Callable[[int], int],
         space_low: Callable[[], bool],
         stopping: Callable[[], bool],
         idle: Callable[[str], None],
@@ -47,6 +50,7 @@ class Crew:
         self.runtime = runtime
         self.meta = meta
         self.revoke = revoke
+        self.queued = queued
         self.space_low = space_low
         self.stopping = stopping
         self.idle = idle
@@ -139,6 +143,14 @@ class Run:
         self._scheduled = False
         if self._under_way is not None or not self._left or not self._may_go_on():
             return
+        task = self._task
+        if (
+            task.kind in _OF_ROUTES
+            and self._crew.queued(task.route_uid) >= limits.REDRIVE_BACKLOG_JOBS
+        ):
+            # Else they would fill what is held of their route, and keep new jobs out of it.
+            self._again(_BACKLOG_PAUSE_MS)
+            return
         walk = self._walks[next(iter(self._left))]
         vnode = walk.vnode
         if not self._crew.runtime.holds(vnode) or not vnode.serving:
@@ -207,8 +219,11 @@ class Run:
         if progress.finished:
             self._finished(walk)
         else:
-            # Half of the time is for others, and more of it when the disk is slow.
-            self._again(self._crew.world.mono_ms() - self._proposed_ms)
+            # Half of the time is for others, and more of it when the disk is slow. And it takes a
+            # moment until what is due is queued.
+            took_ms = self._crew.world.mono_ms() - self._proposed_ms
+            least_ms = _QUEUED_MS if self._task.kind in _OF_ROUTES else 0.0
+            self._again(max(took_ms, least_ms))
 
     def _refused(self, walk: Walk, error: TimeMachineError) -> None:
         """Look at the same rows again, after a while."""

@@ -36,6 +36,7 @@ class Tasks:
         meta: MetaMachine,
         *,
         revoke: Callable[[Vnode, str], c.Revoked | None],
+        queued: Callable[[int], int],
         space_low: Callable[[], bool],
         propose_meta: Callable[[EndTask | ForgetTasks, Callable[[object], None]], None],
     ) -> None:
@@ -51,6 +52,7 @@ class Tasks:
             runtime,
             meta,
             revoke=revoke,
+            queued=queued,
             space_low=space_low,
             stopping=lambda: self.stopping,
             idle=self._idle,

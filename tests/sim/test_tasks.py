@@ -212,6 +212,51 @@ def test_a_redrive_takes_the_dead_of_its_route() -> None:
     assert JOBS - 10 == node.engine.counts(jobs)["delivered"]
 
 
+def test_what_is_redriven_keeps_new_jobs_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R65: it comes as its route takes it; what is held of the route in memory is never full of it.
+
+    Named regression: all came at once, and new jobs of the route waited until the last was sent.
+    """
+    monkeypatch.setattr(limits, "REDRIVE_BACKLOG_JOBS", 5)
+    monkeypatch.setattr(limits, "ROUTE_WINDOW_JOBS_MAX", 12)
+    node, jobs, _ = _started(9)
+    node.ask_meta(m.DeleteRoute(now_ms=node.now_ms(), db="default", name="hook"))
+    node.world.run_for(5_000)
+    route = node.put_route(max_in_flight=1)
+    assert route is not None
+    task = _task(
+        node,
+        jobs,
+        TaskKind.REDRIVE,
+        states=[JobState.DEAD],
+        route="hook",
+        route_uid=route.uid,
+    )
+    _begin(node, task)
+    most = 0
+
+    def sent(count: int) -> bool:
+        nonlocal most
+        most = max(most, node.engine.delivery.queued(route.uid))
+        return node.engine.delivery.sends >= count
+
+    node.world.run_until(lambda: sent(3))
+    answers: list[Any] = []
+    node.put_job(jobs, "new", node.now_ms(), route, answers)
+    node.world.run_until(lambda: len(answers) == 1)
+    before = node.engine.delivery.sends
+
+    def delivered() -> bool:
+        job = node.engine.read_job(jobs, "new")
+        return sent(JOBS + 2) or (job is not None and job[0].state == JobState.DELIVERED)
+
+    node.world.run_until(delivered)
+    assert node.engine.delivery.sends - before < 12, "it waited for those in memory, not for all"
+    assert {"redriven": JOBS} == _ended(node).counts
+    node.world.run_until(lambda: sent(JOBS + 1))
+    assert 0 < most < 12
+
+
 @pytest.mark.parametrize("where", [{"shift_ms": -2 * HOUR_MS}, {"trigger_ms": 1_000}])
 def test_a_job_that_was_moved_and_has_fired_is_not_moved_again(
     monkeypatch: pytest.MonkeyPatch, where: dict[str, int]

@@ -282,6 +282,50 @@ async def test_run_and_redrive(api: Api) -> None:
     assert (404, "job_not_found") == (unknown.status, unknown.code)
 
 
+async def test_run_takes_the_place_of_the_retry(api: Api) -> None:
+    """R63: there is one next attempt, it is one of the budget, and success leaves none."""
+    retry = {"retry": {"schedule_ms": [3_600_000], "max_attempts": 3, "jitter": 0.0}}
+    assert 200 == (await api.ask("PATCH", ROUTE, retry)).status
+    api.recipient.answer = Outcome(status=500, bytes_sent=True)
+    for job_id in ("lost", "won"):
+        await post(api, {"id": job_id, "trigger_time": 0, "route": "hello"})
+        waiting = await settled(api, job_id, "retrying")
+        assert 200 == (await api.ask("POST", f"{JOBS}/{job_id}/run")).status
+        while (await settled(api, job_id, "retrying"))["attempts"] < 2:
+            await asyncio.sleep(0.005)
+        # The schedule goes on from the end of that attempt.
+        again = await settled(api, job_id, "retrying")
+        assert again["next_attempt_time"] >= waiting["next_attempt_time"]
+    await api.ask("POST", f"{JOBS}/lost/run")
+    lost = await settled(api, "lost", "dead")
+    assert ("exhausted", 3) == (lost["reason"], lost["attempts"])
+    api.recipient.answer = Outcome(status=200, bytes_sent=True)
+    await api.ask("POST", f"{JOBS}/won/run")
+    won = await settled(api, "won", "delivered")
+    assert (3, None) == (won["attempts"], won["next_attempt_time"])
+    assert 6 == len(api.recipient.received)
+    keys = [vnode.keys for vnodes in api.engine._vnodes.values() for vnode in vnodes.values()]
+    due = [each for k in keys for each in api.store.scan(k.due, k.due_stop)]
+    assert [] == due, "nothing of them is left to fire"
+
+
+async def test_a_job_is_redriven_to_a_route_that_is_stopped(api: Api) -> None:
+    """R64: it is not refused but held, says so, and goes out when the route is started again."""
+    api.recipient.answer = Outcome(status=410, bytes_sent=True)
+    await post(api, {"id": "g", "trigger_time": 0, "route": "hello"})
+    await settled(api, "g", "dead")
+    assert "disabled" == (await api.ask("GET", ROUTE)).json["state"]
+    assert 202 == (await api.ask("POST", f"{JOBS}/g/redrive")).status
+    held = await settled(api, "g", "held")
+    assert 1 == held["attempts"]
+    api.recipient.answer = Outcome(status=200, bytes_sent=True)
+    assert 200 == (await api.ask("POST", f"{ROUTE}/resume")).status
+    assert 2 == (await settled(api, "g", "delivered"))["attempts"]
+    assert 200 == (await api.ask("DELETE", f"{JOBS}/g?purge=true")).status
+    gone = await api.ask("POST", f"{JOBS}/g/redrive?force=true")
+    assert (404, "job_not_found") == (gone.status, gone.code), "a job goes with what it carries"
+
+
 async def test_redriven_under_another_id(api: Api) -> None:
     """R62: on demand, as a new version that is the same but for its id; the old one is kept."""
     await post(api, {"id": "n", "trigger_time": 0, "route": "hello", "meta": {"n": 1}})

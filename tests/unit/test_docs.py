@@ -150,6 +150,17 @@ def test_shared_options_are_documented() -> None:
     }
 
 
+def test_no_page_promises_what_http_cannot() -> None:
+    """R46, R100: at least once on the wire, in no order; once is the decision, or the effect."""
+    for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "ARCHITECTURE.md"]:
+        for sentence in re.split(r"(?<=[.:!])\s", path.read_text()):
+            if re.search(r"exactly[- ]once|deliver\w* exactly one", sentence, re.IGNORECASE):
+                assert re.search(r"effect|decision|never|not\b|nobody", sentence), (path, sentence)
+    semantics = (ROOT / "docs" / "semantics.md").read_text()
+    assert "On the wire it is at least once" in semantics
+    assert "have no order among each other" in semantics
+
+
 def _logged() -> set[tuple[str, str]]:
     """(event, level) of each line that a node may log."""
     found = set()

@@ -61,5 +61,8 @@ def test_every_rule_of_delivery_has_a_test_that_exists() -> None:
         named = re.findall(r"`(test_\w+)`", cell)
         assert named, number
         assert set(named) <= tests, number
-    needed = {*range(16, 28), 35, *range(38, 46), 99, *range(105, 109)}
+    # RFC 9421 and the consent handshake are not built; 101 to 104 were never used.
+    missing = {15, 84, *range(101, 105)}
+    of_others = {47, 56, *range(66, 72)}
+    needed = set(range(1, 117)) - missing - of_others
     assert needed <= {int(number) for number, _ in rows}

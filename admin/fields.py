@@ -140,6 +140,11 @@ SETTINGS: Final = (
         "--disable-after-ms",
         {**_MS, "help": "Stop a route that only failed for so long."},
     ),
+    Setting(
+        ("alert_route",),
+        "--alert-route",
+        {"metavar": "NAME", "help": "The route that is told what fails here."},
+    ),
     Setting(("batch", "max_jobs"), "--batch-max-jobs", {**_NUMBER, "help": "Jobs in a request."}),
     Setting(("batch", "max_bytes"), "--batch-max-bytes", {**_NUMBER, "help": "Bytes in it."}),
     Setting(("batch", "max_wait_ms"), "--batch-max-wait-ms", {**_MS, "help": "Wait to fill it."}),

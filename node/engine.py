@@ -21,6 +21,7 @@ from node.consensus import Consensus
 from node.delivery import Delivery
 from node.delivery.credits import Neighbours
 from node.env import Aside, Disk, InTurn, World
+from node.events import Events
 from node.example import send_example
 from node.expiry import Expiry
 from node.finalising import Finalising
@@ -306,6 +307,16 @@ class Engine(Reader):
             fit=self._may_lead_more,
             weights=self._weights,
         )
+        self.events = Events(
+            world,
+            store,
+            self.runtime,
+            self._meta_vnode,
+            self.meta,
+            self._collections,
+            propose_meta=self.propose_meta,
+            propose_creates=self.propose_creates,
+        )
         self._expiry = Expiry(
             world,
             store,
@@ -315,6 +326,7 @@ class Engine(Reader):
             self._collections,
             self._vnodes,
             self.tasks,
+            self.events,
             alone=lambda: self.router.alone,
         )
 
@@ -513,6 +525,7 @@ class Engine(Reader):
         self.consensus.removed(vnode)
         self._expiry.forget_vnode(vnode.group)
         self._seals.forget(vnode.group)
+        self.events.forget(vnode)
 
     def _drop_collection(self, uid: int) -> None:
         del self._collections[uid]
@@ -537,9 +550,11 @@ class Engine(Reader):
     def _effects(self, vnode: Vnode, effects: list[Any], applied_index: int) -> None:
         if vnode is not self._meta_vnode:
             self.delivery.on_effects(vnode, effects, applied_index)
+            self.events.look(vnode)
         else:
             if self.meta.changes != self._meta_changes:
                 self._meta_changed()
+                self.events.look_at_meta()
             self.router.applied(applied_index)
 
     def _meta_changed(self) -> None:
@@ -868,6 +883,9 @@ class Engine(Reader):
             "credits_lent": delivery.credits_lent,
             "credits_borrowed": delivery.credits_borrowed,
             "outcomes": dict(delivery.outcomes),
+            "events": dict(self.events.told),
+            "events_suppressed": self.events.suppressed,
+            "events_waiting": self.events.waiting,
             "lateness_buckets": list(delivery.lateness.counts),
             "lateness_sum_ms": delivery.lateness.sum_ms,
             "vnodes": len(self.runtime.vnodes),

@@ -1,12 +1,14 @@
 """Forgets what is kept only for a time.
 
-Ended jobs, attempts and what was answered to them, stored answers, ended tasks.
+Ended jobs, attempts and what was answered to them, stored answers, ended tasks. On its rounds it
+also has events told that were not at once, for whatever reason.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 from node.env import World
+from node.events import Events
 from node.replicas import job_machine
 from node.runtime import Runtime
 from node.tasks import Tasks
@@ -57,6 +59,7 @@ class Expiry:
         collections: dict[int, Collection],
         vnodes: dict[int, dict[int, Vnode]],
         tasks: Tasks,
+        events: Events,
         *,
         alone: Callable[[], bool],
     ) -> None:
@@ -68,6 +71,7 @@ class Expiry:
         self._collections = collections
         self._vnodes = vnodes
         self._tasks = tasks
+        self._events = events
         self._alone = alone
         self._next_vnode = 0
         self._kept: dict[tuple[int, int], _Kept] = {}
@@ -87,6 +91,7 @@ class Expiry:
         if self._meta_vnode.serving:
             self._forget_requests(self._meta_vnode, self._meta.state.requests, ForgetRequests)
         self._tasks.expire()
+        self._events.look_at_meta()
         vnodes = [vnode for group in self._vnodes.values() for vnode in group.values()]
         if not vnodes:
             return
@@ -105,6 +110,7 @@ class Expiry:
             self._forget_contents(vnode)
             self._forget_requests(vnode, job_machine(vnode).state.requests, c.Forget)
             self._tidy(vnode)
+            self._events.visit(vnode)
         except StoreDamaged as error:
             self._runtime.damaged(error)
 

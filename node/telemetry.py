@@ -27,6 +27,9 @@ METRICS = {
     "timemachine_rows": "Rows written, deletions included.",
     "timemachine_sends": "Webhook requests started.",
     "timemachine_outcomes": "Attempts by what followed: delivered, or the reason of failure.",
+    "timemachine_events": "Operational events whose jobs were created, by `type`.",
+    "timemachine_events_suppressed": "Events that were only counted, once that was told.",
+    "timemachine_events_waiting": "Events of vnodes led here that have no job yet.",
     "timemachine_in_flight": "Attempts claimed or under way.",
     "timemachine_routes_waiting": "Routes that wait because their recipients asked for it.",
     "timemachine_breakers": "Circuit breakers of routes that are not closed, by `state`.",
@@ -103,6 +106,7 @@ class _Numbers(Collector):
             ("timemachine_rows", "rows"),
             ("timemachine_sends", "sends"),
             ("timemachine_breaker_trips", "breaker_trips"),
+            ("timemachine_events_suppressed", "events_suppressed"),
             ("timemachine_snapshots_sent_bytes", "snapshots_sent_bytes"),
             ("timemachine_compacted_bytes", "compacted_bytes"),
             ("timemachine_compaction_steps", "compaction_steps"),
@@ -110,6 +114,7 @@ class _Numbers(Collector):
             yield CounterMetricFamily(name, METRICS[name], value=numbers.get(key, 0))
         for name, key in (
             ("timemachine_in_flight", "in_flight"),
+            ("timemachine_events_waiting", "events_waiting"),
             ("timemachine_routes_waiting", "routes_waiting"),
             ("timemachine_vnodes", "vnodes"),
             ("timemachine_level0_files", "level0_files"),
@@ -139,6 +144,11 @@ class _Numbers(Collector):
         for outcome, count in sorted(numbers["outcomes"].items()):
             outcomes.add_metric([outcome], count)
         yield outcomes
+        name = "timemachine_events"
+        events = CounterMetricFamily(name, METRICS[name], labels=["type"])
+        for kind, count in sorted(numbers.get("events", {}).items()):
+            events.add_metric([kind], count)
+        yield events
         name = "timemachine_http_requests"
         requests = CounterMetricFamily(name, METRICS[name], labels=["status"])
         for status, count in sorted(numbers.get("http_requests", {}).items()):

@@ -119,6 +119,17 @@ LIST_ROWS_LOOKED_AT_MAX = 50_000  # in one request, where a filter has no index
 
 FORECAST_BUCKETS_MAX = 1000
 
+# --- operational events ----------------------------------------------------------------------
+EVENT_FAILED_ATTEMPTS = 4  # of a job, until it is told as failing
+EVENTS_PER_HOUR_MAX = 10  # of a kind, a route and a vnode; how many more there were is told after
+EVENT_HOUR_MS = 3_600_000
+EVENTS_WAITING_MAX = 1_000  # of one vnode, or of the meta group, that are not told yet
+EVENTS_TOLD_AT_ONCE = 100
+EVENT_COUNTS_LOOKED_AT_MAX = 1_000  # hours that may have ended, in one look at a vnode
+EVENT_LOOK_MS = 60_000  # between two such looks
+EVENT_AGAIN_MS = 30_000  # until what was asked to be told, and not answered, is told again
+EVENT_VNODES = 4  # of the collection of events that a database gets
+
 # --- tasks -----------------------------------------------------------------------------------
 BULK_JOBS_PER_COMMAND_MAX = 100  # and so many rows are looked at before others have their turn
 TASKS_RUNNING_MAX = 16  # at the same time, each with a step under way

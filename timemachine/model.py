@@ -207,6 +207,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     batch           the id of the batch in which it was sent and will be sent again: one with the
                     same members in the same order, whose row says which. Empty where its next
                     attempt is not bound to any
+    alerted         the route that was told that it fails, or is dead (`timemachine.events`); the
+                    same one is told when it is delivered
     """
 
     uid: bytes
@@ -239,6 +241,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     smear_ms: int = 0
     accepted_term: int = 0
     batch: bytes = b""
+    alerted: str | None = None
 
 
 class AttemptStatus(StrEnum):
@@ -407,6 +410,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     `paused` is the operator's wish, `disabled` the reason why the system stopped it, if it did;
     `closed_ms` is when it became what it is of these. `breaker` is None where there is none,
     `disable_after_ms` 0. `failing` and `closed_ms` are kept by meta, whoever writes the route.
+    `alert_route` names the route of the same database that is told what fails here, if any is.
     """
 
     uid: int
@@ -440,6 +444,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     closed_ms: int = 0
     failing: Failing = Failing()
     smear_ms: int = 0
+    alert_route: str | None = None
 
     @property
     def open(self) -> bool:

@@ -206,6 +206,12 @@ class RouteBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             "Disable it when attempts have only failed for so long; 0: never.", "disable_after_ms"
         ),
     ] = _UNSET
+    alert_route: Annotated[
+        str | _Maybe | None,
+        _about(
+            "The route of this database that is told what fails here; null: none.", "alert_route"
+        ),
+    ] = _UNSET
     batch: BatchBody | _Maybe | None = _UNSET
     ca_pem: Annotated[
         str | _Maybe | None, _about("Authorities that the recipient's certificate may come from.")

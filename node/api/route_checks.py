@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cryptography import x509
 
+from node.api.conventions import NAME
 from node.api.problems import check_range, invalid
 from node.api.route_bodies import STATUSES_MAX, TOKEN, RouteBody
 from node.sender.tls import make_context
@@ -58,6 +59,11 @@ def check_ranges(route: Route) -> None:
     )
     check_range("/smear_ms", route.smear_ms, 0, limits.ROUTE_SMEAR_MS_MAX)
     check_range("/max_in_flight", route.max_in_flight, 1, limits.ROUTE_IN_FLIGHT_MAX)
+    if route.alert_route is not None:
+        if NAME.fullmatch(route.alert_route) is None:
+            raise invalid("/alert_route", "This is the name of a route, or null.")
+        if route.alert_route == route.name:
+            raise invalid("/alert_route", "A route that fails cannot tell so; name another one.")
     if route.body not in ("job", "meta"):
         raise invalid("/body", "This is `job` or `meta`.")
     if route.delivery not in ("at_least_once", "at_most_once"):

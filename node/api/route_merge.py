@@ -32,6 +32,7 @@ _AS_GIVEN = (
     "max_in_flight",
     "disable_after_ms",
     "smear_ms",
+    "alert_route",
     "non_retryable_status",
     "ca_pem",
     "client_cert_pem",
@@ -116,10 +117,19 @@ class Merge:
         }
         route = Route(**fields)
         check_ranges(route)
+        self._check_alert_route(route)
         check_tls(route, self._seals.open, self._engine.now_ms())
         if route.https_only and target.scheme != "https":
             raise invalid("/webhook_url", "https_only is set, and this URL is not https.")
         return route, target
+
+    def _check_alert_route(self, route: Route) -> None:
+        """Refuse one that is not there, unless it was named before: it may have been deleted."""
+        alert, base = route.alert_route, self._base
+        if alert is None or (base is not None and alert == base.alert_route):
+            return
+        if (self._db, alert) not in self._engine.meta.routes:
+            raise invalid("/alert_route", "This database has no route of that name.")
 
     def _take_switches(self, fields: dict[str, Any]) -> None:
         """`enabled` as GET shows it: false also where the system stopped the route."""

@@ -48,6 +48,9 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate
     breaker: Annotated[Breaker | None, Meta(description="Null: it has none.")]
     disable_after_ms: int
+    alert_route: Annotated[
+        str | None, Meta(description="Told what fails here, in `timemachine.events`.")
+    ]
     batch: Batching
     ca_pem: str | None
     client_cert_pem: str | None
@@ -96,6 +99,7 @@ def route_view(route: Route, condition: Condition) -> RouteView:
         rate=route.rate,
         breaker=route.breaker,
         disable_after_ms=route.disable_after_ms,
+        alert_route=route.alert_route,
         batch=route.batch,
         ca_pem=route.ca_pem,
         client_cert_pem=route.client_cert_pem,

@@ -59,7 +59,15 @@ class Orphans:
         if route is None:
             route = self._meta.routes.get((head.db, record.route))
         node_id = self._claimed_by(head, claim)
-        settle = settle_orphan(job_id, record, claim, route, node_id=node_id, now_ms=now_ms)
+        settle = settle_orphan(
+            job_id,
+            record,
+            claim,
+            route,
+            node_id=node_id,
+            now_ms=now_ms,
+            collection=head.collection,
+        )
         self._settles.give_up(head, settle)
         return True
 

@@ -205,6 +205,7 @@ def _check(job_id: str, job: UploadedJob, record: JobRecord) -> None:
         and 0 <= record.trigger_ms <= limits.TIME_MS_MAX
         and 0 <= record.smear_ms <= limits.ROUTE_SMEAR_MS_MAX
         and all(0 <= each <= _TIME_MS_MAX for each in times)
+        and len(record.alerted or "") <= limits.NAME_CHARACTERS_MAX
         and 0 <= record.state <= CANCELLED
         and (record.state in TERMINAL or not record.finished_ms)
         and 0 <= record.serial < _SERIAL_MAX

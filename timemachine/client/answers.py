@@ -116,6 +116,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate = Rate()
     breaker: Breaker | None = None
     disable_after_ms: int | None = None
+    alert_route: str | None = None
     batch: dict[str, Any] | None = None
     ca_pem: str | None = None
     client_cert_pem: str | None = None

@@ -11,6 +11,7 @@ import msgspec
 from timemachine import codec
 from timemachine.delivery.forming import Batch
 from timemachine.delivery.item import Item
+from timemachine.events import alert_of
 from timemachine.model import (
     AttemptRecord,
     AttemptStatus,
@@ -296,6 +297,7 @@ def _settle(
         error,
         decision.counts,
         route.uid,
+        None if delivered else alert_of(route, item.head.collection),
     )
 
 
@@ -316,11 +318,12 @@ def settle_orphan(
     *,
     node_id: str,
     now_ms: int,
+    collection: str = "",
 ) -> SettleItem:
     """The claim of a leader that is gone, never settled: its outcome is unknown.
 
-    `node_id` is that of the leader who made it, as far as is known. It is tried again at once; of a
-    route that delivers at most once it is left to a human.
+    `node_id` is that of the leader who made it, as far as is known; `collection` is the job's. It
+    is tried again at once; of a route that delivers at most once it is left to a human.
     Without a route, which was deleted, it is due at once too, and that ends it.
     """
     once = route is not None and route.delivery == "at_most_once"
@@ -355,4 +358,5 @@ def settle_orphan(
         error=attempt.error_message,
         counts=False,
         route_uid=0 if route is None else route.uid,
+        alert=alert_of(route, collection),
     )

@@ -7,6 +7,7 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
+from timemachine.replica import events
 from timemachine.replica.records import (
     BatchMember,
     BatchRow,
@@ -115,7 +116,10 @@ def _settle_one(
             and claim.term == rows.term
             and len(attempt) <= _ATTEMPT_IN_ROW_BYTES_MAX
         ):
-            rows.store_delivered(job_id, raw_id, before, delivered(before, now_ms, attempt))
+            after = delivered(before, now_ms, attempt)
+            if after.alerted is not None:
+                after = events.delivered(rows, job_id, after, now_ms)
+            rows.store_delivered(job_id, raw_id, before, after)
             return
         attempt = _with_place(rows, before, item, now_ms)
         rows.overlay.put(rows.keys.attempts + raw_id + b"\0" + u32(item.serial), attempt)
@@ -123,7 +127,8 @@ def _settle_one(
     batch = claim.batch
     if batch and rows.batch(batch) is None:
         batch = b""
-    rows.store(job_id, raw_id, before, settled(before, item, now_ms, batch))
+    after = events.settled(rows, job_id, settled(before, item, now_ms, batch), item, now_ms)
+    rows.store(job_id, raw_id, before, after)
 
 
 def _freeze_parts(rows: JobRows, split: c.Split) -> None:
@@ -183,7 +188,8 @@ def _settle_late(
     # An attempt that was given up as unknown did succeed.
     claim = before.claim
     if claim is None:
-        rows.store(job_id, raw_id, before, delivered(before, now_ms))
+        after = events.delivered(rows, job_id, delivered(before, now_ms), now_ms)
+        rows.store(job_id, raw_id, before, after)
     else:
         # A later one is under way, and is the last, however it ends.
         after = _replace(before, claim=_replace(claim, delivered=True))
@@ -237,7 +243,7 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     if revoked.term not in (0, mark.term):
         return
     if mark.delivered:
-        after = delivered(before, now_ms)
+        after = events.delivered(rows, job_id, delivered(before, now_ms), now_ms)
     elif before.outcome is not None:
         # Deleted while claimed, and then never sent: nothing is left to wait for.
         after = cancelled(before, before.outcome, now_ms)

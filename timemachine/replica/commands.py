@@ -146,7 +146,8 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `verdict`: 0 delivered, 1 retry at `retry_ms`, 2 dead with `reason`. `counts` tells whether it
     uses up the retry budget. `record` is the encoded AttemptRecord, stored under `serial` and
-    listed with the route that it was made for; 0 is the one that the job has.
+    listed with the route that it was made for; 0 is the one that the job has. `alert` names the
+    route that is to be told of what fails.
     """
 
     job_id: str
@@ -161,6 +162,7 @@ class SettleItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error: str | None = None
     counts: bool = True
     route_uid: int = 0
+    alert: str | None = None
 
 
 class Split(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -388,6 +390,18 @@ class ForgetContents(Command, frozen=True, tag=23):
     until_ms: int = 0
 
 
+class EventsTold(Command, frozen=True, tag=30):
+    """The jobs that tell of all events before the `until`th are there."""
+
+    until: int
+
+
+class CloseEventHours(Command, frozen=True, tag=31):
+    """Hours of events that may be over, by their keys without the table's prefix."""
+
+    counts: list[bytes]
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -412,6 +426,8 @@ AnyCommand = (
     | RestoreJobs
     | Unpark
     | ClaimBatch
+    | EventsTold
+    | CloseEventHours
 )
 
 VERDICT_DELIVERED = 0

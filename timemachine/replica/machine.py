@@ -27,7 +27,16 @@ from typing import Any, Final, get_args
 
 from timemachine import codec
 from timemachine.errors import ReplicaStopped
-from timemachine.replica import batches, bulk, claims, creators, expiry, restoring, waiting
+from timemachine.replica import (
+    batches,
+    bulk,
+    claims,
+    creators,
+    events,
+    expiry,
+    restoring,
+    waiting,
+)
 from timemachine.replica import commands as c
 from timemachine.replica.results import Effect
 from timemachine.replica.rows import JobRows
@@ -58,8 +67,12 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.RestoreJobs: restoring.restore_jobs,
     c.Unpark: restoring.unpark,
     c.ClaimBatch: batches.claim_batch,
+    c.EventsTold: events.told,
+    c.CloseEventHours: events.close_hours,
 }
-_QUIET: Final = frozenset({c.MoveOffset, c.Forget, c.Seal, c.BulkForget})
+_QUIET: Final = frozenset(
+    {c.MoveOffset, c.Forget, c.Seal, c.BulkForget, c.EventsTold, c.CloseEventHours}
+)
 """Commands that change no job."""
 
 assert set(get_args(c.AnyCommand)) == set(_HANDLERS), "every command of the log has its effect"

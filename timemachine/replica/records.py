@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from timemachine import codec
+from timemachine.events import Event
 from timemachine.model import AttemptRecord, JobRecord, JobState, Leadership
 from timemachine.replica.results import BulkProgress
 from timemachine.storage.api import Getting
@@ -20,6 +21,8 @@ class MachineState(msgspec.Struct, array_like=True):
 
     `sealed` is the entry of the meta group that a leader must know to fire. `changed_index` is the
     last entry that may have changed a job: what is read of jobs is the same until another one does.
+    `events_written` numbers the events to be told, `events_told` those of them that were; there are
+    `event_counts` hours of them that have not been closed.
     """
 
     applied_index: int = 0
@@ -33,6 +36,9 @@ class MachineState(msgspec.Struct, array_like=True):
     requests: int = 0
     sealed: int = 0
     changed_index: int = 0
+    events_written: int = 0
+    events_told: int = 0
+    event_counts: int = 0
 
 
 class RouteCounts(msgspec.Struct, array_like=True):
@@ -62,11 +68,26 @@ class BatchRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     members: list[BatchMember]
 
 
+class EventCount(msgspec.Struct, frozen=True, array_like=True):
+    """Events of one kind and one route since `begun_ms`: how many were written, and how many not.
+
+    `route` and `alert_route` are their names.
+    """
+
+    begun_ms: int
+    written: int = 0
+    suppressed: int = 0
+    route: str = ""
+    alert_route: str = ""
+
+
 read_job: Callable[[bytes], JobRecord] = codec.decoder(JobRecord)
 read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
+read_event: Callable[[bytes], Event] = codec.decoder(Event)
+read_event_count: Callable[[bytes], EventCount] = codec.decoder(EventCount)
 read_leaders: Callable[[bytes], list[Leadership]] = codec.decoder(list[Leadership])
 read_batch: Callable[[bytes], BatchRow] = codec.decoder(BatchRow)
 read_listed: Callable[[bytes], list[tuple[str, int]]] = codec.decoder(list[tuple[str, int]])

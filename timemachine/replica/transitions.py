@@ -75,6 +75,7 @@ def next_version(
         meta=meta,
         smear_ms=smear_ms,
         accepted_term=term,
+        alerted=None if new_life else before.alerted,
     )
     return record, (before.version, outcome)
 

@@ -32,6 +32,8 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     p  leaders           -                                       Leadership of the last ones
     o  restores          restore id + NUL + part (4)             how far a part is restored here
     v  batches           batch id (16)                           BatchRow: its members, frozen
+    E  events            serial (8)                              Event that is not told yet
+    N  event counts      route uid (8) + kind (1)                EventCount of an hour
     e, g, u, ff fences   -                                       -
 
 All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
@@ -145,6 +147,8 @@ class ReplicaKeys:
         "contents",
         "due",
         "due_stop",
+        "event",
+        "event_count",
         "fence",
         "finished",
         "hard_state",
@@ -186,6 +190,8 @@ class ReplicaKeys:
         self.batch = prefix + b"v"
         self.due = prefix + b"d"
         self.due_stop = prefix + b"e"
+        self.event = prefix + b"E"
+        self.event_count = prefix + b"N"
         self.waiting = prefix + b"w"
         self.state_listing = prefix + b"i"
         self.route = prefix + b"r"

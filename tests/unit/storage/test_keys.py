@@ -7,7 +7,7 @@ import pytest
 from timemachine.storage import keys as k
 from timemachine.storage.keys import ReplicaKeys
 
-TABLES = "hlsbcjmdwirtaykfqxnopvz"
+TABLES = "hlsbcjmdwirtaykfqxnopvzEN"
 
 
 def test_every_table_has_its_own_letter() -> None:

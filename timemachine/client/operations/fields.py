@@ -79,6 +79,7 @@ class RouteFields(TypedDict, total=False):
     rate: RateFields
     breaker: BreakerFields | None
     disable_after_ms: int
+    alert_route: str | None
     batch: BatchFields
     ca_pem: str | None
     client_cert_pem: str | None

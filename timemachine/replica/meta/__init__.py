@@ -54,6 +54,7 @@ from timemachine.replica.meta.commands import (
     RestoredCollection,
     RestoreRoutes,
     Retire,
+    RouteEventsTold,
     RouteFailed,
     RouteSucceeded,
     SealedAgain,
@@ -62,7 +63,7 @@ from timemachine.replica.meta.commands import (
 from timemachine.replica.meta.machine import MetaMachine, read_meta_commands
 from timemachine.replica.meta.nodes import DEFAULT_DATABASE
 from timemachine.replica.meta.plans import basis_of, going
-from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves
+from timemachine.replica.meta.records import MetaResult, MetaState, PlanMoves, RouteEvent
 from timemachine.replica.meta.sealing import sealed_by, with_seals
 
 __all__ = [
@@ -104,6 +105,8 @@ __all__ = [
     "RestoreRoutes",
     "RestoredCollection",
     "Retire",
+    "RouteEvent",
+    "RouteEventsTold",
     "RouteFailed",
     "RouteSucceeded",
     "SealedAgain",

@@ -331,6 +331,12 @@ class Reseal(Command, frozen=True, tag=131):
     seals: list[SealedAgain]
 
 
+class RouteEventsTold(Command, frozen=True, tag=132):
+    """The jobs that tell of these events are there."""
+
+    ids: list[int]
+
+
 AnyMetaCommand = (
     Bootstrap
     | PutDatabase
@@ -364,4 +370,5 @@ AnyMetaCommand = (
     | RouteFailed
     | RouteSucceeded
     | Reseal
+    | RouteEventsTold
 )

@@ -3,10 +3,11 @@
 import msgspec
 
 from timemachine import failing, limits
+from timemachine.events import Event, EventKind
 from timemachine.model import Collection, Database, Failing, Route
 from timemachine.replica.meta import commands as c
 from timemachine.replica.meta.placing import place_new
-from timemachine.replica.meta.records import MetaResult, refused
+from timemachine.replica.meta.records import MetaResult, RouteEvent, refused
 from timemachine.replica.meta.sealing import may_store
 from timemachine.replica.meta.tables import Tables
 
@@ -241,7 +242,24 @@ def _disable(tables: Tables, route: Route, reason: str, now_ms: int) -> MetaResu
         failing=Failing(cleared_ms=now_ms),
     )
     tables.keep(route)
+    if route.alert_route is not None and len(tables.events) < limits.EVENTS_WAITING_MAX:
+        event = Event(
+            kind=EventKind.DISABLED,
+            at_ms=now_ms,
+            route=route.name,
+            alert_route=route.alert_route,
+            reason=reason,
+        )
+        tables.keep(RouteEvent(tables.new_uid(), route.db, event))
     return MetaResult(kind="replaced", route=route)
+
+
+def route_events_told(tables: Tables, command: c.RouteEventsTold) -> MetaResult:
+    """Forget the events whose jobs are there."""
+    told = [tables.events[each] for each in command.ids if each in tables.events]
+    for event in told:
+        tables.drop(event)
+    return MetaResult(kind="deleted" if told else "unchanged")
 
 
 def put_settings(tables: Tables, command: c.PutSettings) -> MetaResult:

@@ -75,6 +75,7 @@ _HANDLERS: Final[dict[type, Callable[[Tables, Any], MetaResult]]] = {
     c.RouteFailed: content.route_failed,
     c.RouteSucceeded: content.route_succeeded,
     c.Reseal: sealing.reseal,
+    c.RouteEventsTold: content.route_events_told,
 }
 assert set(get_args(c.AnyMetaCommand)) == set(_HANDLERS), "every command of the log has its effect"
 

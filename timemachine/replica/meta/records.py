@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from timemachine import codec
+from timemachine.events import Event
 from timemachine.model import (
     Collection,
     Database,
@@ -58,6 +59,14 @@ class PlanMoves(msgspec.Struct, frozen=True, array_like=True):
     copied_bytes: tuple[int, ...]
 
 
+class RouteEvent(msgspec.Struct, frozen=True, array_like=True):
+    """Something that is to be told of a route of a database. `id` is a uid like all others."""
+
+    id: int
+    db: str
+    event: Event
+
+
 MetaRecord = (
     Database
     | Collection
@@ -70,6 +79,7 @@ MetaRecord = (
     | Plan
     | PlanMoves
     | Restore
+    | RouteEvent
 )
 
 
@@ -107,6 +117,7 @@ _READERS: Final[dict[bytes, Callable[[bytes], MetaRecord]]] = {
     b"q": codec.decoder(Plan),
     b"m": codec.decoder(PlanMoves),
     b"b": codec.decoder(Restore),
+    b"e": codec.decoder(RouteEvent),
 }
 
 
@@ -135,6 +146,8 @@ def row_of(record: MetaRecord) -> bytes:
             return b"m" + id.encode()
         case Restore(id=id):
             return b"b" + id.encode()
+        case RouteEvent(id=number):
+            return b"e" + u64(number)
 
 
 def read_record(row: bytes, value: bytes) -> MetaRecord:

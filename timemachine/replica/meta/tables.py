@@ -17,6 +17,7 @@ from timemachine.replica.meta.records import (
     MetaRecord,
     MetaState,
     PlanMoves,
+    RouteEvent,
     read_record,
     read_state,
     row_of,
@@ -35,7 +36,7 @@ class Tables:
 
     `databases`, `collections` and `routes` are by name, the two `..._by_uid` by uid, `nodes` by
     id, `tokens` by the part that is no secret, `placements` by group: (collection uid, index);
-    `plans` and `plan_moves` are by the id of the plan, `restores` by their own.
+    `plans` and `plan_moves` are by the id of the plan, `restores` and `events` by their own.
     """
 
     def __init__(self, keys: ReplicaKeys, overlay: Overlay) -> None:
@@ -55,6 +56,7 @@ class Tables:
         self.plans: dict[str, Plan] = {}
         self.plan_moves: dict[str, PlanMoves] = {}
         self.restores: dict[str, Restore] = {}
+        self.events: dict[int, RouteEvent] = {}
         self.changes = 0
         self.placed = 0
 
@@ -84,6 +86,7 @@ class Tables:
             self.plans,
             self.plan_moves,
             self.restores,
+            self.events,
         ):
             table.clear()
         self.settings = Settings()
@@ -157,6 +160,8 @@ class Tables:
                 self.plan_moves[record.id] = record
             case Restore():
                 self.restores[record.id] = record
+            case RouteEvent():
+                self.events[record.id] = record
 
     def keep(self, record: MetaRecord) -> None:
         """Have a record in memory and in its row."""
@@ -194,4 +199,6 @@ class Tables:
                 del self.plan_moves[record.id]
             case Restore():
                 del self.restores[record.id]
+            case RouteEvent():
+                del self.events[record.id]
         self.overlay.delete(self.keys.record + row_of(record))

@@ -12,6 +12,7 @@ from timemachine.replica.meta import (
     DisableRoute,
     MetaResult,
     PutRoute,
+    RouteEventsTold,
     RouteFailed,
     RouteSucceeded,
 )
@@ -143,3 +144,36 @@ def test_of_a_route_that_is_gone_nothing_is_noted() -> None:
         RouteSucceeded(now_ms=1, uid=99, at_ms=1),
     ):
         assert "not_found" == meta.apply(command).code
+
+
+def test_a_route_that_the_system_stops_is_told_to_its_alert_route() -> None:
+    """Whatever the reason; kept through a restart until it is told, once."""
+    routes = _Routes(alert_route="ops")
+    routes.disable(1)
+    routes.disable(1)
+    (told,) = routes.meta.machine.events.values()
+    assert ("default", "r", "ops", "gone") == (
+        told.db,
+        told.event.route,
+        told.event.alert_route,
+        told.event.reason,
+    )
+    assert {told.id: told} == routes.meta.reloaded().events
+    command = RouteEventsTold(now_ms=8, ids=[told.id, told.id + 1])
+    assert "deleted" == routes.meta.apply(command).kind
+    assert "unchanged" == routes.meta.apply(command).kind
+    assert {} == routes.meta.machine.events
+    # Another time is another event.
+    routes.change(disabled=None)
+    routes.disable(3)
+    (again,) = routes.meta.machine.events.values()
+    assert told.id != again.id
+
+
+def test_an_operator_who_closes_a_route_is_not_told_of_it() -> None:
+    """Neither is anybody of a route without an alert route."""
+    routes = _Routes(alert_route="ops")
+    routes.change(enabled=False)
+    routes.change(enabled=True, paused=True, alert_route=None)
+    routes.disable(3)
+    assert {} == routes.meta.machine.events

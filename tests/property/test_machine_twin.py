@@ -1,5 +1,6 @@
 """The job machine against a dumb twin, and its invariants after every entry."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from timemachine import codec
 from timemachine.backup.fates import fate
+from timemachine.events import EventKind
 from timemachine.model import (
     AttemptRecord,
     JobRecord,
@@ -25,6 +27,8 @@ from timemachine.replica.records import (
     RouteCounts,
     read_attempt,
     read_batch,
+    read_event,
+    read_event_count,
     read_job,
 )
 from timemachine.replica.results import BulkProgress, ClaimResult
@@ -51,16 +55,22 @@ class Bench:
         self.log: list[bytes] = []
         self.bulk_at = b""
         self.redriven: set[str] = set()
+        # What there was to tell, by type, and what was written of it, by its number.
+        self.to_tell: Counter[str] = Counter()
+        self.written: dict[int, str] = {}
 
     def apply(self, *batch: Any) -> list[Any]:
         """Apply one entry, and make it durable."""
         self.index += 1
         data = codec.encode(list(batch))
         self.log.append(data)
+        before = self.jobs()
         results = self.machine.apply(self.index, 1, data, None)
         self.machine.flush()
         self.store.write(self.store.prepare(self.overlay.seal()))
         self.overlay.settled()
+        for command in batch:
+            self.expect_events(command, before)
         for result in results:
             if isinstance(result, BulkProgress):
                 self.bulk_at = result.cursor
@@ -70,6 +80,37 @@ class Bench:
             elif isinstance(command, c.Claim | c.ClaimBatch):
                 self.check_claims(command, result)
         return results
+
+    def expect_events(self, command: Any, before: dict[str, JobRecord]) -> None:
+        """What an entry of one command has made worth telling, as its jobs show it."""
+        asked = isinstance(command, c.Settle) and any(each.alert for each in command.items)
+        for job_id, after in self.jobs().items():
+            was = before.get(job_id)
+            if was is None or was.uid != after.uid:
+                continue
+            ended = was.state != after.state
+            if ended and after.state == JobState.DELIVERED and was.alerted is not None:
+                self.to_tell["job.recovered"] += 1
+            elif asked and ended and after.state == JobState.DEAD:
+                self.to_tell["job.dead"] += 1
+            elif asked and after.state == JobState.RETRYING and was.tries < 4 == after.tries:
+                self.to_tell["job.failing"] += 1
+
+    def check_events(self) -> None:
+        """Each is written or counted, once, and kept until it is told."""
+        state = self.machine.state
+        rows = self.store.scan(self.keys.event, after_prefix(self.keys.event), 1000)
+        assert len(rows) == state.events_written - state.events_told
+        at = len(self.keys.event)
+        for key, value in rows:
+            self.written[int.from_bytes(key[at:], "big")] = EventKind(read_event(value).kind).text
+        assert len(self.written) == state.events_written, "an event was never to be seen"
+        found = Counter(self.written.values())
+        counts = self.store.scan(self.keys.event_count, after_prefix(self.keys.event_count), 1000)
+        assert len(counts) == state.event_counts
+        for key, value in counts:
+            found[EventKind(key[-1]).text] += read_event_count(value).suppressed
+        assert found == self.to_tell
 
     def check_claims(self, command: c.Claim | c.ClaimBatch, results: list[ClaimResult]) -> None:
         """Nothing is sent again that has succeeded, whenever that was known, unless redriven."""
@@ -125,6 +166,7 @@ class Bench:
 
     def check(self) -> None:
         """Every invariant that the machine's docstring lists."""
+        self.check_events()
         jobs = self.jobs()
         self.check_batches(jobs)
         due, waiting, states, routes, tags = set(), set(), set(), set(), set()
@@ -189,7 +231,7 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
         " unclaim wait release give_up offset purge_old late orphan handover bulk"
         " forget_content forget_contents restore unpark claim_batch claim_batch claim_again"
-        " settle_batch split".split()
+        " settle_batch split told close_hours".split()
     )
     step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
@@ -287,10 +329,18 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 _record(attempt, job.version if job else 1, status, fence=bench.index),
                 time,
                 "exhausted" if verdict == 2 else None,
+                alert="ops" if choice < 3 else None,
             )
             if job is None or not job.attempts:
                 settle = msgspec.structs.replace(settle, record=b"")  # there was no such attempt
             return c.Settle(now_ms=now, items=[settle])
+        case "told":
+            return c.EventsTold(now_ms=now, until=time)
+        case "close_hours":
+            # None of them is over.
+            return c.CloseEventHours(
+                now_ms=now, counts=sorted(bench.suffixes(bench.keys.event_count))
+            )
         case "unclaim" | "handover":
             attempt = 1 if job is None else job.attempts
             item = c.ClaimItem(

@@ -15,6 +15,7 @@ from node.engine import Engine
 from node.secrets import seal_value
 from tests.checks.history import NEVER, History, Probe
 from tests.checks.promises import Judgement, judge
+from tests.sim.cluster.alerts import open_events, put_alert_route, untold
 from tests.sim.cluster.backups import Backups
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE, Conversation, Creators
 from tests.sim.cluster.growth import Growth, unsettled
@@ -24,7 +25,7 @@ from tests.sim.cluster.nemesis import Fault, Group, Nemesis
 from tests.sim.cluster.overruled import watched
 from tests.sim.cluster.pace import observed
 from tests.sim.cluster.plans import Plans
-from tests.sim.cluster.recipients import MOODS
+from tests.sim.cluster.recipients import ALERTS, MOODS
 from tests.sim.cluster.reckoning import Reckoning, rules_of
 from timemachine.errors import Unavailable
 from timemachine.group import META_GROUP
@@ -95,6 +96,8 @@ class Harness:
             self.drain()
             history = self.reckoning.finish()
             history.plans = self.plans.ends()
+        judgement = judge(history, rules_of(knobs, history))
+        judgement.broken.extend(f"events: {each}" for each in untold(self.members))
         return Result(
             knobs=knobs,
             trace=self.clock.trace,
@@ -103,7 +106,7 @@ class Harness:
             calls=len(history.calls),
             webhooks=len(history.webhooks),
             faults=self.nemesis.done + self.growth.done + self.plans.done,
-            judgement=judge(history, rules_of(knobs, history)),
+            judgement=judgement,
         )
 
     # --- phases ----------------------------------------------------------------------------
@@ -120,6 +123,8 @@ class Harness:
     def make(self) -> None:
         """Have the collection and the route made."""
         self._ask(_put_collection, self.knobs)
+        if self.knobs.alerts:
+            self._ask(put_alert_route, self.knobs)
         self._ask(_put_route, self.knobs)
 
     @property
@@ -148,7 +153,7 @@ class Harness:
         self.plans.heal()
         self.backups.stop()
         self.history.healed_ms = self.reckoning.now_ms()
-        for group in self.members.groups():
+        for group in self._own_groups():
             Prober(self, group)
 
     def drain(self) -> None:
@@ -192,10 +197,14 @@ class Harness:
         assert done[0] is not None, "a new cluster does not answer"
 
     def _all_led(self) -> bool:
-        groups = self.members.groups()
-        return len(groups) == self.knobs.num_vnodes + 1 and all(
-            self.members.leader_of(group) for group in groups
+        return len(self._own_groups()) == self.knobs.num_vnodes + 1 and all(
+            self.members.leader_of(group) for group in self.members.groups()
         )
+
+    def _own_groups(self) -> list[Group]:
+        """The groups that are there from the beginning: none of the collection of events."""
+        own = (META_GROUP[0], self.members.collection_uid)
+        return [group for group in self.members.groups() if group[0] in own]
 
     def _look(self) -> None:
         self.reckoning.look()
@@ -228,7 +237,7 @@ class Harness:
         """Whether no job is pending, on every node that could say so, and all have applied all."""
         if not self._equal() or self.growth.open or not self.plans.settled:
             return False
-        if self.backups.open or self.busy:
+        if self.backups.open or self.busy or open_events(self.members):
             return False
         if unsettled(self.members):
             return False
@@ -331,7 +340,8 @@ def _put_route(knobs: Knobs, engine: Engine, answer: Done) -> None:
             created_ms=0,
             updated_ms=0,
             secrets=(SealedKey(sealed=secret),),
-            retry=Retry(schedule_ms=(50, 100, 200), max_attempts=1_000),
+            retry=Retry(schedule_ms=(50, 100, 200), max_attempts=knobs.alerts or 1_000),
+            alert_route=ALERTS if knobs.alerts else None,
             rate=Rate(count=knobs.rate_count or None, period_ms=knobs.rate_period_ms),
             timeout_ms=1_000,
             max_in_flight=knobs.max_in_flight,

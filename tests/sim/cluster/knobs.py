@@ -54,7 +54,8 @@ class Knobs:
     Load: `clients`, `client_pace_ms` (mean time between two operations of one), `jobs` (ids),
     `read_share`, `audit_ms` (how often every node is asked for what was written last; 0: never),
     `delete_share`, `due_ms_max` (how far ahead jobs are due), `smear_ms` (over what their route
-    smears them), `mood` (of the recipient while there are faults).
+    smears them), `mood` (of the recipient while there are faults), `alerts` (after so many attempts
+    a job is dead, and its route tells another one of what fails; 0: neither).
     The nemesis: `safety_ms`, `liveness_ms` (how long nothing may get on after the faults),
     `fault_pace_ms` (mean time between two faults),
     `restart_ms_max` (how long a node is down), `fault_kinds` (how many of all kinds are used;
@@ -127,6 +128,7 @@ class Knobs:
     due_ms_max: float = 3_000.0
     smear_ms: int = 0
     mood: str = "healthy"
+    alerts: int = 0
     safety_ms: float = 20_000.0
     liveness_ms: float = 15_000.0
     fault_pace_ms: float = 1_000.0
@@ -276,6 +278,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     knobs = _draw_backups(_draw_smear(_draw_breaker(knobs)))
     if fixed.get("batch_jobs") != 1:
         knobs = _draw_batches(knobs)
+    knobs = _draw_alerts(knobs)
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -406,6 +409,18 @@ def _draw_batches(knobs: Knobs) -> Knobs:
         batch_wait_ms=rng.choice([0, 100, 500, 1_000]),
         batch_format=rng.choice(["jobs", "jobs", "cloudevents"]),
         batch_ends=rng.random() < 0.2,
+    )
+
+
+def _draw_alerts(knobs: Knobs) -> Knobs:
+    """In some seeds jobs of recipients that fail die soon, and another route is told."""
+    rng = random.Random(f"{knobs.seed}/alerts")
+    if rng.random() < 0.8:
+        return knobs
+    moods = ["failing", "failing", "flaky"]
+    return knobs.changed(
+        alerts=rng.choice([1, 2, 5, 30]),
+        mood=rng.choice(moods) if knobs.fault_kinds else knobs.mood,
     )
 
 

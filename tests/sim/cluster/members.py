@@ -24,7 +24,13 @@ from tests.sim.cluster.nemesis import Group
 from tests.sim.cluster.network import Port, SimNetwork, Weather
 from tests.sim.cluster.nodeworld import NodeWorld
 from tests.sim.cluster.pace import Pace
-from tests.sim.cluster.recipients import NodeSender, Sending, SimRecipients
+from tests.sim.cluster.recipients import (
+    ALERTS,
+    ALERTS_HOST,
+    NodeSender,
+    Sending,
+    SimRecipients,
+)
 from timemachine import limits
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.ratelimit import RateLimit
@@ -333,7 +339,8 @@ class Members:
 
     def _leaves(self, sending: Sending) -> None:
         leaves(self.invariants.firing, sending.request)
-        self.flight.leaves(sending, self.clock.now_ms)
+        if sending.request.target.host != ALERTS_HOST:
+            self.flight.leaves(sending, self.clock.now_ms)
 
     def begins(self, limit: RateLimit, count: int) -> None:
         """Attempts begin that count for a limit of some node.
@@ -352,7 +359,9 @@ class Members:
 
     def _is_unlimited(self) -> bool:
         meta = self.meta()
-        return meta is not None and any(route.rate.count is None for route in meta.routes.values())
+        return meta is not None and any(
+            route.rate.count is None for route in meta.routes.values() if route.name != ALERTS
+        )
 
     def _shares(self, kind: Kind) -> dict[int, int]:
         """What each node owns of the route, by what it knows; of one that is down what it knew."""
@@ -361,6 +370,8 @@ class Members:
             engine = member.engine
             if engine is not None:
                 for route in engine.meta.routes.values():
+                    if route.name == ALERTS:
+                        continue
                     most = route.max_in_flight if kind == Kind.FLIGHT else route.rate.count
                     if most is not None:
                         owned[number] = engine.delivery._window.share.of(most)
@@ -645,8 +656,8 @@ class Members:
 
     @property
     def collection_uid(self) -> int:
-        """The uid of the one collection; 0 before it is there."""
-        return max((group[0] for group in self.groups()), default=0)
+        """The uid of the first collection, before that of events; 0 before it is there."""
+        return min((group[0] for group in self.groups() if group[0]), default=0)
 
     def place_of(self, job: str) -> int:
         """The index of a job's vnode."""
@@ -728,6 +739,10 @@ def in_limits(knobs: Knobs) -> Iterator[None]:
             limits.BACKUP_SCAN_BYTES, knobs.backup_page_bytes, 150 * knobs.backup_page_jobs
         ),
         "BACKUP_VIEW_MS": knobs.backup_view_ms,
+        # So that hours end while there are faults.
+        "EVENT_HOUR_MS": 3_000,
+        "EVENT_LOOK_MS": 500,
+        "EVENTS_PER_HOUR_MAX": 3,
     }
     before = {name: getattr(limits, name) for name in wanted}
     try:

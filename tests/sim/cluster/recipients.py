@@ -14,6 +14,10 @@ from tests.sim.cluster.clockwork import HTTP, SOON, Clockwork
 from tests.sim.cluster.nodeworld import NodeWorld
 from timemachine.outbound import Outcome, Request
 
+ALERTS: Final = "alerts"
+"""The route that alerts, which goes to a recipient of its own."""
+ALERTS_HOST: Final = "alerts.test"
+
 _ID: Final = b"\r\nwebhook-id: "
 _ATTEMPT: Final = b"\r\nTimeMachine-Attempt: "
 

@@ -15,7 +15,7 @@ from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import Member, Members
 from tests.sim.cluster.nemesis import PLANNED, lasting_ms
 from tests.sim.cluster.nemesis import Fault as Strike
-from tests.sim.cluster.recipients import Sending
+from tests.sim.cluster.recipients import ALERTS_HOST, Sending
 from timemachine import codec
 from timemachine.group import META_GROUP
 from timemachine.logrows import LogState
@@ -132,9 +132,14 @@ class Reckoning:
         """Complete the history: what arrived, how jobs ended, and what the replicas hold."""
         history = self.history
         history.ended_ms = self.now_ms()
-        arrivals = self._members.recipients.arrivals
+        arrivals = [
+            sending
+            for sending in self._members.recipients.arrivals
+            if sending.request.target.host != ALERTS_HOST
+        ]
         history.webhooks = [webhook for sending in arrivals for webhook in _webhooks(sending)]
-        history.groups = set(self._members.groups())
+        own = (META_GROUP[0], self._members.collection_uid)
+        history.groups = {group for group in self._members.groups() if group[0] in own}
         history.members = self._members.memberships()
         for member in self._members.members.values():
             if member.engine is not None and not member.disk.store.damaged:
@@ -225,4 +230,5 @@ def rules_of(knobs: Knobs, history: History) -> Rules:
         probe_ms=over_ms,
         steps_max=50_000,
         lag_ms=knobs.safety_ms + over_ms,
+        unsent_states=frozenset({"dead"} if knobs.alerts else ()),
     )

@@ -51,6 +51,7 @@ _OF_ROUTE: Final = (
     "batch_wait_ms",
     "batch_format",
     "batch_ends",
+    "alerts",
 )
 _OTHER: Final = 1 << 48
 """Added to the seed of the first cluster, it is that of the other one."""
@@ -60,7 +61,7 @@ def restoring(harness: Harness) -> "RestoreHarness | None":
     """The cluster into which a backup of a finished run is restored; None if there is none."""
     meta = harness.members.meta()
     whole = [backup for backup in harness.backups.taken if backup.whole]
-    if not harness.knobs.restores or not whole or meta is None:
+    if not harness.knobs.restores or not whole or meta is None or harness.knobs.alerts:
         return None
     dice = random.Random(f"{harness.knobs.seed}/restore")
     # The route comes from the backup, as it was made there.

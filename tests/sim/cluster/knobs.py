@@ -278,7 +278,8 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
     knobs = _draw_backups(_draw_smear(_draw_breaker(knobs)))
     if fixed.get("batch_jobs") != 1:
         knobs = _draw_batches(knobs)
-    knobs = _draw_alerts(knobs)
+    if fixed.get("alerts", 1):
+        knobs = _draw_alerts(knobs)
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()

@@ -61,6 +61,7 @@ class Events:
         # Groups of which something is under way, and until when that is waited for.
         self._busy: dict[Vnode, float] = {}
         self._looked: dict[Vnode, float] = {}
+        self._turn = 0
         self.told: dict[str, int] = {}
         self.suppressed = 0
 
@@ -146,7 +147,10 @@ class Events:
         if not found:
             self._busy.pop(self._meta_vnode, None)
             return
-        db = found[0].db
+        # In turn: one database without room for its events must not keep those of others waiting.
+        dbs = sorted({each.db for each in found})
+        self._turn += 1
+        db = dbs[self._turn % len(dbs)]
         found = [each for each in found if each.db == db][: limits.EVENTS_TOLD_AT_ONCE]
         jobs = [
             (

@@ -188,3 +188,30 @@ def test_a_stopped_route_is_told_by_whoever_leads_meta() -> None:
         if request.target.host == "ops.test"
     ]
     assert 1 == kinds.count("route.disabled")
+
+
+def test_a_database_without_room_keeps_no_other_waiting() -> None:
+    """Routes of two were stopped; the events of the first one have nowhere to go."""
+    cluster = _Alerting()
+    nodes = cluster.nodes
+    nodes.ask_meta(lambda now_ms: m.PutDatabase(now_ms=now_ms, name="a"))
+    stuck = cluster.store(replace(cluster.route, db="a", version=0))
+    for route in (stuck, cluster.route):
+        nodes.ask_meta(
+            lambda now_ms, route=route: m.DisableRoute(
+                now_ms=now_ms, uid=route.uid, version=route.version, reason="gone"
+            )
+        )
+    # Before anything is told: no node may make the collection of database `a`.
+    for engine in cluster.engines:
+        propose = engine.events._propose_meta
+
+        def refusing(command: Any, done: Any, propose: Any = propose) -> None:
+            if command.db == "a":
+                done(m.MetaResult(kind="refused", code="limit_reached"))
+            else:
+                propose(command, done)
+
+        engine.events._propose_meta = refusing
+    cluster.world.run_for(20_000)
+    assert ["a"] == [each.db for each in cluster.engines[0].meta.events.values()]

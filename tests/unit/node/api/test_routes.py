@@ -113,6 +113,20 @@ async def test_what_was_read_can_be_sent_back(api: Api) -> None:
         assert secret not in everything
 
 
+async def test_a_route_names_who_is_told_of_it(api: Api) -> None:
+    """One that is there; what was named before may be sent back when it is not any more."""
+    ops = ROUTE.rpartition("/")[0] + "/ops"
+    assert 201 == (await api.ask("PUT", ops, URL)).status
+    made = await api.ask("PUT", ROUTE, URL | {"alert_route": "ops"})
+    assert (200, "ops") == (made.status, made.json["alert_route"])
+    await api.ask("DELETE", ops)
+    again = await api.ask("PUT", ROUTE, made.json)
+    assert (200, "ops") == (again.status, again.json["alert_route"])
+    assert "ops" == (await api.ask("PATCH", ROUTE, {"timeout_ms": 2000})).json["alert_route"]
+    assert None is (await api.ask("PATCH", ROUTE, {"alert_route": None})).json["alert_route"]
+    assert 400 == (await api.ask("PATCH", ROUTE, {"alert_route": "ops"})).status
+
+
 async def test_masks_without_anything_behind_them(api: Api) -> None:
     """A mask that stands for nothing stored is refused, never stored."""
     for body, pointer in (

@@ -75,6 +75,10 @@ def untold(members: Members) -> Iterator[str]:
         return
     told, suppressed = Told(), 0
     collection = meta.collections.get((DB, EVENTS_COLLECTION))
+    if not members.knobs.alerts:
+        if collection is not None:
+            yield "there is a collection of events, and no route that alerts"
+        return
     if collection is not None:
         for store, keys in _led(members, collection):
             for job_id, record in _jobs(store, keys):

@@ -1,4 +1,4 @@
-"""The route that alerts in simulated clusters, and whether all there was to tell was told.
+"""The route that alerts in simulated clusters, and whether all there was to tell was told (C15).
 
 At the end each dead job has its event, or stands in a number of events that were only counted;
 each event has arrived, and under one `webhook-id` nothing but the same event.
@@ -121,6 +121,8 @@ class Told:
         self.jobs: dict[str, set[str]] = {}
         self.identities: dict[str, int] = {}
         self.suppressed = 0
+        self.moments: set[tuple[str, str, str]] = set()
+        self.twice = 0
 
     def add(self, body: dict[str, Any], record: JobRecord) -> None:
         """One of them."""
@@ -129,6 +131,8 @@ class Told:
         if kind == "events.suppressed":
             self.suppressed += data["suppressed"]
         elif "job" in data:
+            self.twice += (body["timestamp"], kind, data["job"]) in self.moments
+            self.moments.add((body["timestamp"], kind, data["job"]))
             self.events.add((kind, data["webhook_id"]))
             self.jobs.setdefault(data["job"], set()).add(kind)
 
@@ -137,7 +141,9 @@ class Told:
         return self.jobs.get(job_id, set())
 
     def strange(self) -> Iterator[str]:
-        """A recovery of what was never told as failing."""
+        """A recovery of what was never told as failing, and what has two jobs."""
+        if self.twice:
+            yield f"{self.twice} events were told by more than one webhook"
         for job_id, kinds in self.jobs.items():
             if kinds == {"job.recovered"}:
                 yield f"{job_id} is told as recovered, and never was as failing"

@@ -97,7 +97,7 @@ class Harness:
             history = self.reckoning.finish()
             history.plans = self.plans.ends()
         judgement = judge(history, rules_of(knobs, history))
-        judgement.broken.extend(f"events: {each}" for each in untold(self.members))
+        judgement.broken.extend(f"C15: {each}" for each in untold(self.members))
         return Result(
             knobs=knobs,
             trace=self.clock.trace,

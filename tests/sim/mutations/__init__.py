@@ -14,6 +14,7 @@ from tests.sim.mutations import (
     breakers,
     compactions,
     consensus,
+    events,
     firing,
     forwarding,
     growth,
@@ -39,6 +40,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **backups.MUTATIONS,
     **lending.MUTATIONS,
     **breakers.MUTATIONS,
+    **events.MUTATIONS,
 }
 
 _FEW: Final = 26

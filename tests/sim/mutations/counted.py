@@ -66,4 +66,6 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "rate-forgotten": 7,
     "breaker-never-tried": 35,
     "breaker-drops": 35,
+    "event-forgotten": 113,
+    "event-told-anew": 12,
 }

@@ -1,6 +1,7 @@
 """Events on three nodes: whoever leads a group tells, until it is known to be told."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -190,6 +191,10 @@ def test_a_stopped_route_is_told_by_whoever_leads_meta() -> None:
     assert 1 == kinds.count("route.disabled")
 
 
+def _as_it_is(command: m.DisableRoute, _: int) -> m.DisableRoute:
+    return command
+
+
 def test_a_database_without_room_keeps_no_other_waiting() -> None:
     """Routes of two were stopped; the events of the first one have nowhere to go."""
     cluster = _Alerting()
@@ -197,11 +202,8 @@ def test_a_database_without_room_keeps_no_other_waiting() -> None:
     nodes.ask_meta(lambda now_ms: m.PutDatabase(now_ms=now_ms, name="a"))
     stuck = cluster.store(replace(cluster.route, db="a", version=0))
     for route in (stuck, cluster.route):
-        nodes.ask_meta(
-            lambda now_ms, route=route: m.DisableRoute(
-                now_ms=now_ms, uid=route.uid, version=route.version, reason="gone"
-            )
-        )
+        command = m.DisableRoute(now_ms=1, uid=route.uid, version=route.version, reason="gone")
+        nodes.ask_meta(partial(_as_it_is, command))
     # Before anything is told: no node may make the collection of database `a`.
     for engine in cluster.engines:
         propose = engine.events._propose_meta

@@ -138,7 +138,7 @@ def test_the_bytes_of_the_commands() -> None:
     item = c.RestoreItem("a", job(JobState.SCHEDULED, 5), b"m", [(4, b"t")])
     step = c.RestoreJobs(now_ms=1, restore="r", part=2, number=3, items=[item])
     record = (
-        "dc001e" + "c410" + "75" * 16 + "030032c0a568656c6c6f029001020501010104"
+        "dc001f" + "c410" + "75" * 16 + "030032c0a568656c6c6f029001020501010104"
         "00c0c0c0c0c0000009c40131c400000000c400c0"
     )
     expected = "01919614a17202039194a161" + record + "c4016d919204c4017401"

@@ -238,6 +238,16 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     """
     found = _open_claim(rows, job_id, revoked)
     if found is None:
+        before = rows.read(job_id)
+        if (
+            before is not None
+            and before.claim is None
+            and before.uid == revoked.uid
+            and before.version == revoked.version
+            and before.attempts + 1 == revoked.attempt
+        ):
+            # The claim did not hold, of a batch that was full: the leader has forgotten the job.
+            rows.announce(job_id, before)
         return
     before, mark = found
     if revoked.term not in (0, mark.term):

@@ -427,10 +427,8 @@ class JobRows:
             old_key = self._queue_key(raw_id, before)
             if old_key == new_key and _queue_value(before) == new_value:
                 # An un-claimed job: its row never left, but the delivery forgot about it.
-                if before.state == FIRING and after.queue == WAITING:
-                    self.effects.append(WaitingFreed(after.due_ms, job_id, new_value))
-                elif before.state == FIRING:
-                    self._announce(job_id, after, new_value)
+                if before.state == FIRING:
+                    self.announce(job_id, after)
                 return
             if old_key != new_key:
                 self._leave_queue(raw_id, before)
@@ -442,6 +440,14 @@ class JobRows:
         if after.queue == WAITING and before.queue == WAITING:
             # Its row is another one, where rows of before may have been read.
             self.effects.append(WaitingFreed(after.due_ms, job_id, new_value))
+
+    def announce(self, job_id: str, record: JobRecord) -> None:
+        """Tell the delivery once more of a row of the due or the waiting index."""
+        value = _queue_value(record)
+        if record.queue == WAITING:
+            self.effects.append(WaitingFreed(record.due_ms, job_id, value))
+        else:
+            self._announce(job_id, record, value)
 
     def _queue_key(self, raw_id: bytes, record: JobRecord) -> bytes:
         if record.queue == DUE:

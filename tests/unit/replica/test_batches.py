@@ -69,6 +69,20 @@ def test_what_does_not_fit_is_left_out() -> None:
     assert [True, False] == claimed(log, "cd", batch=b"c" * 16, max_bytes=1)
 
 
+def test_a_job_that_is_taken_back_though_it_was_left_out_is_announced() -> None:
+    """Its leader forgot it when it revoked the send (seed 163317062425864, S12)."""
+    log = Driven()
+    for name in "ab":
+        log.put(name)
+    assert [True, False] == claimed(log, "ab", max_bytes=1)
+    log.machine.take_effects()
+    for attempt, announced in ((2, []), (1, ["b"])):
+        revoked = c.Revoked(UID, 1, attempt, log.term)
+        log.apply(c.PatchJob(now_ms=3, job_id="b", if_match=9, revoked=revoked))
+        effects = log.machine.take_effects()
+        assert announced == [each.job_id for each in effects if isinstance(each, DueInserted)]
+
+
 def test_a_batch_is_claimed_again_as_it_was_or_not_at_all() -> None:
     """Not in another order, not with one less or more, not by an old leader."""
     log = bound()

@@ -41,11 +41,11 @@ attempt_filters = together(
     ),
     click.option("--to", "to_time", type=times.TIME, metavar="TIME", help="Settled before this."),
 )
-"""Options that say which attempts; `which_attempts` makes of them what operations take."""
+"""Options that say which attempts; `which` makes of them what operations take."""
 
 
-def which_attempts(
+def which(
     *, from_time: times.When | None, to_time: times.When | None, **named: str | None
 ) -> dict[str, Any]:
-    """What these options say, as operations of the SDK take it."""
+    """What options that filter say, as operations of the SDK take it."""
     return {**named, **times.window(from_time, to_time)}

@@ -174,26 +174,11 @@ def build_batch_request(
             shown = b'"webhook_id":"%b",' % name
             items.append(_job_body(prepared, record, job_id, meta, db, collection, identity=shown))
     content = b"[" + b",".join(items) + b"]"
-    identity = batch_id(batch)
-    timestamp_s = now_ms // 1000
-    signature = prepared.signer.header(identity, timestamp_s, content)
+    about = f"TimeMachine-Batch-Size: {len(members)}\r\n"
     reason = members[0].record.retry_reason
-    head = (
-        f"webhook-id: {identity}\r\n"
-        f"webhook-timestamp: {timestamp_s}\r\n"
-        f"webhook-signature: {signature}\r\n"
-        f'Idempotency-Key: "{identity}"\r\n'
-        f"TimeMachine-Attempt: {attempt}\r\n"
-        f"TimeMachine-Batch-Size: {len(members)}\r\n"
-        f"TimeMachine-Fence: {fence}\r\n"
-        + (f"TimeMachine-Retry-Reason: {reason}\r\n" if reason else "")
-        + f"Content-Length: {len(content)}\r\n\r\n"
-    )
-    return Request(
-        target=prepared.target,
-        head=static_head + head.encode("ascii"),
-        body=content,
-        timeout_ms=route.timeout_ms,
+    identity = batch_id(batch)
+    return _signed(
+        prepared, route, static_head, content, identity, attempt, about, fence, reason, now_ms
     )
 
 
@@ -215,26 +200,54 @@ def build_request(
         body = meta
     else:
         body = _job_body(prepared, record, job_id, meta, db, collection)
+    shown_id = job_id if _PLAIN(job_id) else quote(job_id, safe="")
+    about = f"TimeMachine-Trigger-Time: {record.trigger_ms}\r\nTimeMachine-Job-Id: {shown_id}\r\n"
     identity = webhook_id(record.uid, record.version, record.occurrence)
+    reason = record.retry_reason
+    # By position: this is on the way of every webhook.
+    return _signed(
+        prepared,
+        route,
+        prepared.static_head,
+        body,
+        identity,
+        attempt,
+        about,
+        fence,
+        reason,
+        now_ms,
+    )
+
+
+def _signed(
+    prepared: Prepared,
+    route: Route,
+    static_head: bytes,
+    body: bytes,
+    identity: str,
+    attempt: int,
+    about: str,
+    fence: str,
+    reason: str | None,
+    now_ms: int,
+) -> Request:
+    """The request with this body; `about` are the headers that only one of its kind has."""
     timestamp_s = now_ms // 1000
     signature = prepared.signer.header(identity, timestamp_s, body)
-    reason = record.retry_reason
-    shown_id = job_id if _PLAIN(job_id) else quote(job_id, safe="")
     head = (
         f"webhook-id: {identity}\r\n"
         f"webhook-timestamp: {timestamp_s}\r\n"
         f"webhook-signature: {signature}\r\n"
         f'Idempotency-Key: "{identity}"\r\n'
         f"TimeMachine-Attempt: {attempt}\r\n"
-        f"TimeMachine-Trigger-Time: {record.trigger_ms}\r\n"
-        f"TimeMachine-Job-Id: {shown_id}\r\n"
+        f"{about}"
         f"TimeMachine-Fence: {fence}\r\n"
         + (f"TimeMachine-Retry-Reason: {reason}\r\n" if reason else "")
         + f"Content-Length: {len(body)}\r\n\r\n"
     )
     return Request(
         target=prepared.target,
-        head=prepared.static_head + head.encode("ascii"),
+        head=static_head + head.encode("ascii"),
         body=body,
         timeout_ms=route.timeout_ms,
     )

@@ -91,13 +91,6 @@ def filter_options(states: Sequence[str]) -> Decorator:
     )
 
 
-def _which(
-    *, from_time: times.When | None, to_time: times.When | None, **named: str | None
-) -> dict[str, Any]:
-    """What filter options say, as operations of the SDK take it."""
-    return {**named, **times.window(from_time, to_time)}
-
-
 def _body(
     *,
     route: str | None,
@@ -298,7 +291,7 @@ def list_(given: Given, /, collection: str, limit: int, every: bool, **which: An
     wanted = None if every else limit + 1
     page_size = min(wanted or limits.LIST_LIMIT_MAX, limits.LIST_LIMIT_MAX)
     call = operations.list_jobs(
-        given.database, collection, limit=wanted, page_size=page_size, **_which(**which)
+        given.database, collection, limit=wanted, page_size=page_size, **arguments.which(**which)
     )
     more = False
 
@@ -364,7 +357,7 @@ def attempts(given: Given, /, collection: str, id: str, **which: Any) -> None:
     """Show the attempts to send a job, each with its outcome."""
     answers.show_all(
         given,
-        operations.attempts(given.database, collection, id, **arguments.which_attempts(**which)),
+        operations.attempts(given.database, collection, id, **arguments.which(**which)),
         tables.attempts,
         nothing="no attempt yet",
     )
@@ -409,7 +402,7 @@ def cancel(
     It says how many there are and asks. Exit code 1 when the task did not come to its end.
     """
     given = context.ensure_object(Given)
-    begin = partial(operations.cancel_jobs, given.database, collection, **_which(**which))
+    begin = partial(operations.cancel_jobs, given.database, collection, **arguments.which(**which))
     bulk.run(context, begin, "Cancel {jobs}?", dry_run=dry_run, no_wait=no_wait, yes=yes)
 
 
@@ -463,7 +456,7 @@ def reschedule(
         collection,
         trigger_time=None if at is None else at.time_ms,
         shift_ms=shift,
-        **_which(**which),
+        **arguments.which(**which),
     )
     bulk.run(context, begin, "Reschedule {jobs}?", dry_run=dry_run, no_wait=no_wait, yes=yes)
 

@@ -248,7 +248,7 @@ def attempts(given: Given, /, route: str, limit: int, **which: Any) -> None:
         route,
         limit=limit,
         page_size=min(limit, limits.LIST_LIMIT_MAX),
-        **arguments.which_attempts(**which),
+        **arguments.which(**which),
     )
     answers.show_all(given, call, tables.route_attempts, nothing="no attempt yet")
 

@@ -127,7 +127,8 @@ class Breakers:
         if self._calls is None or not self.others:
             return
         route, now_ms = queue.route, self._world.mono_ms()
-        left_ms = breaker.settings.open_ms
+        is_open = breaker.phase is Phase.OPEN
+        left_ms = round(breaker.until_ms - now_ms) if is_open else breaker.settings.open_ms
         told = Told(
             route.uid, route.version, int(breaker.phase), round(now_ms - breaker.since_ms), left_ms
         )

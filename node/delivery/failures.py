@@ -72,10 +72,12 @@ class Failures:
         mono_ms = self._world.mono_ms()
         told = self._told.setdefault(uid, {})
         before = told.get(good)
-        if before is not None and before[0] == known:
-            again_ms = before[1] + limits.FAILING_TOLD_MS
-            if mono_ms < again_ms:
-                return False
+        if (
+            before is not None
+            and before[0] == known
+            and (mono_ms < before[1] + limits.FAILING_TOLD_MS)
+        ):
+            return False
         told[good] = (known, mono_ms)
         return True
 

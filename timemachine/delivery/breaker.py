@@ -22,7 +22,6 @@ TENTHS: Final = 10
 _LATEST: Final = 2
 _TOO_MANY: Final = 429
 _OPEN_FIRST_MS: Final = 1_000
-_OPENED_MAX: Final = 12  # the longest that a route may ask for is less than 2 ** 12 seconds
 
 
 class Phase(IntEnum):
@@ -62,7 +61,7 @@ class CircuitBreaker:
 
     __slots__ = (
         "_failures",
-        "_opened",
+        "_open_ms",
         "_tenths",
         "phase",
         "settings",
@@ -82,8 +81,8 @@ class CircuitBreaker:
         self._tenths: list[list[int]] = []
         # While HALF_OPEN, how many have failed in this trial.
         self._failures = 0
-        # How often it has opened since it was closed.
-        self._opened = 0
+        # For how long it was open the last time since it was closed; 0 if it was not.
+        self._open_ms = 0
 
     @property
     def room(self) -> int | None:
@@ -103,7 +102,7 @@ class CircuitBreaker:
             return False
         if self.phase is Phase.HALF_OPEN:
             if good:
-                self._opened = 0
+                self._open_ms = 0
                 self._enter(Phase.CLOSED)
                 return True
             self._failures += 1
@@ -150,9 +149,8 @@ class CircuitBreaker:
 
     def _open(self, now_ms: float) -> None:
         self._enter(Phase.OPEN)
-        self.until_ms = now_ms + min(_OPEN_FIRST_MS << self._opened, self.settings.open_ms)
-        # No number grows for ever.
-        self._opened = min(self._opened + 1, _OPENED_MAX)
+        self._open_ms = min(2 * self._open_ms or _OPEN_FIRST_MS, self.settings.open_ms)
+        self.until_ms = now_ms + self._open_ms
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

@@ -1,5 +1,6 @@
 """The due jobs of one route: in which order they go, and how many at a time."""
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -261,15 +262,7 @@ class RouteQueue:
             if held_up and item.due_ms < now_ms:
                 item.held_up = held_up
             items.append(item)
-        self.in_flight += len(items)
-        if len(items) < share or not self.size:
-            self._held_up = 0
-        elif share < TURN_JOBS:
-            self._hold(free, room)
-        if self.paced and items:
-            # They are sent when they are due, if nothing holds up their claims.
-            ahead_ms = max(0, max([item.due_ms for item in items]) - now_ms)
-            self.rate.begin(len(items), now_ms, mono_ms, ahead_ms)
+        self._granted(items, share, free, room, now_ms, mono_ms)
         return items
 
     def _hold(self, free: int, room: int) -> None:
@@ -313,15 +306,28 @@ class RouteQueue:
                     item.held_up = _BY_BATCH
             batches.append(batch)
             self.size -= len(batch.items)
-        self.in_flight += len(batches)
-        if len(batches) < share or not self.size:
+        self._granted(batches, share, free, room, now_ms, mono_ms)
+        return batches
+
+    def _granted(
+        self,
+        granted: Sequence[Item] | Sequence[Batch],
+        share: int,
+        free: int,
+        room: int,
+        now_ms: int,
+        mono_ms: float,
+    ) -> None:
+        """Requests were given slots, `share` at most: how it stands with the limits by them."""
+        self.in_flight += len(granted)
+        if len(granted) < share or not self.size:
             self._held_up = 0
         elif share < TURN_JOBS:
             self._hold(free, room)
-        if self.paced and batches:
-            ahead_ms = max(0, max([batch.due_ms for batch in batches]) - now_ms)
-            self.rate.begin(len(batches), now_ms, mono_ms, ahead_ms)
-        return batches
+        if self.paced and granted:
+            # They are sent when they are due, if nothing holds up their claims.
+            ahead_ms = max(0, max([each.due_ms for each in granted]) - now_ms)
+            self.rate.begin(len(granted), now_ms, mono_ms, ahead_ms)
 
     @property
     def is_full(self) -> bool:

@@ -183,34 +183,31 @@ def _decision(
 ) -> RetryDecision:
     route = item.queue.route
     headers = outcome.headers
-    retry_after = headers.get("retry-after")
     if is_success(outcome.status) and "webhook-delivery" not in headers:
         # As nearly all end, so what `decide` would say is not made anew for each.
-        decision = DELIVERED
-    else:
-        decision = decide(
-            AttemptFacts(
-                status=outcome.status,
-                error_code=outcome.error_code,
-                retry_after=retry_after,
-                webhook_delivery=headers.get("webhook-delivery"),
-                bytes_sent=outcome.bytes_sent,
-            ),
-            route.retry,
-            attempt=record.tries + 1,
-            first_attempt_ms=record.first_claim_ms,
-            ended_ms=now_ms,
-            random=random,
-            delivery=route.delivery,
-            non_retryable_status=route.non_retryable_status,
-            # Of those alone that failed for the same reason, right before.
-            uncounted=(
-                max(0, claim.attempt - 1 - record.tries)
-                if record.retry_reason == outcome.error_code
-                else 0
-            ),
-        )
-    return decision
+        return DELIVERED
+    return decide(
+        AttemptFacts(
+            status=outcome.status,
+            error_code=outcome.error_code,
+            retry_after=headers.get("retry-after"),
+            webhook_delivery=headers.get("webhook-delivery"),
+            bytes_sent=outcome.bytes_sent,
+        ),
+        route.retry,
+        attempt=record.tries + 1,
+        first_attempt_ms=record.first_claim_ms,
+        ended_ms=now_ms,
+        random=random,
+        delivery=route.delivery,
+        non_retryable_status=route.non_retryable_status,
+        # Of those alone that failed for the same reason, right before.
+        uncounted=(
+            max(0, claim.attempt - 1 - record.tries)
+            if record.retry_reason == outcome.error_code
+            else 0
+        ),
+    )
 
 
 def _settle(

@@ -2,10 +2,10 @@
 
 from timemachine.model import JobRecord
 from timemachine.replica import commands as c
+from timemachine.replica.claims import is_as_seen
 from timemachine.replica.records import BatchMember, BatchRow, read_job
 from timemachine.replica.results import ClaimResult
 from timemachine.replica.rows import JobRows
-from timemachine.replica.states import CLAIMABLE
 from timemachine.replica.transitions import claimed
 
 COMMAS_BYTES = 2
@@ -30,7 +30,7 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
         data = read(job + raw_id, near)
         found.append(None if data is None else read_job(data))
     fit = [
-        in_term and before is not None and _is_as_seen(before, item)
+        in_term and before is not None and is_as_seen(before, item)
         for before, item in zip(found, command.items, strict=True)
     ]
     if command.again:
@@ -65,15 +65,6 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
     for batch in left:
         rows.dissolve(batch)
     return results
-
-
-def _is_as_seen(before: JobRecord, item: c.ClaimItem) -> bool:
-    return (
-        before.uid == item.uid
-        and before.version == item.version
-        and before.attempts + 1 == item.attempt
-        and before.state in CLAIMABLE
-    )
 
 
 def _is_whole(rows: JobRows, command: c.ClaimBatch) -> bool:

@@ -30,6 +30,16 @@ _ATTEMPT_IN_ROW_BYTES_MAX: Final = 512
 """A list of jobs reads their rows, and what is in there."""
 
 
+def is_as_seen(before: JobRecord, item: c.ClaimItem | c.Revoked) -> bool:
+    """Whether the next attempt of a job may be claimed, and is the one that its leader means."""
+    return (
+        before.uid == item.uid
+        and before.version == item.version
+        and before.attempts + 1 == item.attempt
+        and before.state in CLAIMABLE
+    )
+
+
 def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     """Commit the intent of attempts; void for a job that is not exactly as the leader saw it.
 
@@ -48,14 +58,7 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     for item, raw_id in zip(command.items, raw_ids, strict=True):
         data = read(job + raw_id, near)
         before = None if data is None else read_job(data)
-        if (
-            not in_term
-            or before is None
-            or before.uid != item.uid
-            or before.version != item.version
-            or before.attempts + 1 != item.attempt
-            or before.state not in CLAIMABLE
-        ):
+        if not in_term or before is None or not is_as_seen(before, item):
             results.append(ClaimResult(False, before))
             continue
         if before.batch:
@@ -239,13 +242,7 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     found = _open_claim(rows, job_id, revoked)
     if found is None:
         before = rows.read(job_id)
-        if (
-            before is not None
-            and before.claim is None
-            and before.uid == revoked.uid
-            and before.version == revoked.version
-            and before.attempts + 1 == revoked.attempt
-        ):
+        if before is not None and is_as_seen(before, revoked):
             # The claim did not hold, of a batch that was full: the leader has forgotten the job.
             rows.announce(job_id, before)
         return

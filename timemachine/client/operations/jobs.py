@@ -265,7 +265,7 @@ def attempts(
     path = job_path(db, collection, id, "attempts")
     query = query_of(
         status=status,
-        response=None if response is None else str(response),
+        response=response,
         from_=optional_time_ms(from_time),
         to=optional_time_ms(to_time),
         consistency=consistency,

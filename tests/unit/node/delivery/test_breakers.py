@@ -338,6 +338,8 @@ def test_others_tell_of_it() -> None:
 
     storm.world.run_for(50)
     assert {"breaker_open"} == states()
+    ends_ms = [engine.delivery.condition(storm.route).until_ms for engine in engines.values()]
+    assert all(0 < (each or 0) - storm.world.wall_ms() <= 1_000 for each in ends_ms)
     storm.world.run_for(1_000)
     assert {"breaker_half_open"} == states()
     assert queue.breaker.noted(queue.breaker.trial, storm.world.mono_ms(), good=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from node.aliases import Aliases
 from node.backups import BackupViews
 from node.balancing import Balancing
 from node.calls import Calls
@@ -60,7 +61,8 @@ from timemachine.outbound import Sender
 from timemachine.placement import first_leader, present, weight_of
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
-from timemachine.ring import vnode_of
+from timemachine.replica.results import JobResult
+from timemachine.ring import OrderedId, home_of, vnode_of
 from timemachine.sealing import MasterKey
 from timemachine.storage.api import Store
 from timemachine.storage.overlay import Overlay
@@ -328,6 +330,7 @@ class Engine(Reader):
             self.tasks,
             self.events,
             alone=lambda: self.router.alone,
+            aliases=Aliases(world, store, self.runtime, self.gathering, self._collections),
         )
 
     # --- start and stop --------------------------------------------------------------------
@@ -647,7 +650,9 @@ class Engine(Reader):
         if vnodes is None:
             done(Unavailable("The collection is being created or deleted."))
             return
-        index = vnode_of(job_id, collection.num_vnodes)
+        if type(job_id) is OrderedId:
+            command = msgspec.structs.replace(command, job_id=str(job_id))
+        index = vnode_of(home_of(job_id), collection.num_vnodes)
         vnode = vnodes.get(index)
         size = _COMMAND_BYTES + len(getattr(command, "meta", None) or b"")
         if vnode is None or not vnode.sole:
@@ -658,6 +663,29 @@ class Engine(Reader):
             done(DiskFull(retry_after_s=10))
             return
         self.runtime.submit(vnode, command, done, size)
+
+    def place_job(self, collection: Collection, job_id: str, ordering_key: str, done: Done) -> None:
+        """Have a job found by its id that lives, or will live, in the vnode of its ordering key."""
+        command = c.PlaceJob(now_ms=self.now_ms(), job_id=str(job_id), ordering_key=ordering_key)
+        self.propose_job(collection, str(job_id), command, done)
+
+    def propose_ordered(
+        self, collection: Collection, job_id: str, command: c.PutJob, done: Done
+    ) -> None:
+        """Put the create of a job with an ordering key through the logs: of its id, of its key."""
+        key = command.ordering_key
+        assert key is not None
+        assert command.create_only, "no send was revoked for it"
+
+        def placed(result: Any) -> None:
+            if not isinstance(result, JobResult):
+                done(result)
+            elif result.kind == "refused":
+                done(msgspec.structs.replace(result, code="job_exists"))
+            else:
+                self.propose_job(collection, OrderedId(job_id, key), command, done)
+
+        self.place_job(collection, job_id, key, placed)
 
     def _bound(self, group: Group, command: Any) -> Any:
         """A command of another node, bound to the route that has the name now.
@@ -680,13 +708,37 @@ class Engine(Reader):
     ) -> None:
         """Put many creates, each with the index of its job's vnode, through the logs at once.
 
-        They are of `create_only`, so that no send was revoked for one.
+        They are of `create_only`, so that no send was revoked for one. The ids of those with an
+        ordering key are placed.
         """
+        size = sum([_COMMAND_BYTES + len(command.meta) for _, command in creates])
+        self._propose_all(collection, creates, size, done)
+
+    def place_jobs(
+        self, collection: Collection, creates: list[c.PutJob], done: Callable[[list[Any]], None]
+    ) -> None:
+        """Place the ids of creates with an ordering key, as `place_job` does."""
+        now_ms = self.now_ms()
+        places = [
+            (
+                vnode_of(each.job_id, collection.num_vnodes),
+                c.PlaceJob(now_ms=now_ms, job_id=each.job_id, ordering_key=each.ordering_key or ""),
+            )
+            for each in creates
+        ]
+        self._propose_all(collection, places, _COMMAND_BYTES * len(places), done)
+
+    def _propose_all(
+        self,
+        collection: Collection,
+        creates: Sequence[tuple[int, c.PutJob | c.PlaceJob]],
+        size: int,
+        done: Callable[[list[Any]], None],
+    ) -> None:
         vnodes = self._vnodes.get(collection.uid)
         if vnodes is None:
             done([Unavailable("The collection is being created or deleted.")] * len(creates))
             return
-        size = sum([_COMMAND_BYTES + len(command.meta) for _, command in creates])
         if not self.router.alone:
             uid = collection.uid
             self.router.propose_many([((uid, place), each) for place, each in creates], done, size)

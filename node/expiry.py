@@ -7,6 +7,7 @@ also has events told that were not at once, for whatever reason.
 from collections.abc import Callable
 from functools import partial
 
+from node.aliases import Aliases
 from node.env import World
 from node.events import Events
 from node.replicas import job_machine
@@ -62,6 +63,7 @@ class Expiry:
         events: Events,
         *,
         alone: Callable[[], bool],
+        aliases: Aliases,
     ) -> None:
         self._world = world
         self._store = store
@@ -73,6 +75,7 @@ class Expiry:
         self._tasks = tasks
         self._events = events
         self._alone = alone
+        self._aliases = aliases
         self._next_vnode = 0
         self._kept: dict[tuple[int, int], _Kept] = {}
 
@@ -83,6 +86,7 @@ class Expiry:
     def forget_vnode(self, group: tuple[int, int]) -> None:
         """A vnode is gone."""
         self._kept.pop(group, None)
+        self._aliases.forget_vnode(group)
 
     def _round(self) -> None:
         if not self._runtime.working:
@@ -111,6 +115,7 @@ class Expiry:
             self._forget_requests(vnode, job_machine(vnode).state.requests, c.Forget)
             self._tidy(vnode)
             self._events.visit(vnode)
+            self._aliases.look(vnode)
         except StoreDamaged as error:
             self._runtime.damaged(error)
 

@@ -61,17 +61,21 @@ class Learning:
                 return
 
     def _ids(self, machine: JobMachine) -> Iterator[None]:
-        prefix = machine.keys.job
-        cursor, stop = prefix, after_prefix(prefix)
-        while not machine.ids.complete:
-            rows = self._store.scan(cursor, stop, _ROWS)
-            for key, _ in rows:
-                machine.ids.add(key[len(prefix) :])
-            if len(rows) == _ROWS:
-                cursor = rows[-1][0] + b"\0"
-            else:
-                machine.ids.complete = True
-            yield
+        if machine.ids.complete:
+            return
+        for prefix in (machine.keys.alias, machine.keys.job):
+            cursor, stop = prefix, after_prefix(prefix)
+            more = True
+            while more:
+                rows = self._store.scan(cursor, stop, _ROWS)
+                for key, _ in rows:
+                    machine.ids.add(key[len(prefix) :])
+                more = len(rows) == _ROWS
+                if more:
+                    cursor = rows[-1][0] + b"\0"
+                elif prefix == machine.keys.job:
+                    machine.ids.complete = True
+                yield
 
     def _due(self, machine: JobMachine) -> Iterator[None]:
         keys = machine.keys

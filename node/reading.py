@@ -8,8 +8,18 @@ from collections.abc import Iterable
 from node.replicas import job_machine
 from timemachine.model import AttemptRecord, Collection, JobRecord, JobState, Leadership, Queue
 from timemachine.replica.commands import PendingItem
-from timemachine.replica.records import find_leaders, read_attempt, read_job, read_meta, whole
-from timemachine.ring import vnode_of
+from timemachine.replica.ordering import group_of
+from timemachine.replica.records import (
+    Alias,
+    find_leaders,
+    read_alias,
+    read_attempt,
+    read_job,
+    read_meta,
+    read_turn,
+    whole,
+)
+from timemachine.ring import home_of, vnode_of
 from timemachine.storage.api import Store, View
 from timemachine.storage.keys import u32
 from timemachine.vnode import Vnode
@@ -59,14 +69,29 @@ class Reader:
     # --- one job ---------------------------------------------------------------------------
 
     def vnode_of(self, collection: Collection, job_id: str) -> int:
-        """Index of the vnode that a job id belongs to."""
-        return vnode_of(job_id, collection.num_vnodes)
+        """Index of the vnode that a job id belongs to, or its ordering key, where that is known."""
+        return vnode_of(home_of(job_id), collection.num_vnodes)
+
+    def alias_of(self, collection: Collection, job_id: str) -> Alias | None:
+        """Where the job of an id is, as its vnode's replica here says, if that is elsewhere."""
+        vnode = self._vnode(collection, job_id)
+        data = None if vnode is None else self._store.get(vnode.keys.alias + job_id.encode())
+        return None if data is None else read_alias(data)
+
+    def ahead_of(self, collection: Collection, job_id: str, record: JobRecord) -> str | None:
+        """The id of the job that this one waits for: of the same route and ordering key."""
+        vnode = self._vnode(collection, job_id)
+        if vnode is None or record.order is None:
+            return None
+        data = self._store.get(vnode.keys.turn + group_of(record))
+        head = "" if data is None else read_turn(data).head
+        return head if head not in ("", job_id) else None
 
     def _vnode(self, collection: Collection, job_id: str) -> Vnode | None:
         vnodes = self._vnodes.get(collection.uid)
         if vnodes is None:
             return None
-        return vnodes.get(vnode_of(job_id, collection.num_vnodes))
+        return vnodes.get(vnode_of(home_of(job_id), collection.num_vnodes))
 
     def read_job(self, collection: Collection, job_id: str) -> tuple[JobRecord, bytes] | None:
         """The durable job and its meta bytes."""

@@ -52,6 +52,7 @@ HELD_UP_BY: Final[dict[str, str]] = {
     "batch": "while its batch waited for other jobs",
     "missing": "while there was no such route",
     "restore": "while it was held by a restore",
+    "order": "while an earlier job of its ordering key had not ended",
 }
 """The phase `wait` by its reason."""
 
@@ -107,6 +108,8 @@ class Facts(NamedTuple):
     attempts  of this version, the oldest first
     leaders   the last ones of its vnode, the oldest first
     closed    why nothing is sent by its route: paused, disabled, missing; None if it is open
+    ahead     the id of the job whose turn it is among those of its route and ordering key, if that
+              is another one
     """
 
     record: JobRecord
@@ -114,6 +117,7 @@ class Facts(NamedTuple):
     leaders: Sequence[Leadership]
     closed: str | None
     now_ms: int
+    ahead: str | None = None
 
 
 def explain(facts: Facts) -> Explanation:
@@ -171,7 +175,7 @@ def _steps(facts: Facts) -> Iterator[Step]:
     for each in facts.attempts:
         by = each.attempt, each.term, each.node or _node_of(leaders, each.term)
         if each.due_ms != _due_ms(record):
-            yield Step("due", each.due_ms, each.attempt, None, None, _why(each))
+            yield Step("due", each.due_ms, each.attempt, None, None, _why(record, each))
         yield Step("claimed", each.claimed_ms, *by, _in_batch(each.batch, each.batch_size))
         if each.status == _UNKNOWN:
             yield Step("given up", each.ended_ms, *by, each.error_message)
@@ -189,6 +193,8 @@ def _steps(facts: Facts) -> Iterator[Step]:
         detail = _joined(_in_batch(claim.batch), handed)
         number = _node_of(leaders, claim.term)
         yield Step("claimed", claim.claimed_ms, claim.attempt, claim.term, number, detail)
+    elif record.queue == Queue.BEHIND:
+        yield Step("behind", record.due_ms, record.attempts + 1, None, None, _job(facts.ahead))
     elif record.state in PENDING_STATES and record.attempts and record.queue:
         detail = _joined(record.retry_reason, _in_batch(record.batch))
         yield Step("due", record.due_ms, record.attempts + 1, None, None, detail)
@@ -198,7 +204,10 @@ def _steps(facts: Facts) -> Iterator[Step]:
         yield Step("dead", record.finished_ms, detail=record.reason)
 
 
-def _why(attempt: AttemptRecord) -> str | None:
+def _why(record: JobRecord, attempt: AttemptRecord) -> str | None:
+    if _is_turn(record, attempt):
+        assert record.order is not None
+        return f"after {_job(record.order.behind)}"
     return None if attempt.trigger == "scheduled" else attempt.trigger
 
 
@@ -212,6 +221,16 @@ def _in_batch(batch: bytes, size: int = 0) -> str | None:
 
 def _joined(*parts: str | None) -> str | None:
     return ", ".join(each for each in parts if each) or None
+
+
+def _job(job_id: str | None) -> str | None:
+    return f"job {job_id}" if job_id else None
+
+
+def _is_turn(record: JobRecord, attempt: AttemptRecord) -> bool:
+    """Whether an attempt was due when the job got its turn, and not before."""
+    order = record.order
+    return order is not None and bool(order.behind) and order.turn_ms == attempt.due_ms
 
 
 def _outcome(attempt: AttemptRecord) -> str:
@@ -238,7 +257,10 @@ def _phases(facts: Facts) -> Iterator[Phase]:
         yield Phase("accept", None, at_ms, accepted - at_ms)
         at_ms = accepted
     for each in facts.attempts:
-        if each.due_ms > at_ms:
+        if each.due_ms > at_ms and _is_turn(record, each):
+            yield Phase("wait", each.attempt, at_ms, each.due_ms - at_ms, "order")
+            at_ms = each.due_ms
+        elif each.due_ms > at_ms:
             yield _pause(each.trigger, each.attempt, at_ms, each.due_ms)
             at_ms = each.due_ms
         yield from _waiting(facts, each, at_ms)
@@ -328,6 +350,8 @@ def _pending(facts: Facts, at_ms: int) -> Iterator[Phase]:
 def _held_up(facts: Facts) -> str | None:
     if facts.record.queue == Queue.PARKED:
         return "restore"
+    if facts.record.queue == Queue.BEHIND:
+        return "order"
     if facts.closed == "missing":
         return facts.closed
     if (

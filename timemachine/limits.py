@@ -8,6 +8,7 @@ Sources: `docs/reference/limits` explains each to users.
 NAME_CHARACTERS_MAX = 63
 JOB_ID_BYTES_MAX = 128  # hard: part of every key
 TAGS_COUNT_MAX = 16
+ORDERING_KEY_BYTES_MAX = 256
 TAG_BYTES_MAX = 64
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 
@@ -80,6 +81,8 @@ ATTEMPT_RECORD_BYTES_MAX = 48 * 1024
 LEADERS_PER_VNODE_KEPT = 32  # who led when is told of the last; older attempts tell their terms
 REQUESTS_KEPT_MS = 24 * 3_600_000
 REQUESTS_MADE_KEPT_MS = 60_000  # likewise, of keys that nodes make for what came without one
+PLACED_MS = 60_000  # from the placing of an id to the create of its job, which is refused later
+ALIAS_KEPT_MS = 600_000  # an id belongs to an ordering key, at least, after it was placed
 REQUESTS_PER_VNODE_MAX = 200_000
 
 # --- work in progress ------------------------------------------------------------------------
@@ -303,6 +306,8 @@ assert RETRY_ATTEMPTS_MAX * ATTEMPT_RECORD_BYTES_MAX < CALL_BODY_BYTES_MAX
 assert CALL_PART_BYTES < RAFT_MESSAGE_BYTES_MAX
 # What a node repeats for itself is known by then, and not for much longer.
 assert ROUTER_TRY_MS * 2 < ROUTER_PATIENCE_MS < REQUESTS_MADE_KEPT_MS // 2
+# A create is placed, then on its way; the clocks of three leaders judge that.
+assert ROUTER_PATIENCE_MS * 3 < PLACED_MS < ALIAS_KEPT_MS // 2
 
 # --- reading over many vnodes ----------------------------------------------------------------
 GATHER_TIMEOUT_MS = 3_000  # until another node is asked for what one has not answered

@@ -147,6 +147,8 @@ class Queue(IntEnum):
     """Its route's waiting index, out of the offset's way."""
     PARKED = 3
     """None: it was past due when it was restored, and an admin is to say what becomes of it."""
+    BEHIND = 4
+    """None: it is due, and an earlier job of its route and ordering key has not ended."""
 
 
 class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -170,6 +172,21 @@ class ClaimMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     handed_over: bool = False
     delivered: bool = False
     batch: bytes = b""
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a job stands among those of its route that have the same ordering key.
+
+    key      the ordering key
+    number   rises with each job of its vnode that is made with one
+    turn_ms  when it got its turn, if it had to wait for that (0: it had not)
+    behind   the id of the job that it waited for last
+    """
+
+    key: str
+    number: int
+    turn_ms: int = 0
+    behind: str = ""
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -209,6 +226,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     attempt is not bound to any
     alerted         the route that was told that it fails, or is dead (`timemachine.events`); the
                     same one is told when it is delivered
+    order           its ordering key, and what follows from that; None without one
     """
 
     uid: bytes
@@ -242,6 +260,16 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     accepted_term: int = 0
     batch: bytes = b""
     alerted: str | None = None
+    order: Order | None = None
+
+    @property
+    def ordering_key(self) -> str | None:
+        """Its ordering key, if it has one."""
+        return None if self.order is None else self.order.key
+
+    def home(self, job_id: str) -> str:
+        """What its vnode is found by (`timemachine.ring`): its ordering key, else its id."""
+        return job_id if self.order is None else self.order.key
 
 
 class AttemptStatus(StrEnum):

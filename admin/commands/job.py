@@ -61,7 +61,11 @@ def content_options(*, route_required: bool) -> Decorator:
         click.option(
             "--tag", "tags", multiple=True, metavar="TAG", help="May be given several times."
         ),
-        click.option("--ordering-key", metavar="KEY", hidden=True),
+        click.option(
+            "--ordering-key",
+            metavar="KEY",
+            help="Sent after the job before it of the same route and key has ended.",
+        ),
         click.option("--allow-missing-route", is_flag=True, help="The route may be created later."),
         click.option(
             "--idempotency-key",

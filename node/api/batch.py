@@ -141,6 +141,7 @@ class BatchHandlers:
         if len(contents) > limits.BATCH_JOBS_MAX:
             raise _too_many(len(contents))
         built = await self._build_all(call, collection, contents)
+        await self._place(collection, built)
         creates = [each for each in built if type(each) is tuple]
         results = iter(await ask(self._engine.propose_creates, collection, creates))
         items = []
@@ -161,6 +162,23 @@ class BatchHandlers:
             body = b"".join([encode_json(item) + b"\n" for item in items])
             return Answer(body=body, content_type=NDJSON)
         return Answer(body=encode_json(BatchView(items, created, failed)))
+
+    async def _place(self, collection: Collection, built: list[Any]) -> None:
+        """Place the ids of jobs with an ordering key; those that are refused are not built."""
+        ordered = [
+            number
+            for number, each in enumerate(built)
+            if type(each) is tuple and each[1].ordering_key is not None
+        ]
+        if not ordered:
+            return
+        commands = [built[number][1] for number in ordered]
+        results = await ask(self._engine.place_jobs, collection, commands)
+        for number, result in zip(ordered, results, strict=True):
+            if isinstance(result, TimeMachineError):
+                built[number] = result
+            elif result.kind == "refused":
+                built[number] = refusal("job_exists")
 
     async def _build_all(
         self, call: Call, collection: Collection, contents: list[Any]
@@ -215,7 +233,7 @@ class BatchHandlers:
             except TimeMachineError as error:
                 built.append(error)
             else:
-                built.append((vnode_of(collection, job_id), command))
+                built.append((vnode_of(collection, body.ordering_key or job_id), command))
             if number % _BUILT_BETWEEN_YIELDS == _BUILT_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
         return built

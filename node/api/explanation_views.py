@@ -17,7 +17,7 @@ _STEPS = "accepted due claimed sent answered failed settled cancelled dead".spli
 class StepView(msgspec.Struct, frozen=True):
     """Something that happened to the job, or is to happen."""
 
-    step: Annotated[str, one_of("What happened.", *_STEPS, "given up")]
+    step: Annotated[str, one_of("What happened.", *_STEPS, "given up", "behind")]
     time: Time
     attempt: int | None
     node: Annotated[str | None, Meta(description="The node that did it, as far as is known.")]
@@ -69,6 +69,7 @@ def explanation_view(
         engine.read_leaders(collection, job_id),
         _closed(engine, collection, record),
         engine.now_ms(),
+        engine.ahead_of(collection, job_id, record),
     )
     told = explaining.explain(facts)
     return ExplanationView(

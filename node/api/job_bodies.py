@@ -8,7 +8,7 @@ from msgspec import Meta
 from node.api.conventions import CONTROL, Ignored, checked_time
 from node.api.operations import NAME_PATTERN, PATH_PARAMETERS
 from node.api.problems import invalid
-from node.api.schemas import between, exactly_one, one_of
+from node.api.schemas import between, exactly_one
 from timemachine import limits
 
 _UNSET = msgspec.UNSET
@@ -42,7 +42,19 @@ _META = Meta(
     description=f"Any JSON, at most {limits.META_BYTES_MAX} bytes and {limits.META_DEPTH_MAX}"
     " levels deep; delivered byte for byte as it came."
 )
-_ORDERING = one_of("Not supported yet; send null.", None)
+_ORDERING = Meta(
+    description="Jobs of one route and ordering key are sent one after the other, in the order of"
+    " their trigger times: each once the one before is delivered, dead or cancelled.",
+)
+OrderingKey = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+            "maxLength": limits.ORDERING_KEY_BYTES_MAX,
+        }
+    ),
+]
 
 
 class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +66,7 @@ class JobBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     delay_ms: Annotated[_Milliseconds | None, _DELAY] = None
     meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
     tags: _Tags = ()
-    ordering_key: Annotated[str | None, _ORDERING] = None
+    ordering_key: Annotated[OrderingKey | None, _ORDERING] = None
 
     SCHEMA: ClassVar[dict[str, Any]] = exactly_one("trigger_time", "delay_ms")
 
@@ -92,7 +104,9 @@ class JobPatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     route: RouteName | _Maybe = _UNSET
     meta: Annotated[msgspec.Raw | _Maybe, _META] = _UNSET
     tags: _Tags | _Maybe = _UNSET
-    ordering_key: Annotated[str | None, _ORDERING] = None
+    ordering_key: Annotated[
+        OrderingKey | _Maybe | None, Meta(description="The one it has; it cannot change.")
+    ] = _UNSET
 
     SCHEMA: ClassVar[dict[str, Any]] = {"not": {"required": ["trigger_time", "delay_ms"]}}
 
@@ -139,7 +153,18 @@ def checked_tag(tag: str, pointer: str) -> str:
     return tag
 
 
-def refuse_ordering_key(ordering_key: str | None, prefix: str = "") -> None:
-    """Only null has a meaning yet."""
-    if ordering_key is not None:
-        raise invalid(f"{prefix}/ordering_key", "Ordering keys are not supported yet; send null.")
+def checked_ordering_key(key: str, prefix: str = "") -> str:
+    """An ordering key within the limits, or a 400."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise invalid(f"{prefix}/ordering_key", "An ordering key is valid UTF-8.") from None
+    if not 1 <= size <= limits.ORDERING_KEY_BYTES_MAX or (
+        not key.isprintable() and CONTROL.search(key)
+    ):
+        raise invalid(
+            f"{prefix}/ordering_key",
+            f"An ordering key has 1 to {limits.ORDERING_KEY_BYTES_MAX} bytes of UTF-8"
+            " without control characters.",
+        )
+    return key

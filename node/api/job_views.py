@@ -64,7 +64,7 @@ class JobView(msgspec.Struct):
         str, Meta(description="The header `webhook-id` of every attempt; in a batch, of its item.")
     ]
     reason: Annotated[str | None, one_of("Why it is dead.", *DeadReason, None)]
-    ordering_key: None = None
+    ordering_key: str | None = None
     past_due: Annotated[
         bool | msgspec.UnsetType, Meta(description="It was due when it was accepted.")
     ] = msgspec.UNSET
@@ -88,7 +88,7 @@ def job_view(
     """A job as answered."""
     # By position: so many keywords cost more than encoding it all.
     view = JobView(
-        job_id,
+        str(job_id),
         record.trigger_ms,
         record.route,
         msgspec.Raw(meta),
@@ -109,13 +109,16 @@ def job_view(
     )
     if record.smear_ms:
         view.smear_ms = record.smear_ms
+    if record.order is not None:
+        view.ordering_key = record.order.key
     return view
 
 
 def found_job_view(engine: Engine, collection: Collection, job: FoundJob) -> JobView:
     """A job as answered that stands in a list."""
     job_id, record, meta = job
-    return job_view(collection, engine.vnode_of(collection, job_id), job_id, record, meta)
+    vnode = engine.vnode_of(collection, record.home(job_id))
+    return job_view(collection, vnode, job_id, record, meta)
 
 
 class PhasesView(msgspec.Struct, frozen=True):
@@ -242,7 +245,7 @@ def attempt_view(
     return AttemptView(
         id=f"{sent_as}-{record.attempt}",
         webhook_id=sent_as,
-        job_id=job_id,
+        job_id=str(job_id),
         db=collection.db,
         collection=collection.name,
         route=record.route or None,

@@ -28,11 +28,11 @@ from node.api.job_bodies import (
     JobBody,
     JobPatchBody,
     JobPutBody,
+    checked_ordering_key,
     checked_tags,
     decode_job,
     decode_patched_job,
     decode_put_job,
-    refuse_ordering_key,
     trigger_of,
 )
 from node.api.job_views import JobView, Previous, job_view
@@ -57,6 +57,7 @@ from timemachine.identifiers import UID_BYTES, uuid7, uuid8
 from timemachine.model import Collection
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
+from timemachine.ring import OrderedId, key_of
 from timemachine.smearing import smear_of
 
 _UNSET = msgspec.UNSET
@@ -126,16 +127,20 @@ class JobHandlers:
         item: int = 0,
         condition: int | None = None,
         absent: bool = False,
+        placed_ms: int | None = None,
     ) -> c.PutJob:
         """The command for a body that was sent, or what is wrong with it.
 
         `prefix` points at the body within a batch, `item` is its number there. `condition` and
-        `absent` are what If-Match and If-None-Match ask for.
+        `absent` are what If-Match and If-None-Match ask for. `placed_ms` is before the id of a job
+        with an ordering key was placed, where it is already.
         """
         engine = self._engine
         now_ms = engine.now_ms()
         trigger_ms = trigger_of(body.trigger_time, body.delay_ms, now_ms, prefix)
-        refuse_ordering_key(body.ordering_key, prefix)
+        ordering_key = body.ordering_key
+        if ordering_key is not None:
+            checked_ordering_key(ordering_key, prefix)
         meta = _NULL
         if not isinstance(body.meta, _Maybe):
             meta = checked_meta(bytes(body.meta), f"{prefix}/meta")
@@ -147,9 +152,10 @@ class JobHandlers:
         if key is not None:
             time_ms = trigger_ms if body.delay_ms is None else None
             operation = "post" if create_only else "put"
-            content = encode_content(
-                (operation, time_ms, body.delay_ms, body.route, meta, tags, condition, absent)
-            )
+            asked = (operation, time_ms, body.delay_ms, body.route, meta, tags, condition, absent)
+            if ordering_key is not None:
+                asked += (ordering_key,)  # type: ignore[assignment]
+            content = encode_content(asked)
             request = request_of(key, f"{collection.uid}/{job_id}", content, item)
         # By position: so many keywords cost more than decoding the body.
         return c.PutJob(
@@ -168,10 +174,19 @@ class JobHandlers:
             # Last: a send that was revoked must be told to the log.
             None if create_only else engine.revoke(collection, job_id),
             smear_ms,
+            ordering_key,
+            now_ms if placed_ms is None else placed_ms,
             now_ms=now_ms,
         )
 
-    def replacing(self, call: Call, collection: Collection, job_id: str, body: JobBody) -> c.PutJob:
+    def replacing(
+        self,
+        call: Call,
+        collection: Collection,
+        job_id: str,
+        body: JobBody,
+        placed_ms: int | None = None,
+    ) -> c.PutJob:
         """The command of a call that creates or replaces a job, or what is wrong with it."""
         return self.build_put(
             collection,
@@ -182,6 +197,7 @@ class JobHandlers:
             create_only=False,
             condition=self._condition(call, collection, job_id),
             absent=if_none_match(call),
+            placed_ms=placed_ms,
         )
 
     def cancelling(self, call: Call, collection: Collection, job_id: str) -> c.DeleteJob:
@@ -231,7 +247,7 @@ class JobHandlers:
         if meta is None:
             meta = self._engine.read_meta(collection, job_id)
         if place is None:
-            place = self._engine.vnode_of(collection, job_id)
+            place = self._engine.vnode_of(collection, record.home(job_id))
         view = job_view(collection, place, job_id, record, meta)
         # Judged by the moment of acceptance, so that a repeat is told the same.
         if record.trigger_ms + record.smear_ms < record.updated_ms and result.kind in _ACCEPTED:
@@ -287,7 +303,9 @@ class JobHandlers:
             allow_missing=call.flag("allow_missing_route"),
             absent=if_none_match(call),
         )
-        propose = partial(self._engine.propose_job, collection, job_id, command)
+        engine = self._engine
+        put = engine.propose_job if body.ordering_key is None else engine.propose_ordered
+        propose = partial(put, collection, job_id, command)
         return propose, partial(self._answer, collection, job_id, meta=command.meta)
 
     @operation(
@@ -324,7 +342,7 @@ class JobHandlers:
             201: Told(meaning="Created.", body=JobView, headers=("Location", *_STORED)),
             200: Told(meaning="Replaced, or equal.", body=JobView, headers=_STORED),
         },
-        refusals=[*IN_COLLECTION, _ROUTE_NEEDED, "507 disk_full"],
+        refusals=[*IN_COLLECTION, _ROUTE_NEEDED, "409 ordering_key_fixed", "507 disk_full"],
         example=Example(body=_EXAMPLE),
     )
     async def put_job(self, call: Call) -> Answer:
@@ -338,7 +356,19 @@ class JobHandlers:
         body = decoded(decode_put_job, call.body)
         if body.id not in (None, job_id):
             raise invalid("/id", "The id in the body is not the one in the path.")
-        command = self.replacing(call, collection, job_id, body)
+        key, placed_ms = body.ordering_key, self._engine.now_ms()
+        if key_of(job_id) not in (None, key):
+            raise refusal("ordering_key_fixed")
+        if key is not None:
+            # What is wrong with it is found before its id is placed, and revokes no send.
+            missing = call.flag("allow_missing_route")
+            self.build_put(collection, job_id, body, key=None, allow_missing=missing)
+            placed = partial(self._engine.place_job, collection, job_id, key)
+            result: JobResult = await ask(placed)
+            if result.kind == "refused":
+                raise refusal(result.code)
+            job_id = OrderedId(job_id, key)
+        command = self.replacing(call, collection, job_id, body, placed_ms)
         return await self._propose(collection, job_id, command, command.meta)
 
     @operation(
@@ -354,6 +384,7 @@ class JobHandlers:
             "404 job_not_found",
             _ROUTE_NEEDED,
             "409 job_finished",
+            "409 ordering_key_fixed",
             "507 disk_full",
         ],
         example=Example(body={"trigger_time": "2030-05-01T08:00:00+02:00", "tags": ["later"]}),
@@ -368,7 +399,8 @@ class JobHandlers:
         body = decoded(decode_patched_job, call.body)
         if body.id not in (_UNSET, job_id):
             raise invalid("/id", "The id of a job cannot change.")
-        refuse_ordering_key(body.ordering_key)
+        if not isinstance(body.ordering_key, _Maybe) and body.ordering_key != key_of(job_id):
+            raise refusal("ordering_key_fixed")
         now_ms = engine.now_ms()
         time = None if isinstance(body.trigger_time, _Maybe) else body.trigger_time
         delay_ms = None if isinstance(body.delay_ms, _Maybe) else body.delay_ms

@@ -263,7 +263,7 @@ class OriginalHandlers:
         record, meta = find_job(self._engine, collection, job_id)
         return json_answer(
             OriginalJobView(
-                id=job_id,
+                id=str(job_id),
                 trigger_time=msgspec.UNSET if short else record.trigger_ms,
                 trigger_ms=record.trigger_ms if short else msgspec.UNSET,
                 meta=msgspec.Raw(meta),

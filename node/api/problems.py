@@ -33,6 +33,11 @@ _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>[0-9]+)\]")
 REFUSALS: dict[str, tuple[type[errors.TimeMachineError], str]] = {
     "job_exists": (errors.Conflict, "A different job with this id exists."),
     "job_not_found": (errors.NotFound, "There is no job with this id."),
+    "ordering_key_fixed": (
+        errors.Conflict,
+        "The job of this id has another ordering key, or none, and that cannot be changed.",
+    ),
+    "placed_too_long_ago": (errors.Unavailable, "The create was on its way too long; ask again."),
     "job_finished": (errors.Conflict, "The job has ended; PUT it to start it again."),
     "job_not_dead": (errors.Conflict, "Only a dead job can be redriven."),
     "job_delivered": (errors.Conflict, "The job was delivered; redrive it with ?force=true."),

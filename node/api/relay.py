@@ -1,5 +1,8 @@
 """Where a request is answered: here, or by the node that leads what it is about.
 
+A job that has an ordering key lives in the vnode of that. Who leads the vnode of its id says so,
+and the request goes on from there.
+
 The node that a client asks checks who it is and how much it sends. Then the request goes on to the
 leader as it was read (operation, names, query, body), and its answer comes back. It goes on once:
 who does not lead says so, and has done nothing.
@@ -35,6 +38,7 @@ from timemachine.errors import (
 )
 from timemachine.group import META_GROUP
 from timemachine.replica.meta import DEFAULT_DATABASE
+from timemachine.ring import OrderedId, key_of
 
 Group = tuple[int, int]
 Job = tuple[str, str, str | int]
@@ -101,7 +105,10 @@ WHERE: Final = {operation.id: where(operation) for operation in OPERATIONS}
 
 
 class Relayed(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A request on its way from node to node; see `Call`. `operation` is the id of one."""
+    """A request on its way from node to node; see `Call`. `operation` is the id of one.
+
+    `ordering_key` is that of the job it names, where the request was at the vnode of its id before.
+    """
 
     operation: str
     method: str
@@ -110,16 +117,21 @@ class Relayed(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     headers: dict[str, str]
     body: bytes
     request_id: str
+    ordering_key: str | None = None
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What its handler has answered: an Answer's members, or an `error`."""
+    """What its handler has answered: an Answer's members, or an `error`.
+
+    With an `ordering_key` nothing was done: the job of the id that was named lives where that says.
+    """
 
     status: int = 0
     headers: dict[str, str] = {}
     content_type: str = ""
     body: bytes = b""
     error: CarriedError | None = None
+    ordering_key: str | None = None
 
 
 class _IdOnly(msgspec.Struct):
@@ -186,8 +198,22 @@ class Relay:
         if job is None or group is None:
             return await self._checked(handler, call)
         if stale(call) and group in self._engine.runtime.vnodes:
-            return await self._checked(handler, call)
+            key = self._ordering_key(job, call)
+            if key is None:
+                return await self._checked(handler, call)
+            job = _found_at(job, call, key)
+            group = self._group(job)
+            if group in self._engine.runtime.vnodes:
+                return await self._checked(handler, call)
         return await self._answer_at_leader(job, handler, operation, call, request_id)
+
+    def find(self, operation: Operation, call: Call) -> None:
+        """Have the handler find the job that is named, where all vnodes are on this node."""
+        if WHERE[operation.id] is Where.JOB_LEADER:
+            job = _job_of(operation, call)
+            key = self._ordering_key(job, call)
+            if job is not None and key is not None:
+                _found_at(job, call, key)
 
     async def _answer_at_leader(
         self,
@@ -215,7 +241,11 @@ class Relay:
                 except NotLeader:
                     await asyncio.sleep(_AGAIN_MS / 1000)
                     continue
-                return await self._checked(handler, call)
+                key = self._ordering_key(job, call)
+                if job is None or key is None:
+                    return await self._checked(handler, call)
+                job, body = _found_at(job, call, key), b""
+                continue
             if not leader or leader == asked:
                 asked = 0
                 await asyncio.sleep(_AGAIN_MS / 1000)
@@ -223,7 +253,12 @@ class Relay:
             body = body or _written(operation, call, request_id)
             timeout_ms = _timeout_ms(group, call, until - now())
             try:
-                return await self._relayed(leader, body, timeout_ms)
+                answer = await self._relayed(leader, body, timeout_ms)
+                if isinstance(answer, Answer):
+                    return answer
+                assert job is not None
+                job, body = _found_at(job, call, answer), b""
+                continue
             except NotLeader as error:
                 router.hint(group, error.leader)
             except _Silent:
@@ -253,6 +288,23 @@ class Relay:
         if isinstance(job_id, int):
             return (found.uid, job_id) if job_id < found.num_vnodes else None
         return found.uid, self._engine.vnode_of(found, job_id)
+
+    def _ordering_key(self, job: Job | None, call: Call) -> str | None:
+        """The key that a job is found by, as the vnode of its id says, which is led here.
+
+        None where it is there, or nowhere, or the request came from there.
+        """
+        if job is None:
+            return None
+        db, collection, job_id = job
+        at = _id_at(call)
+        if isinstance(job_id, int | OrderedId) or at is None or call.names[at] != job_id:
+            return None
+        found = self._engine.meta.collections.get((db, collection))
+        if found is None:
+            return None
+        alias = self._engine.alias_of(found, job_id)
+        return None if alias is None else alias.key
 
     async def _group_of(self, job: Job | None) -> Group | None:
         """The same; None only where there is no such collection, or no job is named."""
@@ -284,8 +336,11 @@ class Relay:
 
     # --- to other nodes --------------------------------------------------------------------
 
-    async def _relayed(self, leader: int, body: bytes, timeout_ms: int) -> Answer:
-        """The answer of another node. Raises NotLeader, when it has done nothing, and _Silent."""
+    async def _relayed(self, leader: int, body: bytes, timeout_ms: int) -> Answer | str:
+        """The answer of another node, or the ordering key that the job is found by.
+
+        Raises NotLeader, when it has done nothing, and _Silent.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes | TimeMachineError] = loop.create_future()
 
@@ -310,6 +365,8 @@ class Relay:
         found: Told = _read_told(answer)
         if found.error is not None:
             raise arrived(found.error)
+        if found.ordering_key is not None:
+            return found.ordering_key
         return Answer(
             status=found.status,
             headers=found.headers,
@@ -335,19 +392,28 @@ class Relay:
             headers=CIMultiDict(relayed.headers),
             body=relayed.body,
         )
+        job = _job_of(operation, call) if WHERE[operation.id] in _OF_VNODES else None
+        if relayed.ordering_key is not None and job is not None:
+            job = _found_at(job, call, relayed.ordering_key)
         task = asyncio.get_running_loop().create_task(
-            self._answer_asked(handler, operation, call, relayed.request_id, tell)
+            self._answer_asked(job, handler, operation, call, relayed.request_id, tell)
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer_asked(
-        self, handler: Handler, operation: Operation, call: Call, request_id: str, tell: Tell
+        self,
+        job: Job | None,
+        handler: Handler,
+        operation: Operation,
+        call: Call,
+        request_id: str,
+        tell: Tell,
     ) -> None:
         try:
             group: Group | None = META_GROUP
             if WHERE[operation.id] in _OF_VNODES:
-                group = await self._group_of(_job_of(operation, call))
+                group = await self._group_of(job)
             if group is not None:
                 if not self._router.leads(group):
                     leader = self._router.leader(group)
@@ -356,6 +422,10 @@ class Relay:
         except TimeMachineError as error:
             # Nothing is done yet.
             tell(error)
+            return
+        key = self._ordering_key(job, call)
+        if key is not None:
+            tell(codec.encode(Told(ordering_key=key)))
             return
         running = partial(self._checked, handler, call)
         try:
@@ -392,6 +462,25 @@ def _job_of(operation: Operation, call: Call) -> Job | None:
     return db, collection, job_id
 
 
+def _id_at(call: Call) -> int | None:
+    """Which of the names of a path is the id of a job; None where the body has it, if anything."""
+    if not call.operation.startswith("job/"):
+        return 2
+    return -1 if call.method != "POST" or len(call.names) > 2 else None
+
+
+def _found_at(job: Job, call: Call, ordering_key: str) -> Job:
+    """The job with the key that it is found by, which its handler is to know, too."""
+    db, collection, job_id = job
+    assert isinstance(job_id, str)
+    found = OrderedId(job_id, ordering_key)
+    at = _id_at(call)
+    assert at is not None
+    call.names = [*call.names]
+    call.names[at] = found
+    return db, collection, found
+
+
 class _Silent(Exception):
     """A node did not answer: whether it has done what was asked is not known."""
 
@@ -418,10 +507,11 @@ def _written(operation: Operation, call: Call, request_id: str) -> bytes:
         Relayed(
             operation=operation.id,
             method=call.method,
-            names=call.names,
+            names=[str(name) for name in call.names],
             query=call.query,
             headers=headers,
             body=call.body,
             request_id=request_id,
+            ordering_key=next((key_of(name) for name in call.names if key_of(name)), None),
         )
     )

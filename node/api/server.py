@@ -280,6 +280,7 @@ class ApiServer:
             body=body,
         )
         if self._engine.router.alone:
+            self._relay.find(operation, call)
             return await handler(call)
         return await self._relay.answer(handler, operation, call, request_id)
 

@@ -13,9 +13,10 @@ from timemachine.model import JobRecord, Route
 from timemachine.replica.commands import PendingItem
 from timemachine.replica.meta import MetaMachine
 from timemachine.replica.records import read_batch, read_job
-from timemachine.replica.states import NO_QUEUE, PARKED, WAITING
+from timemachine.replica.rows import queue_value
+from timemachine.replica.states import DUE, NO_ROW, WAITING
 from timemachine.storage.api import Store
-from timemachine.storage.keys import batch_of_due, read_due_value, u64
+from timemachine.storage.keys import batch_of_due, is_ordered, read_due_value, u64
 
 
 class Admission:
@@ -52,6 +53,9 @@ class Admission:
             head.let_go(known)
         if job_id in head.moving:
             return
+        if is_ordered(value) and not head.machine.in_turn(job_id):
+            self.stand_aside(head, key[at:], value)
+            return
         route = self._meta.routes_by_uid.get(route_uid)
         if route is None and route_uid == 0:
             route = self.late_route(head, job_id)
@@ -74,6 +78,7 @@ class Admission:
                 queue.lagging[head] = None
                 return
             item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=False)
+            item.alone = is_ordered(value)
             if queue.forming is not None:
                 self.bind(item, batch_of_due(value))
             head.known[job_id] = item
@@ -103,6 +108,25 @@ class Admission:
             value = self._store.get(key)
             if value is not None:
                 self.admit(head, key, value)
+                self._window.wake()
+
+    def stand_aside(self, head: VnodeHead, row: bytes, value: bytes) -> None:
+        """Have the job of a due or waiting row, given from its due time on, wait for its turn."""
+        due_ms, job_id = int.from_bytes(row[:8], "big"), row[8:].decode()
+        _, version, attempts, uid = read_due_value(value)
+        self._parking.stand_aside(head, due_ms, PendingItem(job_id, uid, version, attempts))
+
+    def look_for_turn(self, head: VnodeHead, job_id: str) -> None:
+        """Take a job that was not taken, if it is due all the same: it has got its turn since."""
+        record = head.machine.read(job_id) if head.fires else None
+        if record is None or record.claim is not None:
+            return
+        if record.queue == WAITING:
+            self.look_again(head, job_id, record)
+        elif record.queue == DUE:
+            key = head.vnode.keys.due + u64(record.due_ms) + job_id.encode()
+            if key < head.cursor:
+                self.admit(head, key, queue_value(record))
                 self._window.wake()
 
     def look_again(self, head: VnodeHead, job_id: str, record: JobRecord) -> None:
@@ -147,7 +171,7 @@ class Admission:
                     continue
                 data = self._store.get(head.vnode.keys.job + job_id.encode())
                 record = None if data is None else read_job(data)
-                if record is None or record.queue in (NO_QUEUE, PARKED):
+                if record is None or record.queue in NO_ROW:
                     continue
                 # Claimed by a leader of before it is no retry yet, and the claim finds that out.
                 settled = record.attempts if record.claim is None else record.attempts - 1
@@ -162,6 +186,7 @@ class Admission:
                     waiting=record.queue == WAITING,
                     bound=record.batch if record.batch == batch else b"",
                 )
+                item.alone = record.order is not None
                 head.known[job_id] = item
                 queue.push(item)
 

@@ -191,7 +191,9 @@ class Claims:
         head = item.head
         if item.batch is not None and record.attempts == item.attempts:
             # Nothing is wrong with the job: its batch was full, or cannot be sent as it was.
-            if head.fires and record.state in CLAIMABLE:
+            if head.fires and record.order is not None:
+                self._admission.look_for_turn(head, item.job_id)
+            elif head.fires and record.state in CLAIMABLE:
                 self._admission.look_again(head, item.job_id, record)
             return
         if self._orphans.close(head, item.due_ms, item.job_id, record):
@@ -200,3 +202,5 @@ class Claims:
             # It was moved while it was being claimed: that claim holds, and its send goes on. Until
             # its end nothing may pass the row by, or the next leader would not find it open.
             head.moving[item.job_id] = item.due_ms
+        elif record.order is not None:
+            self._admission.look_for_turn(head, item.job_id)

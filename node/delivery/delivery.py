@@ -103,6 +103,7 @@ class Delivery:
         orphans = Orphans(self._settles, world, meta)
         self._parking = Parking(window, orphans, world, runtime, meta)
         self._admission = Admission(window, self._parking, world, store, meta)
+        self._parking.look_for_turn = self._admission.look_for_turn
         self._scanner = Scanner(window, self._admission, store)
         refill = Refill(window, self._admission, store)
         wall_time = WallTime(world, stepped)

@@ -13,16 +13,20 @@ from node.env import World
 from node.runtime import Runtime
 from timemachine.delivery.vnodehead import VnodeHead
 from timemachine.delivery.window import Window
+from timemachine.errors import TimeMachineError
 from timemachine.model import DeadReason
-from timemachine.replica.commands import GiveUp, PendingItem, Wait
+from timemachine.replica.commands import GiveUp, PendingItem, StandAside, Wait
 from timemachine.replica.meta import MetaMachine
 from timemachine.storage.keys import u64
 
+_AGAIN_MS = 50.0
+
 
 class Parking:
-    """Commits that due jobs wait for their route, or that their route is gone for good.
+    """Commits that due jobs wait for their route or their turn, or that their route is gone.
 
-    `under_way` counts by vnode those that are on their way to a waiting index.
+    `under_way` counts by vnode those that are on their way to a waiting index. `look_for_turn` is
+    told of a job that did not have to wait for its turn any more.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Parking:
         self._runtime = runtime
         self._meta = meta
         self.under_way: Counter[VnodeHead] = Counter()
+        self.look_for_turn: Callable[[VnodeHead, str], None] = lambda _head, _job_id: None
 
     def park(self, head: VnodeHead, due_ms: int, seen: PendingItem, *, held: bool) -> None:
         """Move a due job to the waiting index of the route that `seen` names."""
@@ -49,6 +54,24 @@ class Parking:
         self._runtime.propose(
             head.vnode, command, partial(self._parked, head, due_ms, seen, held=held)
         )
+
+    def stand_aside(self, head: VnodeHead, due_ms: int, seen: PendingItem) -> None:
+        """Have a due job wait until no earlier one of its ordering key is pending."""
+        head.known.pop(seen.job_id, None)
+        head.moving[seen.job_id] = due_ms
+        command = StandAside(now_ms=self._world.wall_ms(), items=[seen])
+
+        def stood(result: Any) -> None:
+            if isinstance(result, TimeMachineError):
+                # This node ceases to lead, or has so much to do that it is to be asked later.
+                if head.fires:
+                    self._world.call_later(_AGAIN_MS, partial(stood, None))
+                return
+            head.moving.pop(seen.job_id, None)
+            if not self._orphans.look(head, due_ms, seen):
+                self.look_for_turn(head, seen.job_id)
+
+        self._runtime.propose(head.vnode, command, stood)
 
     def _parked(
         self, head: VnodeHead, due_ms: int, seen: PendingItem, _: Any, *, held: bool

@@ -6,7 +6,7 @@ from timemachine.delivery.item import Item
 from timemachine.delivery.routequeue import RouteQueue
 from timemachine.delivery.window import Window
 from timemachine.storage.api import Store
-from timemachine.storage.keys import batch_of_due, read_due_value
+from timemachine.storage.keys import batch_of_due, is_ordered, read_due_value
 
 _ROWS_MIN = 64
 """Of one vnode: what a scan costs is mostly its beginning."""
@@ -84,9 +84,13 @@ class Refill:
                 job_id = key[at + 8 :].decode()
                 if job_id in head.known or job_id in head.moving:
                     continue
+                if is_ordered(value) and not head.machine.in_turn(job_id):
+                    self._admission.stand_aside(head, key[at:], value)
+                    continue
                 _, version, attempts, uid = read_due_value(value)
                 due_ms = int.from_bytes(key[at : at + 8], "big")
                 item = Item(head, queue, due_ms, job_id, version, attempts, uid, waiting=True)
+                item.alone = is_ordered(value)
                 if queue.forming is not None:
                     self._admission.bind(item, batch_of_due(value))
                 head.known[job_id] = item

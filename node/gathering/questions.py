@@ -597,6 +597,25 @@ class LogsHeld(_Question, frozen=True, tag=22):
         return [each for part in parts for each in part]
 
 
+class MissingJobs(_Question, frozen=True, tag=34):
+    """Which of these jobs, given with the indexes of their vnodes, are not there."""
+
+    jobs: list[tuple[int, str]]
+
+    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[list[tuple[int, str]]]:
+        """See the module."""
+        keys = {vnode.group[1]: vnode.keys for vnode in vnodes}
+        yield [
+            (index, job_id)
+            for index, job_id in self.jobs
+            if index in keys and here.store.get(keys[index].job + job_id.encode()) is None
+        ]
+
+    def merge(self, parts: Sequence[list[tuple[int, str]]]) -> list[tuple[int, str]]:
+        """See the module."""
+        return [each for part in parts for each in part]
+
+
 def _size(store: Store, vnode: Vnode) -> int:
     """About how many bytes an image of a vnode has: what is not in tables yet, by its jobs."""
     jobs = sum(job_machine(vnode).state.counts)
@@ -615,6 +634,7 @@ Summed = (
     | SealVnodes
     | Members
     | LogsHeld
+    | MissingJobs
 )
 Listed = ListJobs | ListAttempts
 Polled = Reports | RouteSends | Burdens | CompactionSizes | CompactionReports
@@ -635,6 +655,7 @@ PARTS: Final[dict[type, Any]] = {
     CompactionSizes: codec.decoder(list[CompactionSize]),
     CompactionReports: codec.decoder(list[CompactionReport]),
     LogsHeld: codec.decoder(list[tuple[Group, int]]),
+    MissingJobs: codec.decoder(list[tuple[int, str]]),
     ListJobs: codec.decoder(JobsPage),
     ListAttempts: codec.decoder(AttemptsPage),
 }

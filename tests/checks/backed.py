@@ -25,7 +25,7 @@ def backed_up(history: History) -> Iterator[str]:
         yield from _whole(part)
         held = {each.job: each for each in part.jobs}
         for job in sorted(calls):
-            if vnode_of(job, part.num_vnodes) == part.group[1]:
+            if vnode_of(history.home_of(job), part.num_vnodes) == part.group[1]:
                 yield from _nothing_lacks(part, job, calls[job], held.get(job))
         for each in part.jobs:
             if each.job not in history.probed:

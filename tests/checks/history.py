@@ -8,7 +8,7 @@ that all processes run on; `due_ms` and other times of jobs are on the same cloc
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -226,6 +226,7 @@ class History:
     backups    what was read of each vnode by backups
     restoration
                what was restored from a backup, if anything was
+    home_of    what the vnode of a job is found by: its ordering key, or the job itself
     probed     jobs of probes, which no client has asked for
     healed_ms  when the last fault ended
     ended_ms   when nobody looked any more
@@ -244,6 +245,7 @@ class History:
     backups: list[BackedUp] = field(default_factory=list)
     restoration: Restoration | None = None
     probed: set[str] = field(default_factory=set)
+    home_of: Callable[[str], str] = lambda job: job
     healed_ms: float = 0.0
     ended_ms: float = NEVER
 

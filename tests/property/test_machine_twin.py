@@ -21,6 +21,7 @@ from timemachine.model import (
     Route,
 )
 from timemachine.replica import commands as c
+from timemachine.replica import ordering
 from timemachine.replica.machine import JobMachine
 from timemachine.replica.records import (
     BatchRow,
@@ -30,6 +31,7 @@ from timemachine.replica.records import (
     read_event,
     read_event_count,
     read_job,
+    read_turn,
 )
 from timemachine.replica.results import BulkProgress, ClaimResult
 from timemachine.storage.keys import ReplicaKeys, after_prefix, batch_of_due, u32, u64
@@ -39,6 +41,8 @@ from timemachine.storage.overlay import Overlay
 read_listed = codec.decoder(list[tuple[str, int]])
 
 IDS = ["a", "b", "é/x"]
+ORDERED = ["k1", "k2", "k3", "k4"]
+"""Ids of jobs that have one ordering key."""
 TIMES = st.integers(min_value=0, max_value=40)
 
 
@@ -187,7 +191,7 @@ class Bench:
                 assert job.state == JobState.DELIVERED
                 start, _ = self.keys.attempts_range(raw)
                 assert self.store.get(start + u32(job.serial)) is None, "an attempt is kept twice"
-            if job.state == JobState.SCHEDULED and job.retry_reason is None:
+            if job.state == JobState.SCHEDULED and job.retry_reason is None and not job.order:
                 assert job.due_ms == job.trigger_ms + job.smear_ms, "not when it is smeared to"
             if job.queue == Queue.DUE:
                 due.add(u64(job.due_ms) + raw)
@@ -222,6 +226,40 @@ class Bench:
             for i, _ in read_listed(value)
         }
         assert finished <= rows | told, "an ended job that no purge would find"
+        self.check_order(jobs)
+
+    def check_order(self, jobs: dict[str, JobRecord]) -> None:
+        """One after the other, of each route and ordering key; compared with a count of all."""
+        groups: dict[bytes, dict[str, JobRecord]] = {}
+        for job_id, job in jobs.items():
+            if job.order is not None and job.state < JobState.DELIVERED:
+                groups.setdefault(ordering.group_of(job), {})[job_id] = job
+        rows = {
+            g + ordering.place_of(i, j) for g, pending in groups.items() for i, j in pending.items()
+        }
+        assert rows == self.suffixes(self.keys.order)
+        turns = {}
+        for group in self.suffixes(self.keys.turn):
+            row = self.store.get(self.keys.turn + group)
+            assert row is not None
+            turns[group] = read_turn(row)
+        assert groups.keys() == {group for group, turn in turns.items() if turn.count}
+        for group, pending in groups.items():
+            turn = turns[group]
+            places = {job_id: ordering.place_of(job_id, job) for job_id, job in pending.items()}
+            begun = {job_id for job_id, job in pending.items() if ordering.is_begun(job)}
+            assert turn.count == len(pending)
+            assert turn.low <= min(places.values())
+            assert turn.at == places[turn.head]
+            assert turn.begun == (turn.head in begun)
+            assert turn.begun or turn.at == min(places.values())
+            assert {Queue.BEHIND} != {pending[turn.head].queue}, "its turn, and it does not know"
+            firing = {job_id for job_id in pending if pending[job_id].state == JobState.FIRING}
+            assert firing <= {turn.head}
+            assert not begun or turn.begun
+            head = pending[turn.head]
+            if head.queue in (Queue.DUE, Queue.WAITING) and head.claim is None:
+                assert head.due_ms >= turn.free_ms
 
 
 @st.composite
@@ -230,10 +268,11 @@ def steps(draw: st.DrawFn) -> list[tuple[str, str, int, int]]:
     actions = st.sampled_from(
         "put post patch delete purge run redrive claim settle_ok settle_retry settle_dead"
         " unclaim wait release give_up offset purge_old late orphan handover bulk"
-        " forget_content forget_contents restore unpark claim_batch claim_batch claim_again"
+        " forget_content forget_contents restore unpark aside claim_batch claim_batch claim_again"
         " settle_batch split told close_hours".split()
     )
-    step = st.tuples(actions, st.sampled_from(IDS), TIMES, st.integers(0, 3))
+    ids = st.sampled_from(draw(st.sampled_from([IDS, ORDERED, IDS + ORDERED])))
+    step = st.tuples(actions, ids, TIMES, st.integers(0, 3))
     return draw(st.lists(step, max_size=40))
 
 
@@ -249,12 +288,14 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 uid=uid,
                 trigger_ms=time,
                 delay_ms=None,
-                route="r",
+                route="r" if job_id in IDS or choice < 3 else "s",
                 route_uid=choice,
                 meta=b"%d" % choice,
                 tags=(("odd",) if time % 2 else ()) + (("even", "few") if choice > 2 else ()),
                 create_only=action == "post",
                 smear_ms=7 * (choice % 2),
+                ordering_key="k" if job_id in ORDERED else None,
+                placed_ms=now,
             )
         case "patch":
             tags = ("new",) if choice == 1 else None
@@ -352,6 +393,8 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
             return c.Wait(now_ms=now, items=seen, held=choice > 1)
         case "release":
             return c.Release(now_ms=now, items=seen)
+        case "aside":
+            return c.StandAside(now_ms=now, items=seen)
         case "give_up":
             return c.GiveUp(now_ms=now, items=seen, reason="route_deleted", error="gone")
         case "offset":
@@ -363,7 +406,7 @@ def _command(bench: Bench, action: str, job_id: str, time: int, choice: int, now
                 low = min([*due, low])
             return c.MoveOffset(now_ms=now, due_ms=low, job_id="", seen_index=seen_index)
         case _:
-            return c.Purge(now_ms=now, before_ms=now - choice, job_ids=list(IDS))
+            return c.Purge(now_ms=now, before_ms=now - choice, job_ids=IDS + ORDERED)
 
 
 def _claim_batch(bench: Bench, action: str, choice: int, now: int) -> Any:
@@ -439,7 +482,7 @@ def _restored(job_id: str, before: JobRecord, time: int, choice: int) -> c.Resto
         secrets=(),
         delivery="at_most_once" if choice > 2 else "at_least_once",
     )
-    restore = Restore("s", "b", 7, time, list(PastDue)[choice % 3])
+    restore = Restore("s", "b", 7, time + 1, list(PastDue)[choice % 3])
     found = fate(before, route if choice else None, restore)
     attempts = [] if found.opened is None else [found.opened]
     record = msgspec.structs.replace(found.record, meta=b"1")

@@ -13,6 +13,7 @@ from timemachine.model import (
     JobRecord,
     JobState,
     Leadership,
+    Order,
     Queue,
 )
 
@@ -351,3 +352,37 @@ def test_durations() -> None:
     assert ["0 ms", "999 ms", "1 s", "59.99 s", "1 min", "1 h 1 min", "2 d"] == [
         duration(ms) for ms in (0, 999, 1_000, 59_990, 60_000, 3_660_000, 172_800_000)
     ]
+
+
+def test_a_job_that_waits_for_its_turn() -> None:
+    """It is said for which one of its ordering key, and when it had its turn that it waited."""
+    waiting = msgspec.structs.replace(
+        JOB,
+        state=int(JobState.SCHEDULED),
+        queue=int(Queue.BEHIND),
+        due_ms=AT,
+        attempts=0,
+        order=Order("cart", 4),
+    )
+    told = explain(Facts(waiting, [], [], None, AT + 5_000, "first"))
+    assert ("behind", "job first") == (told.steps[-1].step, told.steps[-1].detail)
+    assert told.sentence == (
+        "Not delivered 5 s after its trigger time; 5 s of it passed while an earlier job of its"
+        " ordering key had not ended."
+    )
+    turn_ms = AT + 5_000
+    sent = msgspec.structs.replace(
+        SENT,
+        due_ms=turn_ms,
+        claimed_ms=turn_ms,
+        started_ms=turn_ms,
+        ended_ms=turn_ms + 40,
+        settled_ms=turn_ms + 41,
+    )
+    done = msgspec.structs.replace(JOB, order=Order("cart", 4, turn_ms, "first"))
+    told = explain(Facts(done, [sent], [], None, AT + 9_000))
+    assert Phase("wait", 1, AT, 5_000, "order") == told.phases[0]
+    assert ("due", turn_ms, "after job first") in [
+        (each.step, each.time_ms, each.detail) for each in told.steps
+    ]
+    assert "an earlier job of its ordering key had not ended" in told.sentence

@@ -1,7 +1,8 @@
 """Whether two sets of jobs are the same, however they are spread over vnodes.
 
 Of each job that is hashed which nothing but its creator changes: id, uid, version, trigger time,
-route, tags and meta. The hashes are added up, so the order does not matter and parts can be summed.
+route, tags, ordering key and meta. The hashes are added up, so the order does not matter and parts
+can be summed.
 """
 
 import hashlib
@@ -31,6 +32,8 @@ class Digest:
     def add(self, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
         """Take in a job."""
         what = (raw_id, record.uid, record.version, record.trigger_ms, record.route, record.tags)
+        if record.order is not None:
+            what += (record.order.key,)  # type: ignore[assignment]
         hashed = hashlib.blake2b(_encode(what), digest_size=_BITS // 8)
         hashed.update(meta)
         self.jobs += 1
@@ -64,4 +67,4 @@ def take(page: Page, into: Sequence[Digest]) -> None:
     for raw_id, row in page.jobs:
         record = read_job(row)
         meta = metas.get(raw_id, b"") if record.meta is None else record.meta
-        into[vnode_of(raw_id.decode(), len(into))].add(raw_id, record, meta)
+        into[vnode_of(record.home(raw_id.decode()), len(into))].add(raw_id, record, meta)

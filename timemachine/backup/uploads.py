@@ -18,7 +18,7 @@ from timemachine.backup.fates import Outcome, fate
 from timemachine.backup.pages import Page
 from timemachine.errors import CodecError
 from timemachine.identifiers import UID_BYTES
-from timemachine.model import ClaimMark, HeldUp, JobRecord, Restore, Route
+from timemachine.model import ClaimMark, HeldUp, JobRecord, Order, Restore, Route
 from timemachine.replica import commands as c
 from timemachine.replica.records import read_attempt, read_job
 from timemachine.replica.states import CANCELLED, FIRING, TERMINAL
@@ -30,6 +30,8 @@ _SERIAL_BYTES: Final = 4
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME_MS_MAX: Final = 1 << 53
 """Retries may be due later than any trigger time."""
+_NUMBER_MAX: Final = 1 << 53
+"""Rows hold it in eight bytes, and it still rises."""
 _COUNT_MAX: Final = 1 << 31
 """Of versions and attempts: rows hold them in four bytes, and they still rise."""
 _SERIAL_MAX: Final = 1 << 22
@@ -137,20 +139,27 @@ def commands_of(
 
     Raises CodecError for jobs that cannot be.
     """
-    steps: dict[int, list[list[c.RestoreItem]]] = {}
+    steps: dict[int, list[list[c.RestoreItem | c.PlacedId]]] = {}
     sizes: dict[int, int] = {}
     counts: dict[str, int] = {}
-    for job in upload.jobs:
-        item, outcome = _item(job, upload.routes, restore, route_named)
-        vnode = vnode_of(item.job_id, num_vnodes)
+
+    def put(vnode: int, item: c.RestoreItem | c.PlacedId, bytes_: int) -> None:
         lists = steps.setdefault(vnode, [[]])
-        size = sizes.get(vnode, 0) + job.size
+        size = sizes.get(vnode, 0) + bytes_
         full = len(lists[-1]) == limits.RESTORE_COMMAND_JOBS_MAX
         if lists[-1] and (full or size > limits.RESTORE_COMMAND_BYTES):
             lists.append([])
-            size = job.size
+            size = bytes_
         sizes[vnode] = size
         lists[-1].append(item)
+
+    for job in upload.jobs:
+        item, outcome = _item(job, upload.routes, restore, route_named)
+        key = item.record.ordering_key
+        put(vnode_of(item.record.home(item.job_id), num_vnodes), item, job.size)
+        if key is not None:
+            placed = c.PlacedId(item.job_id, key)
+            put(vnode_of(item.job_id, num_vnodes), placed, len(item.job_id) + len(key))
         counts[outcome.value] = counts.get(outcome.value, 0) + 1
     commands = {
         vnode: [
@@ -159,7 +168,8 @@ def commands_of(
                 restore=restore.id,
                 part=upload.part,
                 number=upload.number + step,
-                items=items,
+                items=[each for each in items if isinstance(each, c.RestoreItem)],
+                placed=[each for each in items if isinstance(each, c.PlacedId)],
             )
             for step, items in enumerate(lists)
         ]
@@ -214,12 +224,26 @@ def _check(job_id: str, job: UploadedJob, record: JobRecord) -> None:
         and (record.claim is None or _is_sound_claim(record.claim, record))
         and len(record.tags) <= limits.TAGS_COUNT_MAX
         and all(tag and len(tag) < 1024 and not _CONTROL.search(tag) for tag in record.tags)
+        and (
+            record.order is None
+            or (_is_sound_order(record.order) and not _CONTROL.search(record.route))
+        )
         and (not record.delivering or _is_attempt(record.delivering))
         and all(0 < serial <= record.serial and _is_attempt(row) for serial, row in job.attempts)
         and sum([len(row) for _, row in job.attempts]) <= limits.RESTORE_ATTEMPTS_BYTES_MAX
     )
     if not sound:
         raise CodecError("A job of the backup is none that a vnode can have held.")
+
+
+def _is_sound_order(order: Order) -> bool:
+    return (
+        1 <= len(order.key.encode()) <= limits.ORDERING_KEY_BYTES_MAX
+        and not _CONTROL.search(order.key)
+        and 0 < order.number <= _NUMBER_MAX
+        and 0 <= order.turn_ms <= _TIME_MS_MAX
+        and len(order.behind.encode()) <= limits.JOB_ID_BYTES_MAX
+    )
 
 
 def _is_sound_claim(claim: ClaimMark, record: JobRecord) -> bool:

@@ -3,6 +3,8 @@
 A batch has jobs of one vnode, for it is claimed by one command, and all of them have been tried
 equally often. It goes as soon as it is full, or when its first job has waited for long enough.
 
+A job with an ordering key goes alone, as a batch of one: nobody behind it is to wait for others.
+
 What was sent in a batch is sent again in the same one: such jobs are bound, and wait until all of
 them are here. Which they are stands in the batch's row; see `replica.records.BatchRow`.
 """
@@ -47,12 +49,23 @@ class Batch:
         return max([item.due_ms for item in self.items])
 
 
+_Key = tuple["VnodeHead", int, str]
+"""Of loose jobs: their vnode, their attempts, and the id of one that goes alone."""
+
+
+def _key(item: Item) -> _Key:
+    return item.head, item.attempts, item.job_id if item.alone else ""
+
+
 class _Loose:
-    """Jobs of one vnode that were tried equally often, and are bound to no batch; in due order."""
+    """Jobs of one vnode that were tried equally often, and are bound to no batch; in due order.
+
+    Or a job that goes alone.
+    """
 
     __slots__ = ("gone", "items", "key", "posted_ms", "retries")
 
-    def __init__(self, key: tuple["VnodeHead", int]) -> None:
+    def __init__(self, key: _Key) -> None:
         self.key = key
         self.items: list[tuple[int, int, Item]] = []
         self.gone = False
@@ -70,6 +83,8 @@ class _Loose:
         items = self.items
         if not items:
             return None
+        if self.key[2]:
+            return items[0][0]
         ready_ms = items[0][0] + batching.max_wait_ms
         if len(items) < batching.max_jobs:
             return ready_ms
@@ -130,7 +145,7 @@ class Forming:
 
     def __init__(self, batching: Batching) -> None:
         self._batching = batching
-        self._loose: dict[tuple[VnodeHead, int], _Loose] = {}
+        self._loose: dict[_Key, _Loose] = {}
         self._bound: dict[tuple[VnodeHead, bytes], _Bound] = {}
         self._lacking: dict[tuple[VnodeHead, bytes], None] = {}
         self._first: list[tuple[int, int, _Group]] = []
@@ -172,9 +187,10 @@ class Forming:
                 self._post(group)
                 return
             item.bound = b""
-        loose = self._loose.get((item.head, item.attempts))
+        key_of_loose = _key(item)
+        loose = self._loose.get(key_of_loose)
         if loose is None:
-            loose = _Loose((item.head, item.attempts))
+            loose = _Loose(key_of_loose)
             self._loose[loose.key] = loose
         self._sequence += 1
         row = item.due_ms, self._sequence, item
@@ -192,7 +208,7 @@ class Forming:
     def drop(self, item: Item) -> None:
         """A job is not to be sent any more: its batch, if it is bound to one, is not whole."""
         if not item.bound:
-            loose = self._loose.get((item.head, item.attempts))
+            loose = self._loose.get(_key(item))
             if loose is not None:
                 loose.gone = True
             return

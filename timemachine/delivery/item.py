@@ -20,6 +20,7 @@ class Item:
     attempts    those that are settled; the claim asks for the next
     record      the job with its claim, from CLAIMED on
     bound       the id of the batch in which it was sent before, and is sent again; or nothing
+    alone       whether no other job goes with it in a batch: it has an ordering key
     held_up     what it waited for before its claim, `HeldUp`
     batch       what it is sent in with others, from CLAIMING on; None where it is sent alone
     handle, route, key_ids, started_ms
@@ -29,6 +30,7 @@ class Item:
     """
 
     __slots__ = (
+        "alone",
         "attempts",
         "batch",
         "bound",
@@ -71,6 +73,7 @@ class Item:
         self.uid = uid
         self.waiting = waiting
         self.bound = bound
+        self.alone = False
         self.batch: Batch | None = None
         self.stage = QUEUED
         self.record: JobRecord | None = None

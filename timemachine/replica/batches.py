@@ -2,10 +2,12 @@
 
 from timemachine.model import JobRecord
 from timemachine.replica import commands as c
-from timemachine.replica.claims import is_as_seen
+from timemachine.replica import ordering
+from timemachine.replica.claims import fits
 from timemachine.replica.records import BatchMember, BatchRow, read_job
 from timemachine.replica.results import ClaimResult
 from timemachine.replica.rows import JobRows
+from timemachine.replica.states import CLAIMABLE
 from timemachine.replica.transitions import claimed
 
 COMMAS_BYTES = 2
@@ -30,7 +32,7 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
         data = read(job + raw_id, near)
         found.append(None if data is None else read_job(data))
     fit = [
-        in_term and before is not None and is_as_seen(before, item)
+        in_term and before is not None and fits(rows, before, item)
         for before, item in zip(found, command.items, strict=True)
     ]
     if command.again:
@@ -43,6 +45,8 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
     left: dict[bytes, None] = {}
     for item, raw_id, before, holds in zip(command.items, raw_ids, found, fit, strict=True):
         if not holds or before is None:
+            if before is not None and before.order is not None and before.state in CLAIMABLE:
+                ordering.put_behind(rows, item.job_id, before)
             results.append(ClaimResult(False, before))
             continue
         if before.batch and not command.again:

@@ -7,7 +7,7 @@ import msgspec
 from timemachine import codec
 from timemachine.model import AttemptStatus, ClaimMark, JobRecord
 from timemachine.replica import commands as c
-from timemachine.replica import events
+from timemachine.replica import events, ordering
 from timemachine.replica.records import (
     BatchMember,
     BatchRow,
@@ -30,13 +30,20 @@ _ATTEMPT_IN_ROW_BYTES_MAX: Final = 512
 """A list of jobs reads their rows, and what is in there."""
 
 
-def is_as_seen(before: JobRecord, item: c.ClaimItem | c.Revoked) -> bool:
+def _is_as_seen(before: JobRecord, item: c.ClaimItem | c.Revoked) -> bool:
     """Whether the next attempt of a job may be claimed, and is the one that its leader means."""
     return (
         before.uid == item.uid
         and before.version == item.version
         and before.attempts + 1 == item.attempt
         and before.state in CLAIMABLE
+    )
+
+
+def fits(rows: JobRows, before: JobRecord, item: c.ClaimItem) -> bool:
+    """Whether the next attempt of a job may be claimed as its leader saw it, and it is its turn."""
+    return _is_as_seen(before, item) and (
+        before.order is None or ordering.has_turn(rows, item.job_id, before)
     )
 
 
@@ -58,7 +65,9 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     for item, raw_id in zip(command.items, raw_ids, strict=True):
         data = read(job + raw_id, near)
         before = None if data is None else read_job(data)
-        if not in_term or before is None or not is_as_seen(before, item):
+        if not in_term or before is None or not fits(rows, before, item):
+            if before is not None and before.order is not None and before.state in CLAIMABLE:
+                ordering.put_behind(rows, item.job_id, before)
             results.append(ClaimResult(False, before))
             continue
         if before.batch:
@@ -118,6 +127,7 @@ def _settle_one(
             and item.route_uid in (0, before.route_uid)
             and claim.term == rows.term
             and len(attempt) <= _ATTEMPT_IN_ROW_BYTES_MAX
+            and before.order is None
         ):
             after = delivered(before, now_ms, attempt)
             if after.alerted is not None:
@@ -242,7 +252,7 @@ def take_back(rows: JobRows, job_id: str, revoked: c.Revoked, now_ms: int) -> No
     found = _open_claim(rows, job_id, revoked)
     if found is None:
         before = rows.read(job_id)
-        if before is not None and is_as_seen(before, revoked):
+        if before is not None and _is_as_seen(before, revoked):
             # The claim did not hold, of a batch that was full: the leader has forgotten the job.
             rows.announce(job_id, before)
         return

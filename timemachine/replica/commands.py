@@ -51,7 +51,8 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="t", kw_on
 class PutJob(Command, frozen=True, tag=1):
     """Create or replace a job. `create_only` is POST: it never changes a job that is kept.
 
-    `smear_ms` is as in the record.
+    `smear_ms` is as in the record. One with an `ordering_key` goes to the vnode of that; its id was
+    placed before, by a `PlaceJob` that was asked for at `placed_ms`.
     """
 
     job_id: str
@@ -68,6 +69,8 @@ class PutJob(Command, frozen=True, tag=1):
     request: Request | None = None
     revoked: Revoked | None = None
     smear_ms: int = 0
+    ordering_key: str | None = None
+    placed_ms: int = 0
 
 
 class PatchJob(Command, frozen=True, tag=2):
@@ -334,18 +337,28 @@ class RestoreItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts: list[tuple[int, bytes]] = []
 
 
+class PlacedId(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An id whose job lives in the vnode of its ordering key, as that was placed at `placed_ms`."""
+
+    job_id: str
+    ordering_key: str
+    placed_ms: int = 0
+
+
 class RestoreJobs(Command, frozen=True, tag=20):
     """One step of a restore in one vnode: jobs of a `part` of the backup.
 
     The steps of a part come in the order of their `number`, with gaps. A step that is not behind
     the last one is a repeat, and changes nothing: so what has been restored, sent and purged does
-    not come back. A job whose id is there already is left alone.
+    not come back. A job whose id is there already is left alone. `placed` are ids of this vnode
+    whose jobs come into others; these are placed by a repeat as well.
     """
 
     restore: str
     part: int
     number: int
     items: list[RestoreItem]
+    placed: list[PlacedId] = []
 
 
 class Unpark(Command, frozen=True, tag=21):
@@ -402,6 +415,28 @@ class CloseEventHours(Command, frozen=True, tag=31):
     counts: list[bytes]
 
 
+class PlaceJob(Command, frozen=True, tag=34):
+    """In the vnode of an id: its job is to live in the vnode of its ordering key.
+
+    Refused where a job of the id lives elsewhere, or may.
+    """
+
+    job_id: str
+    ordering_key: str
+
+
+class UnplaceJobs(Command, frozen=True, tag=35):
+    """In the vnode of ids: their jobs are gone. Void for those that were placed anew since."""
+
+    items: list[PlacedId]
+
+
+class StandAside(Command, frozen=True, tag=36):
+    """Have due jobs with an ordering key wait until it is their turn, unless it is."""
+
+    items: list[PendingItem]
+
+
 AnyCommand = (
     PutJob
     | PatchJob
@@ -428,6 +463,9 @@ AnyCommand = (
     | ClaimBatch
     | EventsTold
     | CloseEventHours
+    | PlaceJob
+    | UnplaceJobs
+    | StandAside
 )
 
 VERDICT_DELIVERED = 0

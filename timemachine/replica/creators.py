@@ -6,9 +6,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from timemachine import codec
-from timemachine.model import JobRecord
+from timemachine import codec, limits
+from timemachine.model import JobRecord, Order
 from timemachine.replica import commands as c
+from timemachine.replica import placing
 from timemachine.replica.answers import Answers, StoredAnswer
 from timemachine.replica.claims import take_back
 from timemachine.replica.records import read_attempt, read_job, without_content
@@ -24,10 +25,10 @@ _META_IN_ROW_BYTES_MAX: Final = 256
 
 _replace = msgspec.structs.replace
 
-Withdrawing = TypeVar("Withdrawing", bound=c.PutJob | c.PatchJob | c.DeleteJob)
+Withdrawing = TypeVar("Withdrawing", bound=c.PatchJob | c.DeleteJob)
 Asked = TypeVar(
     "Asked",
-    bound=c.PutJob | c.PatchJob | c.DeleteJob | c.RunJob | c.RedriveJob | c.ForgetContent,
+    bound=c.PatchJob | c.DeleteJob | c.RunJob | c.RedriveJob | c.ForgetContent,
 )
 
 
@@ -75,10 +76,21 @@ def _once(run: Callable[[JobRows, Asked], JobResult]) -> Callable[[JobRows, Aske
     return handler
 
 
-@_withdrawing
-@_once
 def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
     """Create or replace a job."""
+    # What the decorators of the others do, without their calls: this is on the path of every job.
+    if command.revoked is not None:
+        take_back(rows, command.job_id, command.revoked, command.now_ms)
+    if command.ordering_key is not None and command.now_ms - command.placed_ms > limits.PLACED_MS:
+        # Its alias may have been forgotten since, so no other request would find the job. Not kept
+        # as an answer: who asks again has it placed anew.
+        return refused("placed_too_long_ago")
+    if command.request is None:
+        return _put_job(rows, command)
+    return ANSWERS.once(rows, command.request, command, _put_job)
+
+
+def _put_job(rows: JobRows, command: c.PutJob) -> JobResult:
     job_id = command.job_id
     raw_id = job_id.encode()
     now_ms = command.now_ms
@@ -86,6 +98,8 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
     if rows.ids.add(raw_id) or not rows.ids.complete:
         data = rows.overlay.get(rows.keys.job + raw_id)
         before = None if data is None else read_job(data)
+        if command.ordering_key is None and before is None and placing.alias_of(rows, raw_id):
+            return refused("job_exists" if command.create_only else placing.TAKEN)
     if before is None:
         if command.if_match is not None:
             return refused("precondition_failed")
@@ -108,6 +122,9 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
             smear_ms=command.smear_ms,
             accepted_term=rows.term,
         )
+        if command.ordering_key is not None:
+            order = Order(command.ordering_key, rows.next_number())
+            record = _replace(record, order=order)
         rows.create(job_id, raw_id, record, command.meta)
         return JobResult(kind="created", record=record)
     if command.create_only and command.uid == before.uid:
@@ -117,6 +134,8 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
         return refused("precondition_failed", before)
     if command.if_match is not None and command.if_match != before.version:
         return refused("precondition_failed", before)
+    if command.ordering_key != before.ordering_key:
+        return refused("job_exists" if command.create_only else placing.TAKEN, before)
     if _same(rows, command, raw_id, before):
         return JobResult(kind="unchanged", record=before, replayed=command.create_only)
     if command.create_only:
@@ -134,6 +153,9 @@ def put_job(rows: JobRows, command: c.PutJob) -> JobResult:
         meta=_in_row(command.meta),
         term=rows.term,
     )
+    if record.order is not None and record.uid == command.uid:
+        # A new life, which stands behind what was made before it.
+        record = _replace(record, order=Order(record.order.key, rows.next_number()))
     rows.store_meta(raw_id, before, record, command.meta)
     rows.store(job_id, raw_id, before, record)
     return JobResult(kind="replaced", record=record, previous=previous)
@@ -162,6 +184,7 @@ def _as_created(command: c.PutJob, now: JobRecord) -> JobRecord:
         meta=_in_row(command.meta),
         smear_ms=command.smear_ms,
         accepted_term=now.accepted_term,
+        order=now.order,
     )
 
 

@@ -9,9 +9,11 @@ Invariants, each asserted here or held by a property test against a dumb twin:
 
 * a job moves only along `model.JOB_TRANSITIONS`;
 * every pending job stands in exactly one of the due and the waiting index, every other in none,
-  nor a job that an admin holds after a restore;
+  nor a job that an admin holds after a restore, nor one that stands aside until it is its turn;
 * every job stands exactly once in the listing by state (while firing under the state it was
   claimed from), in the listing by route, and in the listing by tag for each of its tags;
+* of the pending jobs of one route and ordering key at most one is firing or between attempts, and
+  every other that is due can be made to stand in neither index, until it is its turn;
 * no row of the due index lies below the offset;
 * the counters equal what a count of the rows would give, those of due jobs as far as they cover;
 * at most one claim of a (uid, version, attempt) ever holds;
@@ -34,6 +36,7 @@ from timemachine.replica import (
     creators,
     events,
     expiry,
+    placing,
     restoring,
     waiting,
 )
@@ -69,9 +72,21 @@ _HANDLERS: Final[dict[type, Callable[[JobRows, Any], Any]]] = {
     c.ClaimBatch: batches.claim_batch,
     c.EventsTold: events.told,
     c.CloseEventHours: events.close_hours,
+    c.PlaceJob: placing.place_job,
+    c.UnplaceJobs: placing.unplace_jobs,
+    c.StandAside: waiting.stand_aside,
 }
 _QUIET: Final = frozenset(
-    {c.MoveOffset, c.Forget, c.Seal, c.BulkForget, c.EventsTold, c.CloseEventHours}
+    {
+        c.MoveOffset,
+        c.Forget,
+        c.Seal,
+        c.BulkForget,
+        c.EventsTold,
+        c.CloseEventHours,
+        c.PlaceJob,
+        c.UnplaceJobs,
+    }
 )
 """Commands that change no job."""
 

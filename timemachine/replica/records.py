@@ -23,6 +23,7 @@ class MachineState(msgspec.Struct, array_like=True):
     last entry that may have changed a job: what is read of jobs is the same until another one does.
     `events_written` numbers the events to be told, `events_told` those of them that were; there are
     `event_counts` hours of them that have not been closed.
+    `ordered` is the last number given to a job that has an ordering key.
     """
 
     applied_index: int = 0
@@ -39,6 +40,7 @@ class MachineState(msgspec.Struct, array_like=True):
     events_written: int = 0
     events_told: int = 0
     event_counts: int = 0
+    ordered: int = 0
 
 
 class RouteCounts(msgspec.Struct, array_like=True):
@@ -81,9 +83,41 @@ class EventCount(msgspec.Struct, frozen=True, array_like=True):
     alert_route: str = ""
 
 
+class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The pending jobs of one route that have one ordering key, and whose turn it is.
+
+    count    how many there are
+    head     the id of the one whose turn it is; empty where there is none
+    at       its place among them: `replica.ordering.place_of`
+    begun    whether it had an attempt and has not ended: then none comes before it
+    low      none of them stands before this place
+    free_ms  until then an attempt may be under way that the log does not wait for any more
+    """
+
+    count: int
+    head: str
+    at: bytes
+    begun: bool
+    low: bytes
+    free_ms: int = 0
+
+
+class Alias(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where the job of an id lives that has an ordering key: in the vnode of that key.
+
+    `placed_ms` is when it was written last, by the clock of who led: a create of then may still be
+    on its way.
+    """
+
+    key: str
+    placed_ms: int
+
+
 read_job: Callable[[bytes], JobRecord] = codec.decoder(JobRecord)
 read_attempt: Callable[[bytes], AttemptRecord] = codec.decoder(AttemptRecord)
 read_state: Callable[[bytes], MachineState] = codec.decoder(MachineState)
+read_turn: Callable[[bytes], Turn] = codec.decoder(Turn)
+read_alias: Callable[[bytes], Alias] = codec.decoder(Alias)
 read_route_counts: Callable[[bytes], RouteCounts] = codec.decoder(RouteCounts)
 read_progress: Callable[[bytes], BulkProgress] = codec.decoder(BulkProgress)
 read_event: Callable[[bytes], Event] = codec.decoder(Event)

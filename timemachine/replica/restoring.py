@@ -6,6 +6,7 @@ import msgspec
 
 from timemachine.model import DeadReason
 from timemachine.replica import commands as c
+from timemachine.replica.placing import restore_aliases
 from timemachine.replica.results import JobResult
 from timemachine.replica.rows import JobRows
 from timemachine.replica.states import DUE, PARKED, RETRYING, SCHEDULED
@@ -20,6 +21,8 @@ DROPPED: Final = "It was past due when it was restored."
 
 def restore_jobs(rows: JobRows, command: c.RestoreJobs) -> JobResult:
     """Do one step of a restore, unless it is done already."""
+    # Also of a repeat: what was there of a step that broke off may have been forgotten since.
+    restore_aliases(rows, command.placed, command.now_ms)
     key = rows.keys.restore + command.restore.encode() + b"\0" + u32(command.part)
     last = rows.overlay.get(key)
     if last is not None and command.number <= read_u64(last):

@@ -12,8 +12,8 @@ from timemachine.model import JobRecord
 class JobResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The answer to a creator's command.
 
-    kind      created, replaced, unchanged, changed, deleted, moved, redriven, refused; of a step
-              of a restore: restored, or unchanged where it was done before
+    kind      created, replaced, unchanged, changed, deleted, moved, redriven, refused, placed; of
+              a step of a restore: restored, or unchanged where it was done before
     record    the job after the command, or as it stands where it was refused
     meta      its bytes, where the command did not bring them
     previous  (version, outcome) of the version that was replaced

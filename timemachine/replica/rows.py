@@ -9,6 +9,7 @@ import msgspec
 from timemachine import codec, limits
 from timemachine.model import JobRecord, Leadership
 from timemachine.replica import commands as c
+from timemachine.replica import ordering
 from timemachine.replica.duecounts import DueCounts
 from timemachine.replica.idfilter import IdFilter
 from timemachine.replica.records import (
@@ -28,17 +29,27 @@ from timemachine.replica.records import (
 )
 from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
 from timemachine.replica.states import (
+    BEHIND,
     DELIVERED,
     DUE,
     FIRING,
     MOVES,
+    NO_ROW,
     PARKED,
     SCHEDULED,
     TERMINAL,
     WAITING,
 )
 from timemachine.storage.api import Reading
-from timemachine.storage.keys import ReplicaKeys, after_prefix, due_value, read_u64, u32, u64
+from timemachine.storage.keys import (
+    ReplicaKeys,
+    after_prefix,
+    due_value,
+    ordered_value,
+    read_u64,
+    u32,
+    u64,
+)
 from timemachine.storage.overlay import Overlay
 
 _ROUTES_MAX = 1_000_000
@@ -48,11 +59,13 @@ _DELIVERED_BYTE = bytes((DELIVERED,))
 _encode = codec.encode
 
 
-def _queue_value(record: JobRecord) -> bytes:
+def queue_value(record: JobRecord) -> bytes:
+    """What the due or the waiting index has of a job."""
     # While a claim is open the row keeps the number of attempts that are settled, so that
     # neither the claim nor its withdrawal touches the index.
     attempts = record.attempts if record.claim is None else record.attempts - 1
-    return due_value(record.route_uid, record.version, attempts, record.uid, record.batch)
+    made = due_value if record.order is None else ordered_value
+    return made(record.route_uid, record.version, attempts, record.uid, record.batch)
 
 
 def _batch_of(record: JobRecord) -> bytes:
@@ -151,6 +164,11 @@ class JobRows:
         data = self.overlay.get(self.keys.job + job_id.encode())
         return None if data is None else read_job(data)
 
+    def in_turn(self, job_id: str) -> bool:
+        """Whether a job may be claimed as far as its ordering key is concerned."""
+        record = self.read(job_id)
+        return record is None or record.order is None or ordering.has_turn(self, job_id, record)
+
     def read_meta(self, raw_id: bytes, record: JobRecord) -> bytes:
         """The meta of a job that is there."""
         return read_meta(self.overlay, self.keys, raw_id, record)
@@ -174,11 +192,18 @@ class JobRows:
         else:
             self.overlay.put(self.keys.attempts + raw_id + b"\0" + u32(serial), attempt)
 
+    def next_number(self) -> int:
+        """The number of a job that is made with an ordering key."""
+        self.state.ordered += 1
+        return self.state.ordered
+
     def create(self, job_id: str, raw_id: bytes, record: JobRecord, meta: bytes) -> None:
         """Write the rows of a job that was not there: scheduled, and due at its time."""
         keys = self.keys
+        if record.order is not None:
+            record = ordering.moved(self, job_id, None, record) or record
         trigger = u64(record.trigger_ms)
-        due_row = _queue_value(record)
+        due_row = queue_value(record)
         if record.meta is None:
             self.overlay.put(keys.meta + raw_id, meta)
         self.overlay.put_all(
@@ -207,6 +232,9 @@ class JobRows:
         """Write the rows of a job that was not there, and comes in any state but firing."""
         assert record.state != FIRING, "what becomes of an open attempt is said before"
         keys = self.keys
+        if record.order is not None:
+            self.state.ordered = max(self.state.ordered, record.order.number)
+            record = ordering.moved(self, job_id, None, record) or record
         trigger = u64(record.trigger_ms)
         rows: dict[bytes, bytes | None] = {
             keys.job + raw_id: _encode(record),
@@ -220,7 +248,7 @@ class JobRows:
         if record.finished_ms:
             rows[keys.finished + u64(record.finished_ms) + raw_id] = b""
         if record.queue == DUE:
-            value = _queue_value(record)
+            value = queue_value(record)
             rows[self._queue_key(raw_id, record)] = value
             self.due_counts.add(record.due_ms, raw_id)
             self._announce(job_id, record, value)
@@ -230,8 +258,24 @@ class JobRows:
         if record.state not in TERMINAL:
             self._count_route(record.route_uid, 1, 0)
 
-    def store(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
-        """Write a job and every index row that differs from before."""
+    def store(
+        self,
+        job_id: str,
+        raw_id: bytes,
+        before: JobRecord,
+        after: JobRecord,
+        *,
+        in_order: bool = False,
+    ) -> None:
+        """Write a job and every index row that differs from before.
+
+        With `in_order` all that follows from its ordering key is seen to.
+        """
+        if after.order is not None and not in_order:
+            after = ordering.moved(self, job_id, before, after) or after
+            self.store(job_id, raw_id, before, after, in_order=True)
+            ordering.give_turns(self, job_id, before, after)
+            return
         keys = self.keys
         overlay = self.overlay
         put = overlay.put
@@ -302,7 +346,9 @@ class JobRows:
         self.firing[job_id] = after
         self.overlay.put(self.keys.job + raw_id, _encode(after))
         if before.batch != after.batch:
-            self.overlay.put(self._queue_key(raw_id, after), _queue_value(after))
+            self.overlay.put(self._queue_key(raw_id, after), queue_value(after))
+        if after.order is not None:
+            ordering.moved(self, job_id, before, after)
 
     def store_delivered(
         self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord
@@ -366,6 +412,9 @@ class JobRows:
         batch = _batch_of(record)
         if batch:
             self.dissolve(batch)
+        if record.order is not None:
+            ordering.moved(self, job_id, record, None)
+            ordering.give_turns(self, job_id, record, None)
 
     def _list_tags(self, raw_id: bytes, record: JobRecord) -> None:
         for tag in record.tags:
@@ -415,17 +464,17 @@ class JobRows:
 
     def _queue(self, job_id: str, raw_id: bytes, before: JobRecord, after: JobRecord) -> None:
         """Keep the due and the waiting index in step, and tell the delivery."""
-        if not after.queue:
+        if not after.queue or after.queue == BEHIND:
             if before.queue:
                 self._leave_queue(raw_id, before)
                 self.effects.append(JobTouched(job_id))
             return
         assert after.queue != PARKED, "only a restore parks"
         new_key = self._queue_key(raw_id, after)
-        new_value = _queue_value(after)
-        if before.queue and before.queue != PARKED:
+        new_value = queue_value(after)
+        if before.queue not in NO_ROW:
             old_key = self._queue_key(raw_id, before)
-            if old_key == new_key and _queue_value(before) == new_value:
+            if old_key == new_key and queue_value(before) == new_value:
                 # An un-claimed job: its row never left, but the delivery forgot about it.
                 if before.state == FIRING:
                     self.announce(job_id, after)
@@ -455,7 +504,7 @@ class JobRows:
         return self.keys.waiting + u64(record.route_uid) + u64(record.due_ms) + raw_id
 
     def _leave_queue(self, raw_id: bytes, before: JobRecord) -> None:
-        if before.queue == PARKED:
+        if before.queue in NO_ROW:
             return
         self.overlay.delete(self._queue_key(raw_id, before))
         if before.queue == DUE:

@@ -22,6 +22,9 @@ NO_QUEUE: Final = int(Queue.NONE)
 DUE: Final = int(Queue.DUE)
 WAITING: Final = int(Queue.WAITING)
 PARKED: Final = int(Queue.PARKED)
+BEHIND: Final = int(Queue.BEHIND)
+NO_ROW: Final = (NO_QUEUE, PARKED, BEHIND)
+"""Those whose jobs stand in no index of what is next."""
 
 MOVES: Final = frozenset((int(a), int(b)) for a, b in ALLOWED_MOVES if a is not None)
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from timemachine.identifiers import UID_BYTES
-from timemachine.model import ClaimMark, DeadReason, JobRecord
+from timemachine.model import ClaimMark, DeadReason, JobRecord, Order
 from timemachine.replica import commands as c
 from timemachine.replica.states import (
     CANCELLED,
@@ -76,8 +76,15 @@ def next_version(
         smear_ms=smear_ms,
         accepted_term=term,
         alerted=None if new_life else before.alerted,
+        order=_order_anew(before),
     )
     return record, (before.version, outcome)
+
+
+def _order_anew(before: JobRecord) -> Order | None:
+    """Its order, as of one that has not waited yet."""
+    order = before.order
+    return None if order is None else Order(order.key, order.number)
 
 
 def _uid_of_next(before: JobRecord) -> bytes:
@@ -139,6 +146,7 @@ def redriven(before: JobRecord, route_uid: int, now_ms: int) -> JobRecord:
         finished_ms=0,
         retry_reason="redrive",
         delivering=b"",
+        order=_order_anew(before),
     )
 
 

@@ -4,8 +4,9 @@ import msgspec
 
 from timemachine.model import JobRecord
 from timemachine.replica import commands as c
+from timemachine.replica import ordering
 from timemachine.replica.rows import JobRows
-from timemachine.replica.states import CLAIMABLE, HELD, RETRYING, SCHEDULED, WAITING
+from timemachine.replica.states import BEHIND, CLAIMABLE, HELD, RETRYING, SCHEDULED, WAITING
 from timemachine.replica.transitions import dead
 
 _replace = msgspec.structs.replace
@@ -18,11 +19,19 @@ def wait(rows: JobRows, command: c.Wait) -> None:
         if before is None:
             continue
         state = HELD if command.held else before.state
-        if before.queue == WAITING and state == before.state:
+        if before.queue == BEHIND or (before.queue == WAITING and state == before.state):
             continue
         route_uid = before.route_uid or item.route_uid
         after = _replace(before, queue=WAITING, state=state, route_uid=route_uid)
         rows.store(item.job_id, item.job_id.encode(), before, after)
+
+
+def stand_aside(rows: JobRows, command: c.StandAside) -> None:
+    """Have due jobs wait until it is their turn."""
+    for item in command.items:
+        before = as_seen(rows, item)
+        if before is not None and before.order is not None:
+            ordering.put_behind(rows, item.job_id, before)
 
 
 def release(rows: JobRows, command: c.Release) -> None:

@@ -30,21 +30,27 @@ is a range that is deleted in the background. Incarnation 0 holds what belongs t
     x  requests by age   expires_ms (8) + request hash           -
     n  route counters    route uid (8)                           pending, waiting
     p  leaders           -                                       Leadership of the last ones
+    A  aliases           job id                                  ordering key of the job, which
+                                                                 lives in the vnode of that
+    O  order             ordering key + NUL + route + NUL +      -
+                         trigger_ms (8) + number (8) + job id
+    T  turns             ordering key + NUL + route + NUL        Turn: whose turn it is
     o  restores          restore id + NUL + part (4)             how far a part is restored here
     v  batches           batch id (16)                           BatchRow: its members, frozen
     E  events            serial (8)                              Event that is not told yet
     N  event counts      route uid (8) + kind (1)                EventCount of an hour
-    e, g, u, ff fences   -                                       -
+    B, e, g, u, ff       -                                       -
 
-All numbers are big-endian, so that byte order is number order. Job ids and tags have no control
-characters, so NUL ends them. Scans of the due index start at the offset, and those for what is to
-be forgotten at its mark (`timemachine/forgetting.py`), never at the prefix: LevelDB walks over
-deleted keys, and that is where they pile up. It does so at the end of a scan as well: to know that
-a range has no further row it looks for the next one that there is. Behind the rows of a replica
-that may be a whole range that was erased, and behind the last due row all those that were purged
-from the next table. Hence the fences: rows that nobody reads and every scan stops at, behind all
-others of a replica, and behind the due index, what has finished and the listing by tag, where
-deleted keys follow. They are put when a range begins, and belong to an image as other rows do.
+All numbers are big-endian, so that byte order is number order. Job ids, tags and ordering keys have
+no control characters, so NUL ends them. Scans of the due index start at the offset, and those for
+what is to be forgotten at its mark (`timemachine/forgetting.py`), never at the prefix: LevelDB
+walks over deleted keys, and that is where they pile up. It does so at the end of a scan as well: to
+know that a range has no further row it looks for the next one that there is. Behind the rows of a
+replica that may be a whole range that was erased, and behind the last due row all those that were
+purged from the next table. Hence the fences: rows that nobody reads and every scan stops at, behind
+all others of a replica, and behind the aliases, the due index, what has finished and the listing by
+tag, where deleted keys follow. They are put when a range begins, and belong to an image as other
+rows do.
 """
 
 from struct import Struct
@@ -54,6 +60,10 @@ from timemachine import limits
 _U32 = Struct(">I")
 _U64 = Struct(">Q")
 _DUE = Struct(">QII16s")
+_ORDERED = 1 << 31
+_ATTEMPTS = _ORDERED - 1
+_ORDERED_AT = 12
+"""Which byte of a due row has the highest bit of the attempts: they are never so many."""
 
 NODE_PREFIX = _U32.pack(0)
 
@@ -127,10 +137,22 @@ def due_value(route_uid: int, version: int, attempts: int, uid: bytes, batch: by
     return _DUE.pack(route_uid, version, attempts, uid) + batch
 
 
+def ordered_value(
+    route_uid: int, version: int, attempts: int, uid: bytes, batch: bytes = b""
+) -> bytes:
+    """The same of a job that has an ordering key."""
+    return _DUE.pack(route_uid, version, attempts | _ORDERED, uid) + batch
+
+
 def read_due_value(data: bytes) -> tuple[int, int, int, bytes]:
     """(route uid, version, attempts, uid) of a due or waiting row."""
     route_uid, version, attempts, uid = _DUE.unpack_from(data)
-    return route_uid, version, attempts, uid
+    return route_uid, version, attempts & _ATTEMPTS, uid
+
+
+def is_ordered(data: bytes) -> bool:
+    """Whether the job of a due or waiting row has an ordering key."""
+    return data[_ORDERED_AT] > _ATTEMPTS >> 24
 
 
 def batch_of_due(data: bytes) -> bytes:
@@ -142,6 +164,7 @@ class ReplicaKeys:
     """The keys of one replica, with their prefixes made once."""
 
     __slots__ = (
+        "alias",
         "attempts",
         "batch",
         "contents",
@@ -158,6 +181,7 @@ class ReplicaKeys:
         "log_stop",
         "members",
         "meta",
+        "order",
         "prefix",
         "record",
         "request",
@@ -171,6 +195,7 @@ class ReplicaKeys:
         "stop",
         "tag",
         "task",
+        "turn",
         "waiting",
     )
 
@@ -201,6 +226,9 @@ class ReplicaKeys:
         self.request_age = prefix + b"x"
         self.route_counters = prefix + b"n"
         self.restore = prefix + b"o"
+        self.alias = prefix + b"A"
+        self.order = prefix + b"O"
+        self.turn = prefix + b"T"
         self.route_attempts = prefix + b"y"
         self.tag = prefix + b"t"
         self.task = prefix + b"k"
@@ -214,7 +242,8 @@ class ReplicaKeys:
     @property
     def fences(self) -> tuple[bytes, ...]:
         """Where scans to the end of a table stop, and not behind what was deleted from the next."""
-        return self.due_stop, after_prefix(self.finished), after_prefix(self.tag), self.fence
+        tables = self.alias, self.due, self.finished, self.tag
+        return *(after_prefix(each) for each in tables), self.fence
 
     def waiting_range(self, route_uid: int) -> tuple[bytes, bytes]:
         """Bounds of one route's waiting index."""

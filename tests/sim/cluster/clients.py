@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from node.engine import Engine
 from tests.checks.history import Call, History
 from tests.checks.jobmodel import (
@@ -35,6 +37,7 @@ from timemachine.group import node_of
 from timemachine.model import PENDING_STATES, Collection, JobState
 from timemachine.replica import commands as c
 from timemachine.replica.results import JobResult
+from timemachine.ring import OrderedId
 from timemachine.smearing import smear_of
 from timemachine.vnode import Done as Answer
 
@@ -271,6 +274,9 @@ class Creators:
     def _ask(self, engine: Engine, call: Call, key: bytes, answer: Answer) -> None:
         asked, job = call.asked, call.job
         collection = engine.meta.collections.get((DB, COLLECTION))
+        key_of_order = self._knobs.ordering_key(job)
+        if key_of_order is not None:
+            job = OrderedId(job, key_of_order)
         vnode = None if collection is None else engine._vnode(collection, job)
         if collection is None or (DB, ROUTE) not in engine.meta.routes:
             # That is for the leader of the meta group to judge: this node may be behind.
@@ -280,6 +286,26 @@ class Creators:
             answer(NotLeader(node_of(self._pointing.choice(placement.replicas))))
         elif isinstance(asked, Get):
             engine.read_latest(collection, job, partial(_read, answer))
+        elif isinstance(asked, Put) and isinstance(job, OrderedId):
+            placed_ms = engine.now_ms()
+            ordered = job
+            if not key:
+                call.node = engine.number  # it is not asked again
+
+            def placed(result: Any) -> None:
+                if isinstance(result, TimeMachineError):
+                    answer(result)
+                    return
+                assert result.kind == "placed", "the ids of creators keep their keys"
+                call.node = engine.number
+                command = _command(engine, collection, asked, ordered, key)
+                command = msgspec.structs.replace(
+                    command, ordering_key=ordered.key, placed_ms=placed_ms
+                )
+                engine.propose_job(collection, ordered, command, answer)
+
+            engine.place_job(collection, job, job.key, placed)
+            self.proposed(engine.number)
         else:
             # From here on it may be done, whatever is answered.
             call.node = engine.number

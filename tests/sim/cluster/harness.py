@@ -22,6 +22,7 @@ from tests.sim.cluster.growth import Growth, unsettled
 from tests.sim.cluster.knobs import Knobs, command_line
 from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
+from tests.sim.cluster.ordering import disorders, without_alias
 from tests.sim.cluster.overruled import watched
 from tests.sim.cluster.pace import observed
 from tests.sim.cluster.plans import Plans
@@ -98,6 +99,8 @@ class Harness:
             history.plans = self.plans.ends()
         judgement = judge(history, rules_of(knobs, history))
         judgement.broken.extend(f"C15: {each}" for each in untold(self.members))
+        judgement.broken.extend(f"C16: {each}" for each in disorders(self.members, history))
+        judgement.broken.extend(f"C16: {each}" for each in without_alias(self.members))
         return Result(
             knobs=knobs,
             trace=self.clock.trace,

@@ -53,6 +53,7 @@ class Knobs:
     `verify_at_start` (damage is found at once, and not when it is read).
     Load: `clients`, `client_pace_ms` (mean time between two operations of one), `jobs` (ids),
     `read_share`, `audit_ms` (how often every node is asked for what was written last; 0: never),
+    `ordering_keys` (how many of them jobs have; 0: none has one),
     `delete_share`, `due_ms_max` (how far ahead jobs are due), `smear_ms` (over what their route
     smears them), `mood` (of the recipient while there are faults), `alerts` (after so many attempts
     a job is dead, and its route tells another one of what fails; 0: neither).
@@ -135,10 +136,20 @@ class Knobs:
     restart_ms_max: float = 1_500.0
     overruled: bool = False
     fault_kinds: int = 99
+    ordering_keys: int = 0
 
     def __str__(self) -> str:
         """All of them, `name=value`, in one line."""
         return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+    def ordering_key(self, job: str) -> str | None:
+        """The ordering key of a creator's job. It follows from the id, as it must not change."""
+        name, _, number = job.rpartition("-")
+        if not self.ordering_keys or name == "probe" or not number.isdecimal():
+            return None
+        # One in a few has none.
+        key = int(number) % (self.ordering_keys + 1)
+        return f"key {key}" if key else None
 
     @property
     def born_nodes(self) -> int:
@@ -280,6 +291,7 @@ def draw(seed: int, *, nodes: int | None = None, **fixed: Any) -> Knobs:
         knobs = _draw_batches(knobs)
     if fixed.get("alerts", 1):
         knobs = _draw_alerts(knobs)
+    knobs = _draw_ordering(knobs)
     if nodes is not None:
         fixed["nodes"] = nodes
     return knobs.changed(**fixed).validate()
@@ -423,6 +435,14 @@ def _draw_alerts(knobs: Knobs) -> Knobs:
         alerts=rng.choice([1, 2, 5, 30]),
         mood=rng.choice(moods) if knobs.fault_kinds else knobs.mood,
     )
+
+
+def _draw_ordering(knobs: Knobs) -> Knobs:
+    """In some seeds most jobs have one of a few ordering keys."""
+    rng = random.Random(f"{knobs.seed}/ordering keys")
+    if rng.random() < 0.75:
+        return knobs
+    return knobs.changed(ordering_keys=rng.choice([1, 2, 5, 20]))
 
 
 def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:

@@ -661,7 +661,7 @@ class Members:
 
     def place_of(self, job: str) -> int:
         """The index of a job's vnode."""
-        return vnode_of(job, self.knobs.num_vnodes)
+        return vnode_of(self.knobs.ordering_key(job) or job, self.knobs.num_vnodes)
 
     def _raised(self, owner: Owner, error: Exception) -> bool:
         """Damage that a node meets while it runs ends its process."""

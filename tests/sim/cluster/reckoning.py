@@ -40,6 +40,7 @@ class Reckoning:
         self._members = members
         self._clock = members.clock
         self.history = History()
+        self.history.home_of = lambda job: members.knobs.ordering_key(job) or job
         members.on_moved = self._moved
         members.on_crashed = self._crashed
         members.on_paused = self._paused

@@ -64,8 +64,9 @@ def restoring(harness: Harness) -> "RestoreHarness | None":
     if not harness.knobs.restores or not whole or meta is None or harness.knobs.alerts:
         return None
     dice = random.Random(f"{harness.knobs.seed}/restore")
-    # The route comes from the backup, as it was made there.
-    of_route = {name: getattr(harness.knobs, name) for name in _OF_ROUTE}
+    # The route comes from the backup, as it was made there; so do the ordering keys of its jobs,
+    # which follow from their ids.
+    of_route = {name: getattr(harness.knobs, name) for name in (*_OF_ROUTE, "ordering_keys")}
     knobs = draw(harness.knobs.seed + _OTHER, backups=0, restores=0, **of_route)
     after_ms = harness.clock.now_ms * dice.choice([0.3, 0.6, 1.0])
     route = meta.routes[DB, ROUTE]

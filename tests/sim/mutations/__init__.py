@@ -21,6 +21,7 @@ from tests.sim.mutations import (
     leases,
     lending,
     membership,
+    ordering,
     plans,
     snapshots,
 )
@@ -41,6 +42,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     **lending.MUTATIONS,
     **breakers.MUTATIONS,
     **events.MUTATIONS,
+    **ordering.MUTATIONS,
 }
 
 _FEW: Final = 26

@@ -68,4 +68,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "breaker-drops": 35,
     "event-forgotten": 113,
     "event-told-anew": 12,
+    "turn-not-asked": 5,
+    "turn-lost-at-retry": 54,
+    "turn-to-nobody": 5,
 }

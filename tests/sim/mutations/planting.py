@@ -14,7 +14,7 @@ class Mutation:
     """A fault in production's code that the simulator must find.
 
     breaks  what it does, in one sentence
-    checks  those that may find it: S1 to S14, C1 to C15; "crash" for what production's own
+    checks  those that may find it: S1 to S14, C1 to C16; "crash" for what production's own
             assertions and refusals, or Python, say to it
     plant   puts it there
     core    whether it concerns the core alone, and what finds it is the chaos of `tests.raft`

@@ -15,7 +15,8 @@ from timemachine.backup.uploads import (
     written_upload,
 )
 from timemachine.errors import CodecError
-from timemachine.model import AttemptRecord, JobRecord, JobState, PastDue, Restore
+from timemachine.model import AttemptRecord, JobRecord, JobState, Order, PastDue, Restore
+from timemachine.ring import vnode_of
 
 ATTEMPT = AttemptRecord(
     attempt=1,
@@ -132,6 +133,45 @@ def test_what_cannot_be_applied_does_not_get_into_a_log(record: JobRecord) -> No
     upload = Upload(0, 0, {}, [UploadedJob(b"a", codec.encode(record), b"", [])])
     with pytest.raises(CodecError):
         commands_of(upload, RESTORE, 3, lambda _: None, 7)
+
+
+KEYED = Order("cart", 7, 3, "before")
+
+
+def test_a_job_with_an_ordering_key_goes_to_the_vnode_of_the_key() -> None:
+    """And its alias to that of its id, in whatever number of vnodes."""
+    ids = [f"job-{number}" for number in range(40)]
+    row = codec.encode(job(JobState.SCHEDULED, 2_000, order=KEYED))
+    plain = codec.encode(job(JobState.SCHEDULED, 2_000))
+    jobs = [UploadedJob(each.encode(), row, b"", []) for each in ids]
+    jobs.append(UploadedJob(b"plain", plain, b"", []))
+    commands, counts = commands_of(Upload(0, 0, {}, jobs), RESTORE, 5, lambda _: ROUTE, 7)
+    assert 41 == sum(counts.values())
+    items = {each.job_id: vnode for vnode, s in commands.items() for c in s for each in c.items}
+    placed = {each.job_id: vnode for vnode, s in commands.items() for c in s for each in c.placed}
+    assert {each: vnode_of("cart", 5) for each in ids} | {"plain": vnode_of("plain", 5)} == items
+    assert {each: vnode_of(each, 5) for each in ids} == placed
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        replace(KEYED, key=""),
+        replace(KEYED, key="x" * 257),
+        replace(KEYED, key="a\0b"),
+        replace(KEYED, number=0),
+        replace(KEYED, number=1 << 62),
+        replace(KEYED, turn_ms=-1),
+        replace(KEYED, behind="x" * 129),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(order: Order) -> None:
+    """Rows of the order would not hold it."""
+    row = codec.encode(job(JobState.SCHEDULED, 5, order=order))
+    with pytest.raises(CodecError):
+        commands_of(
+            Upload(0, 0, {}, [UploadedJob(b"a", row, b"", [])]), RESTORE, 3, lambda _: None, 7
+        )
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,10 @@ def test_the_bytes_of_the_commands() -> None:
     item = c.RestoreItem("a", job(JobState.SCHEDULED, 5), b"m", [(4, b"t")])
     step = c.RestoreJobs(now_ms=1, restore="r", part=2, number=3, items=[item])
     record = (
-        "dc001f" + "c410" + "75" * 16 + "030032c0a568656c6c6f029001020501010104"
-        "00c0c0c0c0c0000009c40131c400000000c400c0"
+        "dc0020" + "c410" + "75" * 16 + "030032c0a568656c6c6f029001020501010104"
+        "00c0c0c0c0c0000009c40131c400000000c400c0c0"
     )
-    expected = "01919614a17202039194a161" + record + "c4016d919204c4017401"
+    expected = "01919714a17202039194a161" + record + "c4016d919204c401749001"
     assert bytes.fromhex(expected) == codec.encode([step])
     seen = c.PendingItem("a", b"u", 2, 3)
     unpark = codec.encode([c.Unpark(now_ms=1, items=[seen], drop=True)])

@@ -30,7 +30,7 @@ def test_a_row_from_before_there_were_seals_has_none() -> None:
     before = bytes.fromhex("01" + "99" + "0502" + "0a" + "a1" + "78" + "0b" + "04" + "03")
     before += bytes.fromhex("97" + "00" * 7 + "02")
     state = MachineState(5, 2, 10, "x", 11, 4, 3, [0] * 7, 2)
-    assert codec.encode(state) == before.replace(b"\x99", b"\x9e", 1) + b"\x00" * 5
+    assert codec.encode(state) == before.replace(b"\x99", b"\x9f", 1) + b"\x00" * 6
     assert state == read_state(before)
 
 

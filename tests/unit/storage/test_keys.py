@@ -7,7 +7,7 @@ import pytest
 from timemachine.storage import keys as k
 from timemachine.storage.keys import ReplicaKeys
 
-TABLES = "hlsbcjmdwirtaykfqxnopvzEN"
+TABLES = "hlsbcjmdwirtaykfqxnopvzENAOT"
 
 
 def test_every_table_has_its_own_letter() -> None:
@@ -44,8 +44,8 @@ def test_fences_stand_between_tables() -> None:
     """Behind what they fence, before what comes next, and in no table."""
     own = ReplicaKeys(3)
     tables = [own.prefix + letter.encode() for letter in TABLES]
-    assert len(own.fences) == len(set(own.fences)) == 4
-    for fenced, fence in zip((own.due, own.finished, own.tag), own.fences, strict=False):
+    assert len(own.fences) == len(set(own.fences)) == 5
+    for fenced, fence in zip((own.alias, own.due, own.finished, own.tag), own.fences, strict=False):
         assert fenced + b"\xff" * 60 < fence < min(each for each in tables if each > fenced)
     assert not [table for table in tables if any(each.startswith(table) for each in own.fences)]
 
@@ -69,13 +69,11 @@ def test_ranges_of_an_index_hold_their_own_rows_only() -> None:
 def test_a_due_value_is_read_as_it_was_written() -> None:
     """What a claim needs to know."""
     uid = bytes(range(16))
-    alone = k.due_value(1 << 63, 7, 12, uid)
-    assert ((1 << 63, 7, 12, uid), b"") == (k.read_due_value(alone), k.batch_of_due(alone))
-    batched = k.due_value(1 << 63, 7, 12, uid, b"b" * 16)
-    assert ((1 << 63, 7, 12, uid), b"b" * 16) == (
-        k.read_due_value(batched),
-        k.batch_of_due(batched),
-    )
+    for attempts in (0, 12, (1 << 31) - 1):
+        for value in (k.due_value, k.ordered_value):
+            row = value(1 << 63, 7, attempts, uid)
+            assert (1 << 63, 7, attempts, uid) == k.read_due_value(row)
+            assert k.is_ordered(row) == (value is k.ordered_value)
 
 
 def test_node_rows_lie_outside_of_every_replica() -> None:

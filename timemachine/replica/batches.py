@@ -32,7 +32,7 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
         data = read(job + raw_id, near)
         found.append(None if data is None else read_job(data))
     fit = [
-        in_term and before is not None and fits(rows, before, item)
+        in_term and before is not None and fits(rows, before, item, command.now_ms)
         for before, item in zip(found, command.items, strict=True)
     ]
     if command.again:

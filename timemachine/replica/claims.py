@@ -40,10 +40,10 @@ def _is_as_seen(before: JobRecord, item: c.ClaimItem | c.Revoked) -> bool:
     )
 
 
-def fits(rows: JobRows, before: JobRecord, item: c.ClaimItem) -> bool:
+def fits(rows: JobRows, before: JobRecord, item: c.ClaimItem, now_ms: int) -> bool:
     """Whether the next attempt of a job may be claimed as its leader saw it, and it is its turn."""
     return _is_as_seen(before, item) and (
-        before.order is None or ordering.has_turn(rows, item.job_id, before)
+        before.order is None or ordering.may_be_claimed(rows, item.job_id, before, now_ms)
     )
 
 
@@ -65,7 +65,7 @@ def claim(rows: JobRows, command: c.Claim) -> list[ClaimResult]:
     for item, raw_id in zip(command.items, raw_ids, strict=True):
         data = read(job + raw_id, near)
         before = None if data is None else read_job(data)
-        if not in_term or before is None or not fits(rows, before, item):
+        if not in_term or before is None or not fits(rows, before, item, now_ms):
             if before is not None and before.order is not None and before.state in CLAIMABLE:
                 ordering.put_behind(rows, item.job_id, before)
             results.append(ClaimResult(False, before))

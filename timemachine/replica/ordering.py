@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from timemachine import codec
+from timemachine import codec, limits
 from timemachine.model import JobRecord
 from timemachine.replica.records import Turn, read_turn
 from timemachine.replica.states import (
@@ -66,6 +66,15 @@ def has_turn(rows: "JobRows", job_id: str, record: JobRecord) -> bool:
     """Whether it is a pending job's turn."""
     turn = turn_of(rows, record)
     return turn is not None and turn.head == job_id
+
+
+def may_be_claimed(rows: "JobRows", job_id: str, record: JobRecord, now_ms: int) -> bool:
+    """Whether it is a pending job's turn, and its time, by the clock of the leader that claims.
+
+    Its time may have been moved since the leader saw it: to when an attempt must have ended that
+    nobody waits for (`give_turns`).
+    """
+    return record.due_ms <= now_ms + limits.CLAIM_LEAD_MS and has_turn(rows, job_id, record)
 
 
 def moved(

@@ -492,7 +492,7 @@ class JobRows:
 
     def announce(self, job_id: str, record: JobRecord) -> None:
         """Tell the delivery once more of a row of the due or the waiting index."""
-        value = _queue_value(record)
+        value = queue_value(record)
         if record.queue == WAITING:
             self.effects.append(WaitingFreed(record.due_ms, job_id, value))
         else:

@@ -47,7 +47,7 @@ class Keyed(Bench):
         job = self.jobs()[job_id]
         return c.PendingItem(job_id, job.uid, job.version, job.attempts)
 
-    def claim(self, job_id: str, now_ms: int = 200) -> bool:
+    def claim(self, job_id: str, now_ms: int = 20_000) -> bool:
         """Whether a claim of the next attempt holds."""
         job = self.jobs()[job_id]
         item = c.ClaimItem(job_id, job.uid, job.version, job.attempts + 1, DEADLINE_MS)
@@ -296,3 +296,19 @@ def test_restored_jobs_keep_their_order() -> None:
         assert bench.claim(job_id)
         bench.settle(job_id, c.VERDICT_DELIVERED)
     assert {b"a", b"x", b"z"} == bench.suffixes(bench.keys.alias)
+
+
+def test_a_claim_that_was_asked_for_before_its_time_was_moved_is_void() -> None:
+    """Named regression (S8): the next one was claimed before the attempt of a replaced one ended.
+
+    Its leader had seen it as due already.
+    """
+    bench = Keyed()
+    bench.put("a", 1)
+    bench.put("b", 2)
+    assert bench.claim("a")
+    bench.put("a", 3, now_ms=500)
+    assert (Queue.DUE, DEADLINE_MS) == (bench.queue("b"), bench.jobs()["b"].due_ms)
+    assert not bench.claim("b", now_ms=501)
+    assert Queue.DUE == bench.queue("b")
+    assert bench.claim("b", now_ms=DEADLINE_MS)

@@ -7,7 +7,9 @@ stand in the due index until it is due; then it stands aside (`Queue.BEHIND`), o
 window and of the offset, until it gets its turn. It is due at that moment.
 
 When a job is replaced or purged, or was given up by another leader, a request of it may be under
-way that nobody waits for any more. Until that must have ended nobody's turn begins.
+way that nobody waits for any more. Until that must have ended nobody's turn begins. Only the next
+attempt of what was given up need not wait, for it is the same webhook; when that has delivered it,
+those behind it need not wait either.
 """
 
 from typing import TYPE_CHECKING
@@ -89,6 +91,8 @@ def moved(
     if old is not None and old != new:
         last = after if after is not None else before
         assert last is not None
+        if before is not None and last.state == DELIVERED and is_begun(before):
+            _forget_open(rows, job_id, old[0])
         _leave(rows, job_id, *old, free_ms, max(last.updated_ms, last.finished_ms))
     if new is None or after is None:
         return after
@@ -96,7 +100,7 @@ def moved(
         turn = _enter(rows, job_id, after, *new)
     else:
         turn = _stay(rows, job_id, after, *new, free_ms)
-    if turn.head == job_id and after.queue in _QUEUED and after.due_ms < turn.free_ms:
+    if turn.head == job_id and after.queue in _QUEUED and _is_early(after, turn):
         return _replace(after, due_ms=turn.free_ms)
     return after
 
@@ -117,7 +121,7 @@ def give_turns(
         if head.queue == BEHIND:
             last = after if after is not None else record
             due_ms = max(head.due_ms, last.updated_ms, last.finished_ms, turn.free_ms)
-        elif head.queue in _QUEUED and head.claim is None and head.due_ms < turn.free_ms:
+        elif head.queue in _QUEUED and _is_early(head, turn):
             due_ms = turn.free_ms
         else:
             continue
@@ -161,6 +165,11 @@ def _alike(before: JobRecord, after: JobRecord | None) -> bool:
     return after is not None and group_of(before) == group_of(after)
 
 
+def _is_early(head: JobRecord, turn: Turn) -> bool:
+    """Whether a turn is to begin later. One that has begun waits for no attempt but its own."""
+    return head.due_ms < turn.free_ms and not is_begun(head)
+
+
 def _open_until(rows: "JobRows", before: JobRecord, after: JobRecord | None) -> int:
     """Until when a request may be under way of an attempt that is not waited for any more."""
     claim = before.claim
@@ -168,8 +177,15 @@ def _open_until(rows: "JobRows", before: JobRecord, after: JobRecord | None) -> 
         return 0
     if after is None or after.version != before.version:
         return claim.deadline_ms
-    given_up = claim.term != rows.term and after.state in TERMINAL and after.state != DELIVERED
-    return claim.deadline_ms if given_up else 0
+    given_up = after.state == RETRYING or (after.state in TERMINAL and after.state != DELIVERED)
+    return claim.deadline_ms if given_up and claim.term != rows.term else 0
+
+
+def _forget_open(rows: "JobRows", job_id: str, group: bytes) -> None:
+    """A job that had the turn is delivered: what was open of it was the same webhook."""
+    turn = _read(rows, group)
+    if turn is not None and turn.head == job_id and turn.free_ms:
+        _write(rows, group, _replace(turn, free_ms=0))
 
 
 def _leave(

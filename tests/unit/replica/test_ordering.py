@@ -51,7 +51,7 @@ class Keyed(Bench):
         """Whether a claim of the next attempt holds."""
         job = self.jobs()[job_id]
         item = c.ClaimItem(job_id, job.uid, job.version, job.attempts + 1, DEADLINE_MS)
-        ((result,),) = self.do(c.Claim(now_ms=now_ms, term=1, items=[item]))
+        ((result,),) = self.do(c.Claim(now_ms=now_ms, term=self.term, items=[item]))
         return bool(result.holds)
 
     def settle(self, job_id: str, verdict: int, now_ms: int = 300, retry_ms: int = 0) -> None:
@@ -190,6 +190,35 @@ def test_an_attempt_that_nobody_waits_for_is_over_before_the_next_begins(how: st
     assert DEADLINE_MS == bench.jobs()["first"].due_ms
     bench.do(c.RunJob(now_ms=700, job_id="first"))
     assert DEADLINE_MS == bench.jobs()["first"].due_ms
+
+
+@pytest.mark.parametrize("how", ["delete", "purge", "replace", "dead", "repeated"])
+def test_an_attempt_that_was_given_up_is_over_before_another_job_is_sent(how: str) -> None:
+    """Named regression: of a job that was cancelled before its repeat the attempt was forgotten.
+
+    The repeat itself is not kept waiting, nor is anybody when it was delivered: it is the same
+    webhook.
+    """
+    bench = Keyed()
+    bench.put("a", 1)
+    bench.put("b", 2)
+    bench.aside("b")
+    assert bench.claim("a")
+    bench.term += 1
+    bench.settle("a", c.VERDICT_RETRY, now_ms=400, retry_ms=400)
+    assert 400 == bench.jobs()["a"].due_ms
+    due_ms = DEADLINE_MS
+    match how:
+        case "delete" | "purge":
+            bench.do(c.DeleteJob(now_ms=500, job_id="a", purge=how == "purge"))
+        case "replace":
+            bench.put("a", 3, now_ms=500)
+        case _:
+            assert bench.claim("a", now_ms=450)
+            ok = how == "repeated"
+            bench.settle("a", c.VERDICT_DELIVERED if ok else c.VERDICT_DEAD, now_ms=500)
+            due_ms = 500 if ok else DEADLINE_MS
+    assert (Queue.DUE, due_ms) == (bench.queue("b"), bench.jobs()["b"].due_ms)
 
 
 def test_run_now_does_not_jump_the_queue() -> None:

@@ -110,6 +110,10 @@ class Events:
     def _begin(self, vnode: Vnode) -> None:
         self._busy[vnode] = self._world.mono_ms() + limits.EVENT_AGAIN_MS
 
+    def _rest(self, vnode: Vnode) -> None:
+        # Not with the next cycle: who refuses for load would be asked by all that is committed.
+        self._busy[vnode] = self._world.mono_ms() + limits.EVENT_REFUSED_MS
+
     # --- what is told ----------------------------------------------------------------------
 
     def _tell(self, vnode: Vnode) -> None:
@@ -134,7 +138,7 @@ class Events:
 
         def told(all_there: bool) -> None:  # noqa: FBT001 - a callback
             if not all_there:
-                self._busy.pop(vnode, None)
+                self._rest(vnode)
                 return
             self._count(events)
             command = c.EventsTold(now_ms=self._world.wall_ms(), until=serials[-1] + 1)
@@ -163,7 +167,7 @@ class Events:
 
         def told(all_there: bool) -> None:  # noqa: FBT001 - a callback
             if not all_there:
-                self._busy.pop(self._meta_vnode, None)
+                self._rest(self._meta_vnode)
                 return
             self._count([each.event for each in found])
             command = m.RouteEventsTold(

@@ -131,6 +131,7 @@ EVENTS_TOLD_AT_ONCE = 100
 EVENT_COUNTS_LOOKED_AT_MAX = 1_000  # hours that may have ended, in one look at a vnode
 EVENT_LOOK_MS = 60_000  # between two such looks
 EVENT_AGAIN_MS = 30_000  # until what was asked to be told, and not answered, is told again
+EVENT_REFUSED_MS = 1_000  # until what was refused is asked for again
 EVENT_VNODES = 4  # of the collection of events that a database gets
 
 # --- tasks -----------------------------------------------------------------------------------

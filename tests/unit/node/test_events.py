@@ -11,6 +11,7 @@ from node.secrets import seal_value
 from tests.sim.node import KEY, headers_of
 from tests.unit.node.gathering.made import Spread
 from timemachine import limits
+from timemachine.errors import Overloaded
 from timemachine.events import EVENTS_COLLECTION
 from timemachine.model import Retry, Route, SealedKey
 from timemachine.outbound import Outcome, Request
@@ -217,3 +218,30 @@ def test_a_database_without_room_keeps_no_other_waiting() -> None:
         engine.events._propose_meta = refusing
     cluster.world.run_for(20_000)
     assert ["a"] == [each.db for each in cluster.engines[0].meta.events.values()]
+
+
+def test_what_is_refused_is_not_asked_for_again_at_every_commit() -> None:
+    """Named regression: a vnode with events that had nowhere to go asked with each of its cycles.
+
+    So a cluster that refused for load got a hundred creates more from each commit.
+    """
+    cluster = _Alerting()
+    asked: list[int] = []
+
+    def refuse(_: Any, creates: Any, done: Any) -> None:
+        asked.append(len(creates))
+        cluster.world.call_later(1, partial(done, [Overloaded("No room.")] * len(creates)))
+
+    creating = [engine.events._propose_creates for engine in cluster.engines]
+    for engine in cluster.engines:
+        engine.events._propose_creates = refuse
+    for number in range(100):
+        cluster.kill(f"job-{number}")
+        cluster.world.run_for(100)
+    seconds, vnodes = 10, cluster.collection.num_vnodes
+    assert 0 < len(asked) <= (seconds + 5) * vnodes
+    for engine, create in zip(cluster.engines, creating, strict=True):
+        engine.events._propose_creates = create
+    cluster.world.run_for(10_000)
+    assert 0 == cluster.waiting()
+    assert len(cluster.told()) > 0

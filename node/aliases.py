@@ -24,7 +24,8 @@ from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys, after_prefix
 from timemachine.vnode import Vnode
 
-_ROWS = 50
+_ROWS = 500
+"""As many as jobs are purged at a time: else aliases would pile up."""
 
 
 class _Pass:

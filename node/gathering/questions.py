@@ -39,6 +39,7 @@ Group = tuple[int, int]
 
 _VNODES_BETWEEN_YIELDS: Final = 256
 _REPORTS_BETWEEN_YIELDS: Final = 32
+_JOBS_BETWEEN_YIELDS: Final = 50
 
 
 class Crews(Protocol):
@@ -602,14 +603,16 @@ class MissingJobs(_Question, frozen=True, tag=34):
 
     jobs: list[tuple[int, str]]
 
-    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[list[tuple[int, str]]]:
+    def steps(self, here: Here, vnodes: Sequence[Vnode]) -> Iterator[list[tuple[int, str]] | None]:
         """See the module."""
         keys = {vnode.group[1]: vnode.keys for vnode in vnodes}
-        yield [
-            (index, job_id)
-            for index, job_id in self.jobs
-            if index in keys and here.store.get(keys[index].job + job_id.encode()) is None
-        ]
+        found = []
+        for number, (index, job_id) in enumerate(self.jobs, 1):
+            if index in keys and here.store.get(keys[index].job + job_id.encode()) is None:
+                found.append((index, job_id))
+            if number % _JOBS_BETWEEN_YIELDS == 0:
+                yield None
+        yield found
 
     def merge(self, parts: Sequence[list[tuple[int, str]]]) -> list[tuple[int, str]]:
         """See the module."""

@@ -44,7 +44,7 @@ from timemachine.replica.meta import (
     RouteFailed,
     RouteSucceeded,
 )
-from timemachine.replica.results import DueInserted, JobTouched, WaitingFreed
+from timemachine.replica.results import BatchDissolved, DueInserted, JobTouched, WaitingFreed
 from timemachine.storage.api import Store
 from timemachine.storage.keys import read_due_value, u64
 from timemachine.vnode import Vnode
@@ -252,6 +252,13 @@ class Delivery:
                 route_uid, version, attempts, uid = read_due_value(effect.value)
                 seen = PendingItem(effect.job_id, uid, version, attempts, route_uid)
                 self._parking.read_again(head, effect.due_ms, seen)
+            elif type(effect) is BatchDissolved:
+                # Claimed by a leader of before, they wait here for all of their batch.
+                for job_id in effect.job_ids:
+                    item = head.known.get(job_id)
+                    if item is not None and item.bound == effect.batch:
+                        item.queue.dissolve(head, effect.batch)
+                        self._alarm.wake()
         head.seen_index = applied_index
 
     def queued(self, route_uid: int) -> int:

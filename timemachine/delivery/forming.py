@@ -220,6 +220,17 @@ class Forming:
                 del self._bound[key]
                 self._lacking.pop(key, None)
 
+    def dissolve(self, head: "VnodeHead", batch: bytes) -> None:
+        """A batch that was sent before is not sent again: its jobs that are here go like others."""
+        group = self._bound.pop((head, batch), None)
+        if group is None:
+            return
+        self._lacking.pop((head, batch), None)
+        items, group.items = group.items, {}
+        for item in items.values():
+            item.bound = b""
+            self.push(item)
+
     def take_all(self) -> list[Item]:
         """Empty it, in due order."""
         items = [item for group in self._groups() for item in group.queued()]

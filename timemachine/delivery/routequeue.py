@@ -218,6 +218,11 @@ class RouteQueue:
             if self.forming is not None:
                 self.forming.drop(item)
 
+    def dissolve(self, head: "VnodeHead", batch: bytes) -> None:
+        """A batch that was sent before is not sent again: its jobs go like others."""
+        if self.forming is not None:
+            self.forming.dissolve(head, batch)
+
     def take_all(self) -> list[Item]:
         """Empty the queue, in due order."""
         if self.forming is not None:

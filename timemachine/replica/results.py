@@ -86,4 +86,14 @@ class JobTouched(msgspec.Struct, frozen=True, gc=False):
     job_id: str
 
 
-Effect = DueInserted | WaitingFreed | JobTouched
+class BatchDissolved(msgspec.Struct, frozen=True, gc=False):
+    """Effect: a batch that was sent before is not sent again.
+
+    `job_ids` are members whose claims are open, so that no row of theirs tells of it.
+    """
+
+    batch: bytes
+    job_ids: list[str]
+
+
+Effect = DueInserted | WaitingFreed | JobTouched | BatchDissolved

@@ -27,7 +27,13 @@ from timemachine.replica.records import (
     read_state,
     whole,
 )
-from timemachine.replica.results import DueInserted, Effect, JobTouched, WaitingFreed
+from timemachine.replica.results import (
+    BatchDissolved,
+    DueInserted,
+    Effect,
+    JobTouched,
+    WaitingFreed,
+)
 from timemachine.replica.states import (
     BEHIND,
     DELIVERED,
@@ -454,11 +460,18 @@ class JobRows:
         if row is None:
             return
         self.overlay.delete(self.keys.batch + batch)
+        claimed = []
         for member in row.members:
             before = self.firing.get(member.job_id) or self.read(member.job_id)
-            if before is not None and before.claim is None and before.batch == batch:
-                after = msgspec.structs.replace(before, batch=b"")
-                self.store(member.job_id, member.job_id.encode(), before, after)
+            if before is None or before.batch != batch:
+                continue
+            if before.claim is not None:
+                claimed.append(member.job_id)
+                continue
+            after = msgspec.structs.replace(before, batch=b"")
+            self.store(member.job_id, member.job_id.encode(), before, after)
+        if claimed:
+            self.effects.append(BatchDissolved(batch, claimed))
 
     # --- the due and the waiting index -----------------------------------------------------
 

@@ -8,7 +8,7 @@ from tests.unit.replica.machines import UID, Driven
 from timemachine.model import AttemptStatus, JobState
 from timemachine.replica import commands as c
 from timemachine.replica.records import BatchMember, find_leaders
-from timemachine.replica.results import DueInserted, WaitingFreed
+from timemachine.replica.results import BatchDissolved, DueInserted, WaitingFreed
 from timemachine.storage.keys import batch_of_due
 
 BATCH = b"b" * 16
@@ -169,6 +169,18 @@ def test_a_job_of_a_waiting_index_that_is_set_free_is_read_again() -> None:
     log.apply(c.DeleteJob(now_ms=6, job_id="b"))
     freed = [each for each in log.machine.take_effects() if isinstance(each, WaitingFreed)]
     assert [("a", b""), ("c", b"")] == [(each.job_id, batch_of_due(each.value)) for each in freed]
+
+
+def test_of_those_whose_claims_are_open_it_is_told_that_their_batch_is_none() -> None:
+    """No row of theirs changes: who waits for the whole batch would not hear of it."""
+    log = bound()
+    assert all(claimed(log, "abc", again=True))
+    log.machine.take_effects()
+    mark = log.job("b").claim
+    assert mark is not None
+    log.settle("b", mark, AttemptStatus.SUCCEEDED)
+    told = [each for each in log.machine.take_effects() if isinstance(each, BatchDissolved)]
+    assert [BatchDissolved(BATCH, ["a", "c"])] == told
 
 
 def test_the_leader_of_a_batch_is_noted() -> None:

@@ -143,6 +143,37 @@ def test_without_one_of_its_jobs_a_batch_is_not_sent_again(change: str) -> None:
     assert identity(last) != identity(requests(cluster)[0])
 
 
+def test_a_batch_of_a_leader_that_is_gone_loses_a_job_while_it_waits_for_a_slot() -> None:
+    """The others wait for it no more (named: seed 734513147058886, they waited for ever)."""
+    cluster = led()
+    cluster.set_route(msgspec.structs.replace(batched(), version=3, max_in_flight=1))
+    cluster.elect(2)
+    cluster.put("z")
+    run(cluster)
+    cluster.elect(1)
+    for name in "abc":
+        cluster.put(name)
+    run(cluster)
+    cluster.nodes[1].sender.answer(0, ERROR)
+    run(cluster, 1_500)
+    cluster.nodes[1].sender.answer(1)
+    run(cluster)
+    assert [list("abc"), ["z"], list("abc")] == [ids(request) for request in requests(cluster)]
+    # Its one slot is still taken by a request that began when it led before.
+    cluster.elect(2)
+    run(cluster)
+    cluster.put("b", in_ms=60_000)
+    run(cluster)
+    node = cluster.nodes[2]
+    node.sender.answer(0)
+    run(cluster, 1_500)
+    assert [["z"], ["a", "c"]] == [ids(request) for request in requests(cluster, 2)]
+    assert identity(requests(cluster, 2)[1]) != identity(requests(cluster)[0])
+    node.sender.answer(1)
+    run(cluster)
+    assert {JobState.DELIVERED} == {cluster.job(name).state for name in "acz"}
+
+
 def apply(cluster: Cluster, command: Any) -> None:
     """Commit a command of a user; the leader hears of what follows."""
     cluster.log.apply(command)

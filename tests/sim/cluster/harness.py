@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from node.engine import Engine
+from node.replicas import job_machine
 from node.secrets import seal_value
 from tests.checks.history import NEVER, History, Probe
 from tests.checks.promises import Judgement, judge
@@ -33,6 +34,8 @@ from timemachine.group import META_GROUP
 from timemachine.model import Batching, Breaker, Collection, Rate, Retry, Route, SealedKey
 from timemachine.replica import commands as c
 from timemachine.replica import meta as m
+from timemachine.replica.machine import JobMachine
+from timemachine.replica.states import FIRING, HELD, RETRYING, SCHEDULED
 from timemachine.signing import format_secret
 from timemachine.vnode import Done
 
@@ -253,14 +256,18 @@ class Harness:
             collection = engine.meta.collections.get((DB, COLLECTION))
             if collection is None:
                 return False
-            counts = engine.counts(collection)
-            if any(counts[name] for name in ("firing", "retrying", "held")):
-                return False
-            if counts["scheduled"] > self.knobs.num_vnodes:
-                return False
+            for vnode in engine.runtime.vnodes.values():
+                if vnode.group[0] == collection.uid and _is_pending(job_machine(vnode)):
+                    return False
         return not self.creators.open and all(
             probe.acked_ms != NEVER for probe in self.history.probes
         )
+
+
+def _is_pending(machine: JobMachine) -> bool:
+    """Whether jobs of a vnode are still to come out, but the one that it was probed with."""
+    counts = machine.state.counts
+    return any(counts[state] for state in (FIRING, RETRYING, HELD)) or counts[SCHEDULED] > 1
 
 
 class Prober:

@@ -10,7 +10,6 @@ from node.runtime import Runtime
 from node.snapshots.receiving import SnapshotsIn
 from node.snapshots.sending import SnapshotsOut
 from timemachine.errors import StoreDamaged
-from timemachine.group import node_of
 from timemachine.raft import Message
 from timemachine.storage.api import Store
 from timemachine.storage.keys import ReplicaKeys
@@ -36,8 +35,6 @@ class Images:
     ) -> None:
         self._runtime = runtime
         self._replicas = replicas
-        # Which replica of a group it was that got an image last, by its node.
-        self._replica_on: dict[tuple[Group, int], int] = {}
         self.outgoing = SnapshotsOut(
             world,
             view=store.view,
@@ -58,12 +55,7 @@ class Images:
             send=peers.chunk_answer,
             when_written=runtime.when_written,
         )
-        peers.send_snapshot = self._send
-
-    def _send(self, group: Group, message: Message) -> None:
-        node = node_of(message.to)
-        self._replica_on[group, node] = message.to
-        self.outgoing.start(group, node, message)
+        peers.send_snapshot = self.outgoing.start
 
     def _keys_of(self, group: Group) -> ReplicaKeys | None:
         vnode = self._runtime.vnodes.get(group)
@@ -73,10 +65,15 @@ class Images:
         vnode = self._runtime.vnodes.get(group)
         return NO_INDEX if vnode is None else vnode.log_base
 
-    def _report(self, group: Group, to: int, failed: bool) -> None:  # noqa: FBT001 - a callback
+    def _report(
+        self,
+        group: Group,
+        replica: int,
+        failed: bool,  # noqa: FBT001 - a callback
+    ) -> None:
         vnode = self._runtime.vnodes.get(group)
         if vnode is not None:
-            vnode.core.report_snapshot(self._replica_on[group, to], failed=failed)
+            vnode.core.report_snapshot(replica, failed=failed)
             self._runtime.stepped(vnode)
 
     def _stage(self, group: Group, message: Message) -> ReplicaKeys | None:

@@ -13,6 +13,7 @@ from node.env import Timer, World
 from timemachine import limits
 from timemachine.byterate import ByteRate
 from timemachine.errors import StoreDamaged, StoreError
+from timemachine.group import node_of
 from timemachine.members import read_members
 from timemachine.raft import Message, SnapshotMetadata
 from timemachine.replica.snapshot import ImageEnd, applied_in, image_out
@@ -28,7 +29,10 @@ from timemachine.transfers import (
 )
 
 _Way = tuple[Group, int]
-"""A group, and the node that its image goes to."""
+"""A group, and the replica that its image goes to.
+
+Not the node of that: one may have a new replica while its old one, which is gone, still votes.
+"""
 
 
 class _Transfer:
@@ -58,11 +62,11 @@ class SnapshotsOut:
     keys_of  the keys of this node's replica of a group, None if there is none any more
     log_base the index behind which the log of such a replica begins
     send     gives a chunk to the network, for a node; it may be lost
-    report   how a transfer ended, (group, to, failed): for the core's `report_snapshot`
+    report   how a transfer ended, (group, replica, failed): for the core's `report_snapshot`
     damaged  the store cannot be read: whoever leads with such a store could bring nobody up to date
 
-    Of its transfers SNAPSHOTS_OUT_MAX go on at once; the others wait, one for each group and node,
-    and take their view when it is their turn. Nothing is called from within `start`. All together
+    Of its transfers SNAPSHOTS_OUT_MAX go on at once; the others wait, one for each replica, and
+    take their view when it is their turn. Nothing is called from within `start`. All together
     send `bytes_per_s` at most.
 
     A transfer that is not answered any more has failed for the core, and its place is another's.
@@ -105,15 +109,15 @@ class SnapshotsOut:
 
     # --- what the host asks ----------------------------------------------------------------
 
-    def start(self, group: Group, to: int, message: Message) -> None:
-        """Send node `to` what the core's SNAPSHOT `message` promises it, or something newer.
+    def start(self, group: Group, message: Message) -> None:
+        """Send a replica what the core's SNAPSHOT `message` promises it, or something newer.
 
-        A transfer of the group to that node that is still under way ends without a report: the
-        core has given it up.
+        A transfer to that replica that is still under way ends without a report: the core has given
+        it up.
         """
         if self._closed:
             return
-        way = (group, to)
+        way = (group, message.to)
         self._drop(way)
         kept = self._kept.get(way)
         if kept is not None and not may_resume(kept.message, message, self._log_base(group)):
@@ -127,9 +131,11 @@ class SnapshotsOut:
 
     def answered(self, sender: int, answer: SnapshotAnswer) -> None:
         """Node `sender` says how far it is. What is not about the chunk under way is ignored."""
-        way = (answer.group, sender)
-        transfer = self._open.get(way)
-        if transfer is None or transfer.id != answer.transfer:
+        about = (answer.group, sender, answer.transfer)
+        for way, transfer in self._open.items():
+            if (way[0], node_of(way[1]), transfer.id) == about:
+                break
+        else:
             return
         if answer.refused:
             self._fail(way)
@@ -282,14 +288,15 @@ class SnapshotsOut:
         again = partial(self._try, way, transfer)
         transfer.timer = self._world.call_later(limits.SNAPSHOT_CHUNK_TIMEOUT_MS, again)
         self.sent_bytes += len(frame.data)
-        self._send(way[1], frame)
+        self._send(node_of(way[1]), frame)
 
     def _give_up(self, way: _Way, transfer: _Transfer) -> None:
         """A node does not answer: what waits for it fails too, or it would hold up the others."""
         if transfer.number > 1:
             self._keep(way, transfer)
         self._end(way, failed=True)
-        for other in [other for other in self._waiting if other[1] == way[1]]:
+        node = node_of(way[1])
+        for other in [other for other in self._waiting if node_of(other[1]) == node]:
             if other in self._waiting:
                 self._end(other, failed=True)
 

@@ -161,7 +161,7 @@ class SendingNode:
         metadata = SnapshotMetadata(ConfState((1, 2)), index, 1 + index // 10)
         snapshot = Snapshot(metadata=metadata)
         message = Message(MessageType.SNAPSHOT, FOLLOWER, LEADER, 4, snapshot=snapshot)
-        self.out.start(group, FOLLOWER, message)
+        self.out.start(group, message)
 
     def _report(self, group: Group, to: int, failed: bool) -> None:
         self.reports.append((group, failed))

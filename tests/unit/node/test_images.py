@@ -186,7 +186,7 @@ def test_what_is_sent_of_a_group_ends_with_its_leadership() -> None:
     message = Message(MessageType.SNAPSHOT, moving.follower, leader, vnode.term, snapshot=snapshot)
     assert _NOTHING_KEPT == images.kept_from(group)
     nodes.cut = {moving.follower}
-    images._send(group, message)
+    images.outgoing.start(group, message)
     nodes.sent.clear()
     nodes.world.run_for(500)
     assert vnode.last_index == images.kept_from(group) == vnode.kept_from(group)
@@ -247,7 +247,7 @@ def test_a_follower_sends_no_image() -> None:
         snapshot=Snapshot(metadata=SnapshotMetadata(ConfState((1, 2, 3)), 1, 1)),
     )
     moving.nodes.sent.clear()
-    images._send(moving.group, message)
+    images.outgoing.start(moving.group, message)
     moving.nodes.world.run_for(1_000)
     assert not any(frame.chunks for frame in moving.nodes.frames(moving.follower))
     assert _NOTHING_KEPT == images.kept_from(moving.group)

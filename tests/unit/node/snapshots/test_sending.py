@@ -8,6 +8,7 @@ from node.snapshots.sending import SnapshotsOut
 from tests.sim.world import SimWorld
 from timemachine import codec, limits
 from timemachine.errors import StoreDamaged
+from timemachine.group import replica_id
 from timemachine.members import members_row
 from timemachine.raft import ConfState, Message, MessageType, Snapshot, SnapshotMetadata
 from timemachine.replica.records import MachineState
@@ -54,7 +55,7 @@ class Leader:
         message = Message(
             MessageType.SNAPSHOT, to, 1, term, snapshot=Snapshot(b"name", metadata), acked=3
         )
-        self.out.start(group, to, message)
+        self.out.start(group, message)
         self.world.run_for(0)
 
     def answer(self, following: int, *, refused: bool = False, pause: bool = True) -> None:
@@ -172,6 +173,27 @@ def test_a_chunk_without_an_answer_is_sent_again_a_few_times() -> None:
     assert sorted((group, 2, True) for group in groups) == sorted(leader.reports)
     assert 3 == leader.sent[-1][0]
     assert limits.SNAPSHOTS_OUT_MAX + 1 == len(leader.views)
+
+
+def test_two_replicas_of_one_node_get_an_image_each() -> None:
+    """The old one is gone, and votes until the new one has it all (named: seed 734513147058974).
+
+    What became of its image was told as if it were the new one's, which got none for ever.
+    """
+    leader = Leader()
+    replaced, new = replica_id(2, 0), replica_id(2, 1)
+    leader.start(to=new)
+    (_, chunk), *_ = leader.sent
+    leader.start(to=replaced)
+    assert [2, 2] == [to for to, _ in leader.sent]
+    leader.out.answered(2, SnapshotAnswer(GROUP, chunk.transfer, 1))
+    leader.world.run_for(limits.SNAPSHOT_PAUSE_MS)
+    while leader.sent[-1][1].end is None:
+        leader.answer(leader.sent[-1][1].number + 1)
+    leader.answer(leader.sent[-1][1].number + 1)
+    assert [(GROUP, new, False)] == leader.reports
+    leader.world.run_for(limits.SNAPSHOT_CHUNK_TIMEOUT_MS * limits.SNAPSHOT_CHUNK_TRIES_MAX)
+    assert [(GROUP, new, False), (GROUP, replaced, True)] == leader.reports
 
 
 def test_a_refusal_ends_a_transfer() -> None:

@@ -3,10 +3,19 @@
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.node.three import ThreeNodes
-from timemachine import codec
-from timemachine.raft import ConfState, Message, MessageType, Snapshot, SnapshotMetadata
+from timemachine import codec, limits
+from timemachine.group import replica_id
+from timemachine.raft import (
+    ConfState,
+    Message,
+    MessageType,
+    RawNode,
+    Snapshot,
+    SnapshotMetadata,
+)
 from timemachine.replica.records import MachineState
 from timemachine.replica.snapshot import ImageEnd, image_out
 from timemachine.storage.keys import INCARNATION_KEY, ReplicaKeys, erase_key
@@ -199,6 +208,34 @@ def test_what_is_sent_of_a_group_ends_with_its_leadership() -> None:
     nodes.sent.clear()
     nodes.world.run_for(30_000)
     assert not any(frame.chunks for frame in nodes.frames(leader))
+
+
+def test_each_of_two_replicas_of_a_node_is_told_how_its_image_fared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was reported of the successor, and until then its leader sends it nothing else.
+
+    Found by the cluster simulator (seed 734513147058974).
+    """
+    moving = _Transferring()
+    nodes, group, leader = moving.nodes, moving.group, moving.leader
+    vnode = nodes.vnode(leader, group)
+    reports: list[tuple[int, bool]] = []
+
+    def report(_: RawNode, replica: int, *, failed: bool) -> None:
+        reports.append((replica, failed))
+
+    monkeypatch.setattr(RawNode, "report_snapshot", report)
+    replaced, successor = moving.follower, replica_id(moving.follower, 1)
+    metadata = SnapshotMetadata(ConfState((1, 2, 3), (successor,)), vnode.last_index, vnode.term)
+    message = Message(
+        MessageType.SNAPSHOT, successor, leader, vnode.term, snapshot=Snapshot(metadata=metadata)
+    )
+    nodes.cut = {moving.follower}
+    peers = nodes.consensus(leader)._peers
+    peers.post(group, [message, replace(message, to=replaced)])
+    nodes.world.run_for(limits.SNAPSHOT_CHUNK_TIMEOUT_MS * limits.SNAPSHOT_CHUNK_TRIES_MAX + 1_000)
+    assert [(replaced, True), (successor, True)] == sorted(reports)
 
 
 def test_an_image_goes_on_although_there_were_writes_meanwhile() -> None:

@@ -35,9 +35,11 @@ from timemachine import limits
 from timemachine.delivery.credits import Kind
 from timemachine.delivery.ratelimit import RateLimit
 from timemachine.errors import StoreError, StoreFailed, TimeMachineError
+from timemachine.events import EVENTS_COLLECTION
 from timemachine.group import META_GROUP, node_of, replica_id
 from timemachine.model import Node, NodeState, Settings
 from timemachine.placement import Move, present
+from timemachine.placement import members as takers
 from timemachine.raft import ConfChangeType, ConfState, EntryType, read_conf_change
 from timemachine.replica.meta import MetaMachine
 from timemachine.ring import vnode_of
@@ -68,10 +70,11 @@ PUMPS: Final = frozenset(
 
 @dataclass(slots=True)
 class Planned:
-    """What a plan may do: moves, and nodes that it removes."""
+    """What a plan may do: moves, and nodes that it removes, or empties and perhaps removes."""
 
     moves: list[Move] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
+    emptied: set[int] = field(default_factory=set)
 
 
 class Member:
@@ -464,11 +467,18 @@ class Members:
         """Another node is asked to take its place, or it was removed: nobody takes that back."""
         self._replaced.add(number)
 
-    def plan(self, id: str, moves: Sequence[Move], removed: Sequence[int]) -> None:
-        """A plan is made, perhaps once more: it may move so, and remove these nodes."""
+    def plan(
+        self,
+        id: str,
+        moves: Sequence[Move],
+        removed: Sequence[int],
+        emptied: Sequence[int] = (),
+    ) -> None:
+        """A plan is made, perhaps once more: it may move so, and remove or empty these nodes."""
         planned = self.planned.setdefault(id, Planned())
         planned.moves.extend(moves)
         planned.removed.update(removed)
+        planned.emptied.update(removed, emptied)
 
     def can_carry(self, id: str) -> bool:
         """Whether every group has a majority while a plan is carried out, and afterwards."""
@@ -476,23 +486,41 @@ class Members:
         groups = {(move.uid, move.index) for move in planned.moves}
         if planned.removed:
             groups.add(META_GROUP)
-        return all(self._can_lose(group, lambda _: False, more=False) for group in sorted(groups))
+        return self._leaves_room() and all(
+            self._can_lose(group, lambda _: False, more=False) for group in sorted(groups)
+        )
 
     def _is_gone(self, group: Group, replica: int) -> bool:
-        number = node_of(replica)
+        return self._is_out(node_of(replica)) or (group, replica) in self.retired
+
+    def _is_out(self, number: int) -> bool:
         member = self.members.get(number)
-        return (
-            member is None
-            or number not in self.numbers
-            or member.disk.store.damaged
-            or (group, replica) in self.retired
-        )
+        return member is None or number not in self.numbers or member.disk.store.damaged
 
     def can_lose(self, number: int) -> bool:
-        """Whether every group has a majority without what this node has."""
-        return all(
+        """Whether every group has a majority without what this node has, and will have one."""
+        return self._leaves_room(number) and all(
             self._can_lose(group, lambda each: node_of(each) == number) for group in self._known()
         )
+
+    def _leaves_room(self, lost: int = 0) -> bool:
+        """Whether groups that are to come will have a majority if this one is lost as well.
+
+        A collection of events is made with the first of them, perhaps after the faults: on any of
+        the nodes that meta takes for members. It does not know which are gone for good.
+        """
+        meta = self.meta()
+        if meta is None or not self.knobs.alerts:
+            return True
+        if any(name == EVENTS_COLLECTION for _, name in meta.collections):
+            return True  # its groups are known as all others are
+        there = takers(meta.nodes.values())
+        for emptied in (set[int](), *[each.emptied for each in self.planned.values()]):
+            left = there - emptied
+            gone = [each for each in left if each == lost or self._is_out(each)]
+            if gone and 2 * len(gone) >= min(len(left), limits.REPLICAS_DEFAULT):
+                return False
+        return True
 
     def can_spare(self, group: Group, replica: int) -> bool:
         """Whether a group has a majority without one of its replicas."""

@@ -531,7 +531,9 @@ class Nemesis:
         if len(self.damaged) >= (min(len(nodes), limits.META_VOTERS_MAX) - 1) // 2:
             return
         node = dice.choice([node for node in nodes if node not in self.damaged])
-        if self._knobs.moves and not self._control.can_lose(node):
+        # Where nothing moves all nodes are in all groups, but for those of a collection of events.
+        some = self._knobs.moves or self._knobs.alerts
+        if some and not self._control.can_lose(node):
             return
         key = self._control.disk(node).flip_bits()
         if key is None:

@@ -258,7 +258,12 @@ class Plans:
             transfers=transfers,
             moves=len(moves),
         )
-        self._members.plan(made.id, moves, wish.nodes if wish.kind is PlanKind.REMOVE else ())
+        self._members.plan(
+            made.id,
+            moves,
+            wish.nodes if wish.kind is PlanKind.REMOVE else (),
+            wish.nodes if wish.kind.empties else (),
+        )
         kept = m.PlanMoves(made.id, tuple(moves), (0,) * len(moves))
         if wish.kind.empties:
             nodes = meta.nodes.values()

@@ -5,6 +5,7 @@ import pytest
 from tests.sim.cluster.growth import draw_growth, unsettled
 from tests.sim.cluster.harness import Harness
 from tests.sim.cluster.knobs import Knobs, draw
+from tests.sim.cluster.nemesis import Fault
 from timemachine import limits
 from timemachine.group import META_GROUP, node_of
 
@@ -79,6 +80,35 @@ def test_nobody_is_taken_whom_a_group_needs() -> None:
     members.lose(3)
     assert [] == [number for number in members.numbers if members.can_lose(number)]
     assert not any(members.can_spare(group, replica) for group, replica in members.placed())
+
+
+def test_nobody_is_taken_whom_events_that_are_to_come_may_need() -> None:
+    """Their collection is made with the first of them, on any three nodes, also on dead ones."""
+    for alerts, spare in ((0, [2, 3, 4, 5]), (1, [])):
+        harness = Harness(_QUIET.changed(nodes=5, alerts=alerts))
+        harness.boot()
+        members = harness.members
+        assert [1, 2, 3, 4, 5] == [each for each in members.numbers if members.can_lose(each)]
+        members.lose(1)
+        assert spare == [each for each in members.numbers if members.can_lose(each)]
+    members.plan("p", (), (), (2, 3))
+    assert members.can_carry("p")
+    # Of the two that are to be left one is gone.
+    members.plan("q", (), (), (2, 3, 4))
+    assert not members.can_carry("q")
+
+
+def test_damage_leaves_room_for_events_that_are_to_come() -> None:
+    """Named regression: two of seven nodes were damaged, and their collection was placed on both.
+
+    It has three replicas, although all other groups are on all nodes.
+    """
+    for alerts, most in ((0, 2), (1, 1)):
+        plan = [Fault(100.0 + 20.0 * number, "flip_bits", number) for number in range(60)]
+        harness = Harness(_QUIET.changed(nodes=7, mood="healthy", alerts=alerts), plan)
+        harness.boot()
+        harness.live()
+        assert most == len(harness.nemesis.damaged)
 
 
 def test_a_plan_is_as_long_as_its_knobs_say() -> None:

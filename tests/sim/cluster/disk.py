@@ -227,6 +227,11 @@ class FaultyDisk:
         """Whether a batch is under way."""
         return self._flying is not None
 
+    @property
+    def dead(self) -> bool:
+        """Whether the process that runs can write nothing more, and ends with its next write."""
+        return self._dead
+
     def open(self, *, verify: bool = True) -> DamageableStore:
         """The store, for a process that starts.
 

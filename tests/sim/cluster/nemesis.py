@@ -127,6 +127,9 @@ class Nemesis:
             world.set_wall(0.0)
             if world.held is not None:
                 world.resume()
+            if world.up and disk.dead:
+                # It would end soon, and has nobody then who starts it again.
+                self._control.crash(node)
             if not world.up:
                 self._control.start(node, rebooted=False)
 

@@ -52,6 +52,25 @@ def test_a_storm_of_all_kinds_heals(seed: int) -> None:
     _all_is_well(cluster)
 
 
+def test_who_is_paused_with_a_dead_handle_is_started_again() -> None:
+    """It would end with its next write (named: seed 709175073128304, a node stayed down)."""
+    cluster = ToyCluster(_KNOBS)
+    cluster.nemesis.plan = []
+    cluster.live(500.0, 0.0)
+    disk = cluster.disk(1)
+    disk.sync_ms = (1_000.0, 1_000.0)
+    cluster.clock.run_for(20.0)
+    disk.failing = 1
+    disk.do(lambda: None, lambda _: None)
+    assert cluster.clock.run_until(cluster.clock.now_ms + 100.0, lambda: disk.dead)
+    cluster.pause(1, 10_000.0)
+    cluster.clock.run_for(100.0)
+    assert cluster.world(1).up
+    cluster.nemesis.heal()
+    _all_is_well(cluster)
+    assert cluster.world(1).up
+
+
 def test_a_fault_that_is_left_out_does_not_change_the_others() -> None:
     """Each has its own dice: the same crash comes at the same time."""
     plan = [Fault(100.0, "wall_jump", 1), Fault(500.0, "crash", 2)]

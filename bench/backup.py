@@ -8,7 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.tools import COLLECTION, FAR_MS, ROOT, Process, ask, jobs, node, push, report, set_up
+from bench.tools import (
+    COLLECTION,
+    FAR_MS,
+    ROOT,
+    UNHEARD_PORT,
+    Process,
+    ask,
+    jobs,
+    node,
+    push,
+    report,
+    set_up,
+)
 from timemachine.storage.keys import (
     GROUPS_START,
     GROUPS_STOP,
@@ -29,7 +41,7 @@ def run(*, quick: bool) -> None:
         root = Path(folder)
         taken: list[float] = []
         with node(root / "old") as measured:
-            set_up(measured, {"hook": 9})
+            set_up(measured, {"hook": UNHEARD_PORT})
             _, statuses = push(measured, jobs(count, "job", FAR_MS, 0, "hook"), 4)
             assert list(statuses) == [200], statuses
             for number in range(_RUNS):

@@ -13,6 +13,7 @@ from bench.live import Live
 from bench.tools import (
     COLLECTION,
     FAR_MS,
+    UNHEARD_PORT,
     Process,
     ask,
     batches,
@@ -125,7 +126,11 @@ def run(*, quick: bool) -> None:
     count, seconds = (100_000, 3.0) if quick else (1_000_000, 8.0)
     arrivals = Process(["-m", "bench.arrivals"])
     with node() as measured:
-        set_up(measured, {"hook": arrivals.port, "far": 9, "other": 9}, max_in_flight=256)
+        set_up(
+            measured,
+            {"hook": arrivals.port, "far": UNHEARD_PORT, "other": UNHEARD_PORT},
+            max_in_flight=256,
+        )
         push(measured, _far_jobs(count), 4)
         live = Live(measured, arrivals)
         alone, alone_delay_ms = live.during(lambda: time.sleep(seconds), seconds)

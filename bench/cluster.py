@@ -9,6 +9,7 @@ from bench.evidence import Evidence, Kill
 from bench.ingest import batches, singles
 from bench.tools import (
     COLLECTION,
+    UNHEARD_PORT,
     Process,
     ask,
     median,
@@ -205,7 +206,7 @@ def ingest(*, quick: bool) -> None:
         three = [nodes.nodes[number] for number in (1, 2, 3)]
         for target in (alone, three[0]):
             ask(target, "PUT", COLLECTION, {"num_vnodes": _VNODES, "replicas": 3})
-            set_up(target, {"hook": 9})
+            set_up(target, {"hook": UNHEARD_PORT})
         nodes.settle()
         for among in ([alone], three):
             push(among, singles(1_000, "warm"), 60)

@@ -8,6 +8,7 @@ from typing import Any
 from bench.live import Live
 from bench.tools import (
     FAR_MS,
+    UNHEARD_PORT,
     Process,
     ask,
     batches,
@@ -38,7 +39,7 @@ def run(*, quick: bool) -> None:
     count, seconds = (50_000, 4.0) if quick else (300_000, 6.0)
     arrivals = Process(["-m", "bench.arrivals"])
     with node() as measured:
-        set_up(measured, {"hook": arrivals.port, "old": 9}, max_in_flight=256)
+        set_up(measured, {"hook": arrivals.port, "old": UNHEARD_PORT}, max_in_flight=256)
         ask(measured, "PUT", _OLD, {"num_vnodes": 12, "history_retention_ms": 0})
         live = Live(measured, arrivals)
         alone_ms: list[float] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.tools import (
     COLLECTION,
     FAR_MS,
+    UNHEARD_PORT,
     Process,
     median,
     node,
@@ -74,7 +75,7 @@ def run(*, quick: bool) -> None:
     rounds, count = (3, 6_000) if quick else (5, 20_000)
     added, rates, p99s = [], [], []
     with node() as measured:
-        set_up(measured, {"hook": 9})
+        set_up(measured, {"hook": UNHEARD_PORT})
         baseline = Process(["-m", "bench.baselines", "server"])
         try:
             push(baseline, singles(2_000, "warm"))

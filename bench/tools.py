@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ COLLECTION = "/v1/dbs/default/collections/jobs"
 
 FAR_MS = 4_000_000_000_000
 """A trigger time that no run lives to see."""
+
+UNHEARD_PORT = 2009
+"""Where no recipient is, for jobs that never fire: a port that webhooks may be sent to."""
 
 
 class Process:
@@ -80,15 +83,17 @@ class Process:
     def stop(self) -> None:
         """Stop it."""
         self.popen.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.popen.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, unless it is gone, and wait until it is."""
         self.popen.kill()
         self.popen.wait()
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 @contextmanager

@@ -38,6 +38,12 @@ def claim_batch(rows: JobRows, command: c.ClaimBatch) -> list[ClaimResult]:
     if command.again:
         if not all(fit) or not _is_whole(rows, command):
             fit = [False] * len(fit)
+        elif len({item.attempt for item in command.items}) > 1:
+            # A claim of it was taken back for some of its jobs, and for the others its leader was
+            # gone. One request cannot be two attempts.
+            rows.dissolve(command.batch)
+            found = [rows.read(item.job_id) for item in command.items]
+            fit = [False] * len(fit)
     else:
         _cut(rows, command, raw_ids, found, fit)
     results = []

@@ -221,6 +221,21 @@ def test_a_claim_that_is_taken_back_leaves_what_was_before() -> None:
     assert ([], b"", JobState.RETRYING) == (members(log), log.job("a").batch, log.job("a").state)
 
 
+def test_jobs_that_have_not_been_tried_equally_often_are_a_batch_no_more() -> None:
+    """One was taken out before the request left, and its leader was lost (seed 49828981388966)."""
+    log = bound("ab")
+    claimed(log, "ab", again=True)
+    log.apply(c.PatchJob(now_ms=3, job_id="b", if_match=9, revoked=c.Revoked(UID, 1, 2, log.term)))
+    mark = log.job("a").claim
+    assert mark is not None
+    log.settle("a", mark, AttemptStatus.UNKNOWN)
+    assert ([2, 1], list("ab")) == ([log.job(name).attempts for name in "ab"], members(log))
+    assert [False, False] == claimed(log, "ab", again=True)
+    assert ([], {b""}) == (members(log), {log.job(name).batch for name in "ab"})
+    assert [True] == claimed(log, "a", batch=b"n" * 16)
+    assert [True] == claimed(log, "b", batch=b"m" * 16)
+
+
 def test_a_part_that_has_lost_a_job_is_not_frozen() -> None:
     """The other one is."""
     log = Driven()

@@ -522,7 +522,7 @@ class Plans:
     def judged(self) -> Iterator[None]:
         """Each step of a plan is judged where it is applied."""
         table = machine._HANDLERS
-        steps = {
+        steps: dict[Any, Callable[[Tables, Plan, Any], None]] = {
             m.AdvancePlan: self._advanced,
             m.AdvanceCompaction: self._compacted,
             m.EndPlan: self._ended,
@@ -534,14 +534,17 @@ class Plans:
                 )
             yield
 
-    def _advanced(self, tables: Tables, plan: Plan) -> None:
-        """C12: so many vnodes change at once as the plan allows, and no more."""
+    def _advanced(self, tables: Tables, plan: Plan, command: m.AdvancePlan) -> None:
+        """C12: so many vnodes change at once as the plan allows, by steps from where it was."""
+        if not command.begun < plan.begun <= command.begun + command.count:
+            told = f"{command.count} from {command.begun} on were meant, it is at {plan.begun}"
+            raise Violation("C12", f"plan {plan.id} begins moves twice: {told}")
         open_ = list(_open(tables, plan))
         if len(open_) > plan.transfers:
             told = f"plan {plan.id} changes {open_} at once, {plan.transfers} are allowed"
             raise Violation("C12", told)
 
-    def _compacted(self, tables: Tables, plan: Plan) -> None:
+    def _compacted(self, tables: Tables, plan: Plan, _: m.AdvanceCompaction) -> None:
         """C12: so many nodes compact at once, and those have that are said to."""
         assert plan.compaction is not None
         parts = plan.compaction.parts
@@ -555,7 +558,7 @@ class Plans:
                 told = f"plan {plan.id} takes node {part.node} for done, which it is not"
                 raise Violation("C12", told)
 
-    def _ended(self, tables: Tables, plan: Plan) -> None:
+    def _ended(self, tables: Tables, plan: Plan, _: m.EndPlan) -> None:
         """C12: a plan ends when all that was moved is where it is to be."""
         open_ = list(_open(tables, plan))
         if open_:
@@ -572,13 +575,13 @@ class Plans:
 
 def _judged(
     handler: Callable[[Tables, Any], m.MetaResult],
-    judge: Callable[[Tables, Plan], None],
+    judge: Callable[[Tables, Plan, Any], None],
     tables: Tables,
     command: Any,
 ) -> m.MetaResult:
     result = handler(tables, command)
     if result.kind == "replaced" and result.plan is not None:
-        judge(tables, result.plan)
+        judge(tables, result.plan, command)
     return result
 
 

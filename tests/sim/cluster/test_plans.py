@@ -9,6 +9,7 @@ from tests.sim.cluster.growth import Step, unsettled
 from tests.sim.cluster.harness import Harness
 from tests.sim.cluster.knobs import Knobs, draw
 from tests.sim.cluster.plans import draw_plans
+from tests.sim.mutations import planted
 from timemachine.group import META_GROUP, node_of
 from timemachine.model import NodeState, Plan, PlanKind, PlanState
 from timemachine.placement import Move
@@ -86,8 +87,8 @@ def test_the_sole_replica_moves() -> None:
     _run("drain", "take_back", nodes=3, replicas=1, num_vnodes=6)
 
 
-def test_a_step_of_a_plan_that_must_not_be_is_found() -> None:
-    """More at once than is allowed, and an end before the end."""
+def _with_plan(transfers: int) -> tuple[Harness, Any]:
+    """A cluster, and a meta machine in which a plan of two moves runs."""
     harness = Harness(_QUIET.changed(nodes=4, replicas=3))
     harness.boot()
     meta = harness.members.meta()
@@ -103,12 +104,18 @@ def test_a_step_of_a_plan_that_must_not_be_is_found() -> None:
         basis=b"",
         created_ms=1,
         expires_ms=2,
-        transfers=1,
+        transfers=transfers,
         moves=2,
         state=PlanState.RUNNING,
     )
     meta.keep(plan)
     meta.keep(m.PlanMoves("x", tuple(moves), (0, 0)))
+    return harness, meta
+
+
+def test_a_step_of_a_plan_that_must_not_be_is_found() -> None:
+    """More at once than is allowed, and an end before the end."""
+    harness, meta = _with_plan(transfers=1)
     with harness.plans.judged():
         handlers = m.machine._HANDLERS
         advance = handlers[m.AdvancePlan]
@@ -117,6 +124,17 @@ def test_a_step_of_a_plan_that_must_not_be_is_found() -> None:
             advance(meta, m.AdvancePlan(now_ms=1, id="x", begun=1, count=1))
         with pytest.raises(Violation, match="C12: plan x has ended, and"):
             handlers[m.EndPlan](meta, m.EndPlan(now_ms=1, id="x"))
+
+
+def test_a_step_of_a_plan_that_takes_effect_twice_is_found() -> None:
+    """What two node leaders have seen alike only one of them begins."""
+    harness, meta = _with_plan(transfers=2)
+    command = m.AdvancePlan(now_ms=1, id="x", begun=0, count=1)
+    with planted("plan-begins-twice"), harness.plans.judged():
+        advance = m.machine._HANDLERS[m.AdvancePlan]
+        assert "replaced" == advance(meta, command).kind
+        with pytest.raises(Violation, match="C12: plan x begins moves twice"):
+            advance(meta, command)
 
 
 def test_a_plan_is_not_confirmed_that_no_group_survives() -> None:

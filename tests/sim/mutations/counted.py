@@ -53,7 +53,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "newcomer-not-heard": 139,
     "sole-for-ever": 5,
     "move-removes-first": 187,
-    "plan-begins-twice": 222,
+    "plan-begins-twice": 10,
     "plan-ends-early": 18,
     "drain-forgets": 10,
     "silent-has-compacted": 14,

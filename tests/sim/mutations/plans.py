@@ -33,7 +33,7 @@ def _removes_first(original: Any) -> Any:
 
 @contextmanager
 def _begins_twice() -> Iterator[None]:
-    """What two node leaders propose is done by both; and one that waits for no answer."""
+    """What two node leaders propose is done by both, and each step is proposed as if by two."""
     advance = machine._HANDLERS[AdvancePlan]
     propose = Moving._propose
 
@@ -42,13 +42,13 @@ def _begins_twice() -> Iterator[None]:
         begun = command.begun if plan is None else plan.begun
         return advance(tables, msgspec.structs.replace(command, begun=begun))
 
-    def impatient(self: Moving, command: Any) -> None:
+    def twofold(self: Moving, command: Any) -> None:
         propose(self, command)
-        self._proposing = False
+        propose(self, command)
 
     with ExitStack() as stack:
         stack.enter_context(swapped_item(machine._HANDLERS, AdvancePlan, advanced))
-        stack.enter_context(swapped(Moving, "_propose", impatient))
+        stack.enter_context(swapped(Moving, "_propose", twofold))
         yield
 
 

@@ -78,7 +78,7 @@ class Webhook(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something that the nemesis did, or a change of leader that nobody asked for.
+    """What may keep a node from committing how a send ended: its crash, a pause, another leader.
 
     nodes    whom it touches; empty for all. What takes the majority away touches all
     planned  a stop, a handover: no send may be repeated because of it

@@ -57,7 +57,7 @@ def draw_growth(knobs: Knobs) -> list[Step]:
 class Growth:
     """Carries out a plan, and after the faults what is left of it.
 
-    `open` counts what is under way. `on_step` hears of each step that begins.
+    `open` counts what is under way.
     """
 
     def __init__(self, clock: Clockwork, members: Members, knobs: Knobs) -> None:
@@ -70,7 +70,6 @@ class Growth:
         self._joins = 0
         self.open = 0
         self.done = 0
-        self.on_step: Callable[[str], None] = lambda _: None
 
     def start(self) -> None:
         """The safety phase begins."""
@@ -103,12 +102,8 @@ class Growth:
     def _say(self, text: str) -> None:
         self._clock.say(f"growth: {text}")
 
-    def _tell(self, kind: str) -> None:
-        self.done += 1
-        self.on_step(kind)
-
     def _join_new(self, dice: random.Random) -> None:
-        self._tell("join")
+        self.done += 1
         self.join(dice, None)
 
     def _replace(self, dice: random.Random, turn: int = 0) -> None:
@@ -122,7 +117,7 @@ class Growth:
             return
         damaged = [number for number in spare if members.disk(number).store.damaged]
         number = dice.choice(damaged or spare)
-        self._tell("replace")
+        self.done += 1
         if dice.random() < 0.3 and not damaged:
             self._say(f"{number} is taken for lost, and runs on")
             members.abandon(number)
@@ -146,7 +141,7 @@ class Growth:
                 self._clock.later(again_ms, lambda: self._retire(dice, turn + 1))
             return
         group, replica = dice.choice(found)
-        self._tell("retire")
+        self.done += 1
         self._say(f"retire {replica} of {group}")
         members.retired.add((group, replica))
 

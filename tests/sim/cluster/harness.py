@@ -76,13 +76,10 @@ class Harness:
             self.clock, self.members.network, self.members.recipients, self.members, knobs, plan
         )
         self.growth = Growth(self.clock, self.members, knobs)
-        self.growth.on_step = self.reckoning.changed
         self.plans = Plans(self.clock, self.members, knobs)
-        self.plans.on_step = self.reckoning.changed
         self.plans.replace = self.growth.join
         self.backups = Backups(self.clock, self.members, knobs, self.history)
         self.creators.proposed = self.nemesis.proposed
-        self.nemesis.on_strike = self.reckoning.struck
         self._dice = self.clock.child("harness")
 
     def run(self) -> Result:

@@ -203,13 +203,20 @@ class Member:
     def _hear_moves(self, engine: Engine) -> None:
         """Hear of every vnode that this node begins or ceases to serve."""
         runtime = engine.runtime
-        moved = runtime._on_moved
+        moved, remove = runtime._on_moved, runtime.remove
 
         def heard(vnode: Vnode) -> None:
             moved(vnode)
             self._cluster.on_moved(self, vnode)
 
+        def removed(vnode: Vnode) -> None:
+            if vnode._served_term:
+                # It is given up while it serves; who moves away has handed over before.
+                self._cluster.on_moved(self, vnode)
+            remove(vnode)
+
         runtime._on_moved = heard
+        runtime.remove = removed  # type: ignore[method-assign]
 
     def _hear_handovers(self, engine: Engine) -> None:
         """Hear of every vnode that is to be led by somebody else, whoever wants that."""

@@ -69,16 +69,11 @@ class Fault:
     dice: int
 
 
-def lasting_ms(knobs: Knobs) -> float:
-    """How long the effects of one fault can be felt: pauses and bad disks apart."""
-    return knobs.restart_ms_max * 2 + knobs.election_ms * 20 + _DISK_SLOW_MS + _STALL_MS
-
-
 class Nemesis:
     """Carries a plan out between `start` and `heal`.
 
     A node whose disk is damaged stays down for good, so damage is done to a minority at most.
-    `damaged` names them. `on_strike` hears of every fault when it begins.
+    `damaged` names them.
     """
 
     def __init__(
@@ -99,7 +94,6 @@ class Nemesis:
         self.active = False
         self.done = 0
         self.damaged: list[int] = []
-        self.on_strike: Callable[[Fault], None] = lambda _: None
         self._ambush: tuple[Callable[[int, random.Random], None], random.Random] | None = None
         self._hunt: random.Random | None = None
 
@@ -150,7 +144,6 @@ class Nemesis:
     def _strike(self, fault: Fault) -> None:
         if self.active:
             self.done += 1
-            self.on_strike(fault)
             _KINDS[fault.kind](self, random.Random(fault.dice))
 
     def _later(self, delay_ms: float, function: Callable[[], None]) -> None:
@@ -605,8 +598,8 @@ _KINDS: Final[dict[str, Callable[[Nemesis, random.Random], None]]] = {
 FAULT_KINDS: Final = tuple(_KINDS)
 _RARE: Final = frozenset({"crash_overruled"})
 """Drawn for a few seeds, which get many of them: among many kinds it would find nothing."""
-PLANNED: Final = frozenset({"hand_over"})
-"""What no promise is weakened for: it is done to healthy clusters every day."""
+_PLANNED: Final = ("hand_over",)
+"""What is done to healthy clusters every day."""
 
 
 def draw_plan(knobs: Knobs) -> list[Fault]:
@@ -615,7 +608,7 @@ def draw_plan(knobs: Knobs) -> list[Fault]:
     often = [kind for kind in FAULT_KINDS if kind not in _RARE]
     kinds = rng.sample(often, min(knobs.fault_kinds, len(often)))
     if not knobs.fault_kinds:
-        kinds = sorted(PLANNED)
+        kinds = list(_PLANNED)
     if knobs.overruled:
         kinds[: len(kinds) // 2 + 1] = sorted(_RARE)
     plan: list[Fault] = []

@@ -105,8 +105,8 @@ class _Made:
 class Plans:
     """Carries out what was drawn, and after the faults what is left of it.
 
-    `open` counts what is under way. `on_step` hears of each step that begins. `replace` has another
-    node join in the place of one that is lost, with these dice.
+    `open` counts what is under way. `replace` has another node join in the place of one that is
+    lost, with these dice.
     """
 
     def __init__(self, clock: Clockwork, members: Members, knobs: Knobs) -> None:
@@ -123,7 +123,6 @@ class Plans:
         self.open = 0
         self.done = 0
         self.states: list[str] = []
-        self.on_step: Callable[[str], None] = lambda _: None
 
     def start(self) -> None:
         """The safety phase begins."""
@@ -165,7 +164,6 @@ class Plans:
         wish = self._drawn(kind, dice)
         if wish is not None:
             self.done += 1
-            self.on_step("plan" if kind != "remove_dead" else kind)
             self._make(wish)
         elif turn < _TIMES:
             again_ms = 2.0 * self._knobs.election_ms

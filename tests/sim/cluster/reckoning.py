@@ -13,8 +13,6 @@ from tests.sim.cluster.clients import ROUTE
 from tests.sim.cluster.clockwork import START_MS
 from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import Member, Members
-from tests.sim.cluster.nemesis import PLANNED, lasting_ms
-from tests.sim.cluster.nemesis import Fault as Strike
 from tests.sim.cluster.recipients import ALERTS_HOST, Sending
 from timemachine import codec
 from timemachine.group import META_GROUP
@@ -27,7 +25,6 @@ from timemachine.storage.memory import MemoryStore
 from timemachine.vnode import Vnode
 
 _ROWS_MAX: Final = 1_000_000
-_PLANNED: Final = frozenset({"join", "plan"})
 _JOB_ID: Final = re.compile(rb"\r\nTimeMachine-Job-Id: (.*)\r\n")
 _TRIGGER: Final = re.compile(rb"\r\nTimeMachine-Trigger-Time: (.*)\r\n")
 _read_log_state = codec.decoder(LogState)
@@ -50,6 +47,9 @@ class Reckoning:
         return START_MS + self._clock.now_ms
 
     # --- faults ----------------------------------------------------------------------------
+    #
+    # Only what is told here excuses that a webhook comes again (C3), and only for that node. To be
+    # cut off, a bad disk, a moody recipient or other members excuse nothing by themselves.
 
     def _fault(
         self, what: str, member: Member, duration_ms: float = 0.0, *, planned: bool = False
@@ -69,19 +69,6 @@ class Reckoning:
 
     def _paused(self, member: Member, duration_ms: float) -> None:
         self._fault("pause", member, duration_ms)
-
-    def struck(self, fault: Strike) -> None:
-        """The nemesis did something that anybody may feel for a while."""
-        now_ms = self.now_ms()
-        until_ms = now_ms + lasting_ms(self._members.knobs)
-        planned = fault.kind in PLANNED
-        self.history.faults.append(Fault(now_ms, until_ms, fault.kind, planned=planned))
-
-    def changed(self, step: str) -> None:
-        """Somebody changes who belongs to the cluster; what is planned disturbs nobody."""
-        now_ms = self.now_ms()
-        until_ms = now_ms + lasting_ms(self._members.knobs)
-        self.history.faults.append(Fault(now_ms, until_ms, step, planned=step in _PLANNED))
 
     # --- replicas --------------------------------------------------------------------------
 

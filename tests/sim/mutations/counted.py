@@ -42,6 +42,7 @@ FIRST_FOUND: Final[dict[str, int]] = {
     "batch-changed-on-retry": 2,
     "applied-written-late": 0,
     "repeat-done-again": 55,
+    "late-settle-lost": 2,
     "snapshot-half-installed": 0,
     "change-before-own-commit": 0,
     "changes-overlap": 0,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from node.engine import Engine
 from tests.sim.mutations.planting import Mutation, swap
 from timemachine.replica import answers
 from timemachine.replica.commands import MADE_BY_NODE
@@ -16,10 +17,22 @@ def _every_time_another(original: Any) -> Any:
     return once
 
 
+def _tells_nobody(_: Any) -> Any:
+    def late(self: Engine, group: tuple[int, int], settles: list[Any]) -> None:
+        pass
+
+    return late
+
+
 MUTATIONS = {
     "repeat-done-again": Mutation(
         "A command that a node offers again, for it has no answer, is done once more.",
         ("C6",),
         swap(answers.Answers, "once", _every_time_another),
+    ),
+    "late-settle-lost": Mutation(
+        "What became of a send is not told to who leads its vnode by then.",
+        ("C3",),
+        swap(Engine, "_late", _tells_nobody),
     ),
 }

@@ -72,6 +72,18 @@ def test_a_vote_in_a_newer_term_is_given_from_any_role(role: Role) -> None:
     assert (Role.FOLLOWER, NO_NODE, 7, 2) == (peer.role(), peer.leader, peer.term, peer.vote)
 
 
+@pytest.mark.parametrize("kind", [MessageType.VOTE, MessageType.PRE_VOTE])
+@pytest.mark.parametrize("role", [Role.CANDIDATE, Role.LEADER])
+def test_who_campaigns_or_leads_has_voted_in_its_term(role: Role, kind: MessageType) -> None:
+    """For itself: nobody else gets a vote there, however new the log."""
+    peer = in_state(role)
+    before = (peer.role(), peer.term, peer.vote, peer.leader)
+    (answer,) = peer.hear(kind, 2, log_term=peer.term, index=peer.last_index + 1)
+    assert (2, peer.term, True) == (answer.to, answer.term, answer.reject)
+    assert before == (role, 1, 1, peer.leader)
+    assert before == (peer.role(), peer.term, peer.vote, peer.leader)
+
+
 def test_dueling_candidates() -> None:
     """Two campaign in one term, one wins; later the other's newer term ends that."""
     network = group(1, 2, 3)
@@ -99,6 +111,60 @@ def test_a_candidate_concedes() -> None:
     network.propose(3)
     assert (Role.FOLLOWER, 1) == (network[1].role(), network[1].term)
     assert [b"data"] == network[1].data == network[2].data == network[3].data
+
+
+FROM_A_LEADER = pytest.mark.parametrize("kind", [MessageType.HEARTBEAT, MessageType.APPEND])
+
+
+@FROM_A_LEADER
+def test_a_candidate_that_comes_back_enters_the_newer_term(kind: MessageType) -> None:
+    """The others were in more elections than it: the first word of their leader is enough."""
+    network = group(1, 2, 3)
+    network.campaign(1)
+    network.isolate(3)
+    network.campaign(2)
+    network.campaign(1)
+    network.campaign(3)
+    assert [Role.LEADER, Role.FOLLOWER, Role.CANDIDATE] == network.roles()
+    assert [3, 3, 2] == network.terms()
+    network.heal()
+    network.run([Message(kind, 3, 1, 3)])
+    assert [Role.LEADER, Role.FOLLOWER, Role.FOLLOWER] == network.roles()
+    assert [3, 3, 3] == network.terms()
+    network.propose(1)
+    assert (1, [1, 2, 3, 3]) == (network[3].leader, network[3].terms)
+
+
+@FROM_A_LEADER
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_candidate_that_comes_back_brings_the_newer_term(kind: MessageType, behind: bool) -> None:
+    """Without check-quorum it minds no leader of an older term; its next campaign moves everybody.
+
+    With a shorter log it is not elected in that, and follows the next leader.
+    """
+    network = group(1, 2, 3)
+    network.campaign(1)
+    network.isolate(3)
+    if behind:
+        network.propose(1)
+    for _ in range(3):
+        network.campaign(3)
+    network.heal()
+    network.delivered.clear()
+    network.run([Message(kind, 3, 1, 1)])
+    assert [kind] == network.kinds()
+    assert [Role.LEADER, Role.FOLLOWER, Role.CANDIDATE] == network.roles()
+    assert [1, 1, 4] == network.terms()
+    network.campaign(3)
+    assert [5, 5, 5] == network.terms()
+    assert (Role.FOLLOWER if behind else Role.LEADER) is network[3].role()
+    if behind:
+        network.campaign(1)
+    leader, term = (1, 6) if behind else (3, 5)
+    network.propose(leader, b"settled")
+    assert {(leader, term)} == {(peer.leader, peer.term) for peer in network.peers.values()}
+    expected = [b"data", b"settled"] if behind else [b"settled"]
+    assert [expected] * 3 == [network[each].data for each in (1, 2, 3)]
 
 
 def test_old_messages_change_nothing() -> None:

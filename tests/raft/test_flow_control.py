@@ -74,6 +74,38 @@ def test_the_window_is_bounded_in_bytes() -> None:
     assert [[5], [6]] == [[entry.index for entry in message.entries] for message in sent]
 
 
+def test_the_window_is_bounded_in_messages_and_bytes_at_once() -> None:
+    """Whichever bound is reached first: small entries share messages, and large ones go alone."""
+    # A message holds two small entries and their overhead; the window counts data only.
+    peer = Peer(
+        voters=(1, 2), message_bytes_max=2100, inflight_messages_max=3, inflight_bytes_max=9000
+    )
+    peer.lead()
+    # The follower is probed, so these wait: 2 to 11, then 12 to 17, then 18 to 23.
+    for size, count in ((1000, 10), (5000, 6), (1000, 6)):
+        for _ in range(count):
+            assert [] == peer.propose(bytes(size))
+
+    def answered(index: int) -> list[list[int]]:
+        sent = peer.hear(MessageType.APPEND_RESPONSE, 2, index=index)
+        return [[each.index for each in message.entries] for message in sent if message.entries]
+
+    # Three messages of 2000 bytes.
+    assert [[2, 3], [4, 5], [6, 7]] == answered(1)
+    # 9000 bytes in three messages: both bounds.
+    assert [[8, 9], [10, 11], [12]] == answered(7)
+    # The oldest message is through: 7000 bytes wait in two, and the third may cross the line.
+    assert [[13]] == answered(9)
+    # Entry 12 is through as well: two large entries are all that fit.
+    assert [[14]] == answered(12)
+    assert (2, True) == (peer.progress(2).inflights.count(), peer.progress(2).inflights.full())
+    assert [[15]] == answered(13)
+    assert [[16], [17]] == answered(15)
+    assert [[18, 19], [20, 21], [22, 23]] == answered(17)
+    assert [] == answered(23)
+    assert (23, 0) == (peer.commit, peer.progress(2).inflights.count())
+
+
 def test_an_append_is_bounded_in_bytes() -> None:
     """Many small entries share a message, but not more than a few."""
     peer = Peer(voters=(1, 2), message_bytes_max=2048)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.raft.network import Network, group
 from tests.raft.peer import Peer, in_state, log_of
-from timemachine.raft import HardState, Message, MessageType, Role
+from timemachine.raft import NO_NODE, HardState, Message, MessageType, Role
 
 
 def led_by_1(*, third: bool = True) -> Network:
@@ -72,6 +72,37 @@ def test_a_question_is_judged_by_the_log(log_term: int, index: int, granted: boo
     peer = Peer(log=log_of(1, 2))
     (answer,) = peer.hear(MessageType.PRE_VOTE, 2, term=3, log_term=log_term, index=index)
     assert granted is not answer.reject
+
+
+@pytest.mark.parametrize("kind", [MessageType.VOTE, MessageType.PRE_VOTE])
+@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize(("vote", "free"), [(NO_NODE, True), (1, False), (2, True), (3, False)])
+def test_who_asks_may_still_vote_in_its_term(
+    vote: int, free: bool, longer: bool, kind: MessageType
+) -> None:
+    """It has not entered the next one: only a vote that it gave before binds it (3.4, 3.6.1)."""
+    settings = {"log": log_of(1, 1), "hard_state": HardState(1, vote)}
+    peer = in_state(Role.PRE_CANDIDATE, pre_vote=True, **settings)
+    (answer,) = peer.hear(kind, 2, log_term=1, index=2 if longer else 1)
+    granted = free and longer
+    assert (2, 1, not granted) == (answer.to, answer.term, answer.reject)
+    given = 2 if granted and kind is MessageType.VOTE else vote
+    assert (Role.PRE_CANDIDATE, 1, given) == (peer.role(), peer.term, peer.vote)
+
+
+@pytest.mark.parametrize("kind", [MessageType.HEARTBEAT, MessageType.APPEND])
+def test_a_pre_vote_of_ones_own_that_comes_late_does_not_count(kind: MessageType) -> None:
+    """A leader of the term was heard of before it became durable (3.8)."""
+    peer = Peer(pre_vote=True, hard_state=HardState(1))
+    peer.hold = True
+    peer.campaign()
+    assert Role.PRE_CANDIDATE is peer.role()
+    peer.node.ready()
+    peer.hear(kind, 2)
+    peer.node.advance()
+    assert (Role.FOLLOWER, 2) == (peer.role(), peer.leader)
+    assert (1, NO_NODE) == (peer.term, peer.vote)
+    assert {} == peer.node._raft.tracker.votes
 
 
 def test_dueling_pre_candidates() -> None:

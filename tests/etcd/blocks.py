@@ -10,7 +10,7 @@ _WORD = re.compile(r"(?P<key>[^\s=()]+)(?:=(?:\((?P<list>[^)]*)\)|(?P<value>\S*)
 
 
 class Malformed(Exception):
-    """A file that is not in the format."""
+    """A file that is not in the format; the text says where."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def read_blocks(path: Path) -> Iterator[Block]:
             given.append(lines[position])
             position += 1
         if position == len(lines):
-            raise Malformed(f"{path}:{start + 1}: no answer")
+            raise Malformed(f"line {start + 1}: no answer")
         position += 1
         answer: list[str] = []
         if position < len(lines) and lines[position] == SEPARATOR:
             position += 1
             while lines[position : position + 2] != [SEPARATOR, SEPARATOR]:
                 if position >= len(lines):
-                    raise Malformed(f"{path}:{start + 1}: the answer does not end")
+                    raise Malformed(f"line {start + 1}: the answer does not end")
                 answer.append(lines[position])
                 position += 1
             position += 2
@@ -117,6 +117,8 @@ def read_blocks(path: Path) -> Iterator[Block]:
             while position < len(lines) and lines[position]:
                 answer.append(lines[position])
                 position += 1
-        yield Block(
-            path, start + 1, read_command(text), "\n".join(given).strip(), "\n".join(answer)
-        )
+        try:
+            command = read_command(text)
+        except Malformed as error:
+            raise Malformed(f"line {start + 1}: {error}") from None
+        yield Block(path, start + 1, command, "\n".join(given).strip(), "\n".join(answer))

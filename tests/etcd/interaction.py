@@ -64,7 +64,10 @@ class Interaction:
     def answer(self, block: Block) -> str:
         """What the commands of a block show: the one of its first line, and one a line of input.
 
-        Only a change of membership takes its input otherwise, as the changes.
+        Only a change of membership takes its input otherwise, as the changes. Several commands a
+        block are what etcd's pull request 141 (still open) adds to its handler, and as there an
+        error of the first line ends the block. One of a later line is shown, and the next line is
+        done, unless nothing is shown but errors: then it ends the block and is the whole answer.
         """
         self._shown = ""
         commands = [block.command]
@@ -73,14 +76,26 @@ class Interaction:
             changes = block.input
         else:
             commands += [read_command(line) for line in block.input.split("\n") if line.strip()]
-        for command in commands:
-            try:
-                self._do(command, changes)
-            except Refused as refusal:
-                self._shown += str(refusal)
-            except tuple(_REFUSALS) as refusal:
-                self._shown += _REFUSALS[type(refusal)]
+        for place, command in enumerate(commands):
+            error = self._error_of(command, changes)
+            if error is None:
+                continue
+            if self._level == "NONE":
+                return error
+            self._shown += error
+            if place == 0:
+                break
         return self._shown or "ok"
+
+    def _error_of(self, command: Command, changes: str) -> str | None:
+        """Do a command; why it cannot be done, in etcd's words."""
+        try:
+            self._do(command, changes)
+        except Refused as refusal:
+            return str(refusal)
+        except tuple(_REFUSALS) as refusal:
+            return _REFUSALS[type(refusal)]
+        return None
 
     def _do(self, command: Command, changes: str) -> None:
         if command.name == "propose-conf-change":

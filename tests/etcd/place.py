@@ -11,4 +11,5 @@ ETCD_FILES: Final = "TIMEMACHINE_ETCD_FILES"
 ETCD_FILES_REQUIRED: Final = "TIMEMACHINE_ETCD_FILES_REQUIRED"
 """If it is `1`, tests fail when the files are not there; otherwise they are skipped."""
 
-FOLDER: Final = Path(os.environ.get(ETCD_FILES) or ROOT.parent / "shared" / "etcd-raft")
+DEFAULT_FOLDER: Final = ROOT.parent / "shared" / "etcd-raft"
+FOLDER: Final = Path(os.environ.get(ETCD_FILES) or DEFAULT_FOLDER)

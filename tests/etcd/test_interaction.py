@@ -206,6 +206,62 @@ process-apply-thread 1 2
 """
 
 
+ERRORS = """\
+add-nodes 2 voters=(1,2) index=10
+----
+ok
+
+# The first command fails: the second one is not done.
+dance
+add-nodes 1 voters=(1,2) index=10
+----
+unknown command
+
+raft-state
+----
+1: StateFollower (Voter) Term:0 Lead:0
+2: StateFollower (Voter) Term:0 Lead:0
+
+# A later one fails: those behind it are done.
+raft-state
+dance
+compact 1 9
+raft-state
+----
+1: StateFollower (Voter) Term:0 Lead:0
+2: StateFollower (Voter) Term:0 Lead:0
+unknown commandrequested index is unavailable due to compaction\
+1: StateFollower (Voter) Term:0 Lead:0
+2: StateFollower (Voter) Term:0 Lead:0
+
+# If only errors are shown, such an error is the whole answer and the end.
+raft-state
+log-level none
+dance
+log-level debug
+----
+unknown command
+
+raft-state
+----
+ok
+
+log-level debug
+raft-state
+----
+1: StateFollower (Voter) Term:0 Lead:0
+2: StateFollower (Voter) Term:0 Lead:0
+"""
+
+
+def test_an_error_ends_a_block_where_etcds_does(tmp_path: Path) -> None:
+    """The error of its first command; a later one only where nothing else is shown."""
+    path = tmp_path / "script.txt"
+    path.write_text(ERRORS)
+    for outcome in run_file(path):
+        assert outcome.equal, f"line {outcome.block.line}:\n{outcome.found}"
+
+
 def test_commands(tmp_path: Path) -> None:
     """Each block of a script of our own."""
     path = tmp_path / "script.txt"

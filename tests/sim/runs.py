@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a seed went. `found` is empty where every promise was kept."""
+    """How a seed went. `found` is empty where every promise was kept.
+
+    `events` and `trace` are of both clusters where a backup was restored into another one.
+    `undecided` is of how many jobs the search for an order of their calls was given up.
+    """
 
     seed: int
     nodes: int
@@ -55,6 +59,7 @@ class Run:
     found: tuple[str, ...]
     trace: str
     story: tuple[str, ...] = ()
+    undecided: int = 0
 
 
 def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
@@ -69,29 +74,40 @@ def run_seed(order: Order, seed: int, *, tell: bool = False) -> Run:
         with mutation.plant():
             return Run(seed, 0, 0, tuple(chaos_finds(seed)), "")
     harness = Harness(draw(seed, nodes=order.nodes, **dict(order.knobs)))
+    clusters = [harness]
+    results: list[Result] = []
     found: list[str] = []
-    result: Result | None = None
     with nullcontext() if mutation is None else mutation.plant():
         try:
-            result = harness.run()
-            found = list(result.judgement.broken)
+            results.append(harness.run())
+            found += results[0].judgement.broken
             again = None if found else restoring(harness)
             if again is not None:
-                found += again.run().judgement.broken
+                clusters.append(again)
+                results.append(again.run())
+                found += results[1].judgement.broken
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told with its seed
             last = traceback.extract_tb(error.__traceback__)[-1]
             kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
             found = [f"{kind}{error} ({Path(last.filename).name}:{last.lineno})"]
-    clock = harness.clock
     story: list[str] = []
-    if tell:
-        story = [str(harness.knobs), *clock.journal(), clock.summary()]
+    for cluster, result in zip_longest(clusters, results) if tell else ():
+        clock = cluster.clock
+        story += [str(cluster.knobs), *clock.journal(), clock.summary()]
         if result is not None:
             story.append(
                 f"{result.calls} calls, {result.webhooks} webhooks, {result.faults} faults"
             )
             story += result.judgement.undecided
-    return Run(seed, harness.knobs.nodes, clock.events, tuple(found), clock.trace, tuple(story))
+    return Run(
+        seed,
+        harness.knobs.nodes,
+        sum(cluster.clock.events for cluster in clusters),
+        tuple(found),
+        "+".join(cluster.clock.trace for cluster in clusters),
+        tuple(story),
+        sum(len(result.judgement.undecided) for result in results),
+    )
 
 
 def chaos_finds(seed: int) -> list[str]:

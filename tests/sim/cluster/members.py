@@ -12,7 +12,7 @@ from node.compacting.reports import CompactionReport
 from node.engine import Engine
 from node.env import Network
 from node.members import Cluster, Rhythm
-from tests.checks.history import Membership
+from tests.checks.history import NEVER, Membership
 from tests.checks.invariants import Invariants
 from tests.checks.watching import NodeWatch, leaves
 from tests.sim.cluster.clockwork import START_MS, Clockwork, Owner
@@ -434,6 +434,8 @@ class Members:
         """A node is taken for lost, and is not: it runs on, and nobody looks after it."""
         self.numbers.remove(number)
         self._abandoned.append(number)
+        # Nobody hears what it has sent from now on, as if it stood still for ever.
+        self.on_paused(self.members[number], NEVER)
 
     def take_back(self) -> None:
         """Those are looked after again that were taken for lost and have become needed."""

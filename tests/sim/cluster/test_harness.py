@@ -11,7 +11,7 @@ from tests.checks.jobmodel import Get
 from tests.checks.lincheck import UNKNOWN
 from tests.sim.cluster.clients import Conversation
 from tests.sim.cluster.harness import Harness
-from tests.sim.cluster.knobs import Knobs
+from tests.sim.cluster.knobs import Knobs, draw
 from tests.sim.cluster.members import PUMPS, TICKS
 from tests.sim.runs import ROOT
 from timemachine.errors import StoreDamaged, StoreFailed, Unavailable
@@ -41,17 +41,39 @@ def test_a_cluster_with_faults_keeps_its_word() -> None:
     assert any("nemesis" in line for line in harness.clock.journal())
 
 
-def test_a_seed_is_one_history_under_every_hash_seed() -> None:
+_SEEDS_OF_ALL_KINDS = (16, 51, 140)
+
+
+@pytest.mark.parametrize("seed", _SEEDS_OF_ALL_KINDS)
+def test_a_seed_is_one_history_under_every_hash_seed(seed: int) -> None:
     """Of production's code: nothing in it depends on hashes of strings or on addresses."""
 
-    def trace(hash_seed: str) -> str:
+    def traces(hash_seed: str) -> list[str]:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        command = [sys.executable, "-m", "tests.sim", "--seed", "7", "--nodes", "3"]
-        command += ["--knob", "safety_ms=3000.0"]
+        command = [sys.executable, "-m", "tests.sim", "--seed", str(seed)]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return next(line for line in ran.stdout.splitlines() if ", trace " in line)
+        line = next(line for line in ran.stdout.splitlines() if ", trace " in line)
+        return line.rpartition(" ")[2].split("+")
 
-    assert trace("1") == trace("77")
+    found = traces("1")
+    assert found == traces("77")
+    assert bool(draw(seed).restores) == (len(found) == 2)
+
+
+def test_those_seeds_have_what_there_is() -> None:
+    """Draws move with each change of the knobs: then others are to be named."""
+    drawn = [draw(seed) for seed in _SEEDS_OF_ALL_KINDS]
+    for has in (
+        lambda knobs: knobs.sleeps,
+        lambda knobs: knobs.plans,
+        lambda knobs: knobs.restores,
+        lambda knobs: knobs.batch_jobs > 1,
+        lambda knobs: knobs.alerts,
+        lambda knobs: knobs.ordering_keys,
+        lambda knobs: knobs.breaker_open_ms,
+        lambda knobs: knobs.net_jitter_ms and not knobs.net_ordered,
+    ):
+        assert any(map(has, drawn))
 
 
 def test_a_conversation_goes_on_until_somebody_answers() -> None:

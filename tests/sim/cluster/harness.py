@@ -20,7 +20,7 @@ from tests.sim.cluster.alerts import open_events, put_alert_route, untold
 from tests.sim.cluster.backups import Backups
 from tests.sim.cluster.clients import COLLECTION, DB, ROUTE, Conversation, Creators
 from tests.sim.cluster.growth import Growth, unsettled
-from tests.sim.cluster.knobs import Knobs, command_line
+from tests.sim.cluster.knobs import Knobs
 from tests.sim.cluster.members import KEY, Members, in_limits
 from tests.sim.cluster.nemesis import Fault, Group, Nemesis
 from tests.sim.cluster.ordering import disorders, without_alias
@@ -384,14 +384,3 @@ def _breaker(knobs: Knobs) -> Breaker | None:
         open_ms=knobs.breaker_open_ms,
         half_open_requests=2,
     )
-
-
-def report(result: Result) -> list[str]:
-    """What a failed seed prints."""
-    knobs = result.knobs
-    return [
-        f"seed {knobs.seed}: {knobs}",
-        f"again: {command_line(knobs)}",
-        *result.judgement.broken,
-        *result.judgement.undecided,
-    ]

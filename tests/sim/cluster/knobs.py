@@ -6,7 +6,6 @@ election time-out is longer than a round trip with its sync, and a lease is shor
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
@@ -443,9 +442,3 @@ def _draw_ordering(knobs: Knobs) -> Knobs:
     if rng.random() < 0.75:
         return knobs
     return knobs.changed(ordering_keys=rng.choice([1, 2, 5, 20]))
-
-
-def command_line(knobs: Knobs, names: Sequence[str] = ("nodes",)) -> str:
-    """What to type to run a seed again, with the knobs that were fixed."""
-    given = "".join(f" --{name} {getattr(knobs, name)}" for name in names)
-    return f"python -m tests.sim --seed {knobs.seed}{given}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from node.engine import Engine
-from tests.sim.mutations.planting import Mutation, swap
+from tests.sim.mutations.planting import Mutation, nothing, swap
 from timemachine.replica import answers
 from timemachine.replica.commands import MADE_BY_NODE
 
@@ -17,13 +17,6 @@ def _every_time_another(original: Any) -> Any:
     return once
 
 
-def _tells_nobody(_: Any) -> Any:
-    def late(self: Engine, group: tuple[int, int], settles: list[Any]) -> None:
-        pass
-
-    return late
-
-
 MUTATIONS = {
     "repeat-done-again": Mutation(
         "A command that a node offers again, for it has no answer, is done once more.",
@@ -33,6 +26,6 @@ MUTATIONS = {
     "late-settle-lost": Mutation(
         "What became of a send is not told to who leads its vnode by then.",
         ("C3",),
-        swap(Engine, "_late", _tells_nobody),
+        swap(Engine, "_late", nothing),
     ),
 }

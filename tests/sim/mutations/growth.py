@@ -6,18 +6,11 @@ from node import membership as driving
 from node.consensus import Consensus
 from node.healing import Healing
 from node.membership import Memberships
-from tests.sim.mutations.planting import Mutation, swap
+from tests.sim.mutations.planting import Mutation, nothing, swap
 from timemachine.logrows import LogRows
 from timemachine.membership import Wanted
 from timemachine.raft import ConfState
 from timemachine.vnode import Vnode
-
-
-def _tells_nobody(_: Any) -> Any:
-    def tell(self: Memberships, vnode: Vnode) -> None:
-        """Meta is not told."""
-
-    return tell
 
 
 def _settles_for_learners(original: Any) -> Any:
@@ -61,7 +54,7 @@ MUTATIONS = {
     "removed-not-told": Mutation(
         "Meta is not told that a replica has left its group.",
         ("C11",),
-        swap(Memberships, "_tell", _tells_nobody),
+        swap(Memberships, "_tell", nothing),
     ),
     "settled-with-learners": Mutation(
         "A group is called settled while those who are to vote still learn.",

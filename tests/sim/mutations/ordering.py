@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.sim.mutations.planting import Mutation, swap
+from tests.sim.mutations.planting import Mutation, nothing, swap
 from timemachine.model import JobRecord
 from timemachine.replica import ordering
 from timemachine.replica.rows import JobRows
@@ -24,13 +24,6 @@ def _is_never_begun(_: Any) -> Any:
     return is_begun
 
 
-def _goes_to_nobody(_: Any) -> Any:
-    def give_turns(rows: JobRows, job_id: str, before: JobRecord, after: JobRecord) -> None:
-        pass
-
-    return give_turns
-
-
 MUTATIONS = {
     "turn-not-asked": Mutation(
         "A job with an ordering key is claimed although an earlier one has not ended.",
@@ -45,6 +38,6 @@ MUTATIONS = {
     "turn-to-nobody": Mutation(
         "When a job ends, the next of its ordering key is not told that it has the turn.",
         ("C1", "C10"),
-        swap(ordering, "give_turns", _goes_to_nobody),
+        swap(ordering, "give_turns", nothing),
     ),
 }

@@ -48,6 +48,11 @@ def swapped_item(table: MutableMapping[Any, Any], key: Any, value: Any) -> Itera
         table[key] = before
 
 
+def nothing(_: Any) -> Any:
+    """Made in place of a method or a function, it does nothing."""
+    return lambda *_: None
+
+
 def swap(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:
     """Plants `make(original)` in place of a method or a function."""
 
